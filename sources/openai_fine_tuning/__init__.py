@@ -1,0 +1,192 @@
+"""Every job, checkpoint, event and result file of an OpenAI-compatible fine-tuning API, only what is new.
+
+    pipeline = dlt.pipeline("fine_tuning", destination="duckdb", dataset_name="fine_tuning")
+    pipeline.run(openai_fine_tuning())
+
+One reader lists the jobs once and reads what the selected resources owe (`reader`, `frontier`); the resources below
+are the doors through which its tables leave. What is owed is kept in dlt's state and committed with the rows, so a
+run that fails at any point loses nothing and repeats nothing that was loaded.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, datetime, timezone
+from typing import Any
+
+import dlt
+import pyarrow as pa
+from dlt.extract import DltResource
+
+from . import settings
+from .api import FineTuningApi
+from .errors import (
+    Cancelled,
+    ConfigurationError,
+    EndlessListingError,
+    FineTuningSourceError,
+    HostError,
+    RequestError,
+    StateTooNewError,
+)
+from .frontier import Frontier, frontier_state
+from .reader import Bounds, Reader
+from .records import Batches
+from .report import Report, Skipped
+from .tables import REJECTED_RECORDS, schema
+
+__all__ = [
+    "Cancelled",
+    "ConfigurationError",
+    "EndlessListingError",
+    "FineTuningSourceError",
+    "HostError",
+    "Report",
+    "RequestError",
+    "Skipped",
+    "StateTooNewError",
+    "openai_fine_tuning",
+]
+
+logger = logging.getLogger("openai_fine_tuning")
+
+
+# The arguments have long names on purpose: dlt looks for one that is left out in the bare environment too, where
+# BASE_URL, ACCOUNT or SINCE may be a stranger's.
+@dlt.source(section="openai_fine_tuning", schema=schema())
+def openai_fine_tuning(
+    openai_api_key: str = dlt.secrets.value,
+    openai_base_url: str = settings.DEFAULT_BASE_URL,
+    openai_org_id: str | None = None,
+    openai_project_id: str | None = None,
+    account_label: str = "default",
+    fine_tuning_job_ids: Sequence[str] | None = None,
+    fine_tuning_since: str | date | None = None,
+    fine_tuning_full_refresh: bool = False,
+    fine_tuning_concurrency: int = settings.CONCURRENCY,
+    fine_tuning_grace_seconds: float = settings.GRACE_SECONDS,
+    fine_tuning_timeout_seconds: float = settings.READ_TIMEOUT_SECONDS,
+    fine_tuning_stop_after_seconds: float | None = None,
+    report: Report | None = None,
+) -> Any:
+    """The history of one account's fine-tuning.
+
+    Args:
+        openai_api_key: The key (`OPENAI_API_KEY`, or dlt's secrets).
+        openai_base_url: The host (`OPENAI_BASE_URL`), with its version path.
+        openai_org_id: Sent as `OpenAI-Organization`, for a key of several organisations (`OPENAI_ORG_ID`).
+        openai_project_id: Sent as `OpenAI-Project` (`OPENAI_PROJECT_ID`).
+        account_label: Written into every row: the API does not tell whose rows they are.
+        fine_tuning_job_ids: Read only these jobs, all of each. Moves no frontier.
+        fine_tuning_since: Read only jobs created on or after this date or ISO time (UTC). Moves no frontier.
+        fine_tuning_full_refresh: Forget what was read, and read everything once more, into the same rows.
+        fine_tuning_concurrency: The highest number of requests in flight.
+        fine_tuning_grace_seconds: How long after its end a job is read again, for what the host shows late.
+        fine_tuning_timeout_seconds: How long the host may stay silent within an answer.
+        fine_tuning_stop_after_seconds: Begin no further job after this time, so that what was read can be committed;
+            the next run goes on there (`report.is_complete` tells whether one is needed). None for no end.
+        report: Figures of the run, updated as it goes.
+
+    Returns:
+        A dlt source with the resources `jobs`, `checkpoints`, `events` and `result_metrics`. Records that cannot be
+        typed go to the table `rejected_records`, whatever is selected.
+
+    Raises:
+        ConfigurationError: An argument cannot be right.
+    """
+    report = report if report is not None else Report()
+    bounds = Bounds(tuple(dict.fromkeys(fine_tuning_job_ids or ())), _since(fine_tuning_since))
+    if bounds and fine_tuning_full_refresh:
+        raise ConfigurationError("A full refresh reads everything: it goes neither with jobs nor with a date.")
+    headers = {"OpenAI-Organization": openai_org_id, "OpenAI-Project": openai_project_id}
+
+    def make_api() -> FineTuningApi:
+        return FineTuningApi(
+            openai_base_url,
+            openai_api_key,
+            headers={name: value for name, value in headers.items() if value},
+            concurrency=fine_tuning_concurrency,
+            timeout=fine_tuning_timeout_seconds,
+        )
+
+    make_api().close()  # a wrong address or key shows here, before a pipeline begins
+
+    @dlt.resource(name="account", selected=False)
+    def account() -> Iterator[dict[str, pa.Table]]:
+        """Everything that the selected resources owe: Arrow tables by table name."""
+        api = make_api()
+        selected = dlt.current.source().selected_resources
+        frontiers = {}
+        for resource in settings.RESOURCES:
+            if resource in selected:
+                state = _state(resource, account_label, api.identity, bounds=bool(bounds))
+                if fine_tuning_full_refresh:
+                    state.clear()
+                    state["used_at"] = time.time()
+                frontiers[resource] = Frontier(
+                    resource, state, overlap=settings.OVERLAP_SECONDS, grace=fine_tuning_grace_seconds
+                )
+        reader = Reader(
+            api,
+            account_label,
+            frontiers,
+            Batches(account_label, dlt.current.source_schema()),
+            report,
+            bounds=bounds,
+            stop_after=fine_tuning_stop_after_seconds,
+        )
+        skipped = len(report.skipped)
+        yield from reader.read()
+        for skip in report.skipped[skipped:]:
+            logger.warning("Skipped %s of %s: %s", skip.resource, skip.job or "all jobs", skip.reason)
+
+    def jobs(tables: dict[str, pa.Table]) -> Iterator[Any]:
+        """Merged on the id: a job is read again until an hour after its end, and its latest state counts."""
+        yield from _of("jobs", tables)
+
+    def checkpoints(tables: dict[str, pa.Table]) -> Iterator[Any]:
+        """Merged on the id: the host may show a checkpoint minutes after its job's end, and later drop it again."""
+        yield from _of("checkpoints", tables)
+
+    def events(tables: dict[str, pa.Table]) -> Iterator[Any]:
+        """Merged on the id: the newest second of a running job is read again, and everything once at its end."""
+        yield from _of("events", tables)
+
+    def result_metrics(tables: dict[str, pa.Table]) -> Iterator[Any]:
+        """Merged on file and step: a result file is read when its job has ended, and once more to be sure."""
+        yield from _of("result_metrics", tables)
+
+    return [account, *(_door(rows, account) for rows in (jobs, checkpoints, events, result_metrics))]
+
+
+def _door(rows: Callable[[dict[str, pa.Table]], Iterator[Any]], account: DltResource) -> DltResource:
+    return dlt.transformer(rows, data_from=account, name=rows.__name__, write_disposition="merge")
+
+
+def _of(resource: str, tables: dict[str, pa.Table]) -> Iterator[Any]:
+    """The part of what was read that belongs to one resource; rejected records leave through the first one selected."""
+    if resource in tables:
+        yield tables[resource]
+    first = next(name for name in settings.RESOURCES if name in dlt.current.source().selected_resources)
+    if resource == first and REJECTED_RECORDS.name in tables:
+        hints = dlt.mark.make_hints(table_name=REJECTED_RECORDS.name, write_disposition="merge")
+        yield dlt.mark.with_hints(tables[REJECTED_RECORDS.name], hints, create_table_variant=True)
+
+
+def _state(resource: str, account: str, identity: str, *, bounds: bool) -> dict[str, Any]:
+    """Where the frontier lives; for a bounded read a copy that knows the open jobs, and is thrown away."""
+    state = frontier_state(dlt.current.resource_state(resource), account, identity, now=time.time())
+    return {"open": copy.deepcopy(state.get("open", {}))} if bounds else state
+
+
+def _since(value: str | date | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(str(value).strip().replace("Z", "+00:00"))
+    except ValueError:
+        raise ConfigurationError(f"{value!r} is no date: it looks like 2026-01-31 or 2026-01-31T12:00.") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()

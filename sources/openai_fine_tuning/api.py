@@ -1,0 +1,340 @@
+"""Talking to the API: one connection pool, one limiter, one set of retry rules for all that is requested."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urljoin, urlsplit, urlunsplit
+
+import orjson
+import requests
+from dlt.sources.helpers.rest_client.client import RESTClient
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
+
+from . import retry, settings
+from .errors import ConfigurationError, HostError, RequestError
+from .limiter import Limiter
+
+MAX_REDIRECTS = 3
+
+AZURE_HOSTS = (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com", ".openai.azure.us")
+"""Hosts that take a resource key in the header `api-key` and not as a bearer token."""
+
+
+class KeyAuth(AuthBase):
+    """Puts the key on a request as it is sent, so that it stands in no log of a request's headers."""
+
+    def __init__(self, key: str, *, header: str = "Authorization") -> None:
+        self._header = header
+        self._value = f"Bearer {key}" if header == "Authorization" else key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers[self._header] = self._value
+        return request
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer: its content, and the host's time in unix seconds when it was sent."""
+
+    content: Any
+    host_time: float
+
+
+def parse_json(body: bytes) -> Any:
+    """A body as JSON. Raises ValueError where it is none."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        # orjson refuses NaN and lone surrogates, which hosts do send; the standard library takes both.
+        try:
+            return json.loads(body.decode("utf-8", errors="replace"), parse_int=_integer)
+        except RecursionError:
+            raise ValueError("JSON nested too deeply") from None
+
+
+class FineTuningApi:
+    """The read side of one host, as one key sees it. Safe to share between threads.
+
+    Args:
+        base_url: For example `https://api.openai.com/v1`; a query (`?api-version=...`) goes with every request.
+        api_key: The key. It is sent to this host only, over https (loopback excepted).
+        headers: Headers for every request, without credentials.
+        concurrency: The highest number of requests in flight.
+        timeout: Seconds that the host may stay silent.
+
+    Raises:
+        ConfigurationError: The address or the key cannot be right.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        concurrency: int = settings.CONCURRENCY,
+        timeout: float = settings.READ_TIMEOUT_SECONDS,
+    ) -> None:
+        self.base_url, self._query = _checked_url(base_url)
+        self._key = _checked_key(api_key)
+        self.limiter = Limiter(concurrency)
+        self.requests = 0
+        self.retries = 0
+        self._answers = 0
+        self._counting = threading.Lock()
+        self._timeout = (min(timeout, settings.CONNECT_TIMEOUT_SECONDS), timeout)
+        session = requests.Session()
+        pool = HTTPAdapter(pool_connections=1, pool_maxsize=self.limiter.concurrency)
+        session.mount("https://", pool)
+        session.mount("http://", pool)
+        host = urlsplit(self.base_url).hostname or ""
+        header = "api-key" if host.endswith(AZURE_HOSTS) else "Authorization"
+        self._client = RESTClient(
+            self.base_url,
+            headers={**(headers or {}), "Accept": "application/json", "User-Agent": "fine-tuning-warehouse"},
+            auth=KeyAuth(self._key, header=header),
+            session=session,
+        )
+
+    @property
+    def identity(self) -> str:
+        """A fingerprint of host and key, 16 hex digits: whose history this is. On loopback the port does not count."""
+        parts = urlsplit(self.base_url)
+        port = "" if is_loopback(parts.hostname or "") else f":{parts.port or ''}"
+        whose = f"{parts.hostname}{port}{parts.path}\n{self._key}"
+        return hashlib.sha256(whose.encode()).hexdigest()[:16]
+
+    def url(self, path: str) -> str:
+        """The address of a path, without its query: what error messages name."""
+        return self.base_url + path
+
+    def get_json(self, path: str, params: Mapping[str, Any] | None = None, *, attempts: int | None = None) -> Answer:
+        """Request a path whose answer is JSON. A body that is not whole JSON is a fault of transport: retried.
+
+        Args:
+            path: What follows the base URL, ids quoted.
+            params: The query.
+            attempts: How often it is sent at the most; `settings.MAX_ATTEMPTS` where left out.
+
+        Raises:
+            RequestError: It failed for good.
+            HostError: It failed in a way that concerns every request.
+            Cancelled: The sync was stopped.
+        """
+        return self._get(path, params, attempts, parse_json)
+
+    def get_bytes(self, path: str) -> Answer:
+        """Request a path whose answer is a file's content. Raises as `get_json` does."""
+        return self._get(path, None, None, bytes)
+
+    def close(self) -> None:
+        """Let nothing start any more, and close the connections."""
+        self.limiter.cancel()
+        self._client.session.close()
+
+    def _get(
+        self, path: str, params: Mapping[str, Any] | None, attempts: int | None, parse: Callable[[bytes], Any]
+    ) -> Answer:
+        retrying = Retrying(
+            retry=retry_if_exception_type(_TransientError),
+            stop=stop_after_attempt(attempts or settings.MAX_ATTEMPTS),
+            wait=_wait,
+            sleep=self._sleep_and_count,
+            reraise=True,
+        )
+        try:
+            return retrying(self._attempt, path, {**self._query, **(params or {})}, parse)
+        except _TransientError as error:
+            raise error.failure from None
+
+    def _attempt(self, path: str, params: dict[str, Any], parse: Callable[[bytes], Any]) -> Answer:
+        with self.limiter.slot():
+            with self._counting:
+                self.requests += 1
+            response = self._send(path, params)
+        headers = response.headers
+        if (reset := retry.exhausted_for(headers)) is not None:
+            self.limiter.close_for(min(reset, settings.MAX_RETRY_AFTER_SECONDS))
+        if not response.ok or response.is_redirect:
+            raise self._failure(path, response)
+        host_time = retry.http_date(headers.get("date"))
+        try:
+            content = parse(response.content)
+        except ValueError:
+            start = response.content[:60].decode("utf-8", "replace")
+            message = (
+                f"{self.url(path)} answered {response.status_code} with something that is not whole JSON: {start!r}"
+            )
+            raise _TransientError(RequestError(message, url=self.url(path), status=response.status_code)) from None
+        self.limiter.succeeded()
+        with self._counting:
+            self._answers += 1
+        return Answer(content, time.time() if host_time is None else host_time)
+
+    def _send(self, path: str, params: Mapping[str, Any]) -> requests.Response:
+        target, query = path, dict(params)
+        for _ in range(MAX_REDIRECTS + 1):
+            try:
+                response = self._client.get(target, params=query, allow_redirects=False, timeout=self._timeout)
+            except requests.RequestException as error:
+                raise _TransientError(self._no_answer(path, error)) from None
+            if not response.is_redirect:
+                return response
+            location = urljoin(response.url, response.headers["location"])
+            if _origin(location) != _origin(self.base_url):
+                break
+            target, query = location, {}
+        return response
+
+    def _no_answer(self, path: str, error: requests.RequestException) -> RequestError:
+        url, detail = self.url(path), self._without_key(str(error))[:300]
+        if isinstance(error, requests.exceptions.SSLError):
+            raise HostError(f"The certificate of {self.base_url} could not be verified: {detail}") from None
+        return RequestError(f"{url} gave no whole answer ({type(error).__name__})", url=url, detail=detail)
+
+    def _failure(self, path: str, response: requests.Response) -> Exception:
+        """The error that an answer with this status means: one worth another attempt, or a final one."""
+        url, status, headers = self.url(path), response.status_code, response.headers
+        code, words, about = self._error_body(path, response)
+        if response.is_redirect:
+            where = urlsplit(headers["location"]).hostname or "itself"
+            return RequestError(
+                f"{url} redirects to {where}, and the key is not sent there. If that is your host, set it as base URL.",
+                url=url,
+                status=status,
+            )
+        error = RequestError(
+            f"{url} answered {status}{f' ({code})' if code else ''}{f': {words}' if words else ''}",
+            url=url,
+            status=status,
+            code=code,
+            detail=words,
+            about=about,
+        )
+        if code == "insufficient_quota":
+            return HostError(f"{error}. The quota is used up; waiting does not help. Check plan and billing.")
+        if not retry.should_retry(status, headers, code):
+            return error
+        wait = retry.retry_after(headers)
+        if wait is not None and wait > settings.MAX_RETRY_AFTER_SECONDS:
+            return HostError(
+                f"{url} answered {status} and asks to wait {wait:.0f} s, more than the "
+                f"{settings.MAX_RETRY_AFTER_SECONDS:.0f} s that a sync waits. Run it again later."
+            )
+        if status == 429:
+            self.limiter.throttled()
+            if wait:
+                self.limiter.close_for(wait)
+        return _TransientError(error, wait)
+
+    def _error_body(self, path: str, response: requests.Response) -> tuple[str | None, str, str]:
+        """The `code` and the words of an error body, and what they are about (see `RequestError.about`)."""
+        try:
+            body = parse_json(response.content)
+        except ValueError:
+            return None, "", "endpoint"
+        body = body if isinstance(body, dict) else {}
+        error = body.get("error", body.get("detail", body.get("message")))
+        if not isinstance(error, dict):
+            error = {"message": error}
+        code = str(error["code"]) if error.get("code") is not None else None
+        words = self._without_key(str(error.get("message") or ""))[:300]
+        if body.get("detail") == "Not Found" or re.search(r"\b(url|endpoint|route)\b", words.lower()):
+            return code, words, "endpoint"
+        ids = [unquote(part) for part in path.split("/") if part not in ("", "fine_tuning", "jobs", "files", "content")]
+        named = any(part in words for part in ids[:1]) or (code or "").endswith("_not_found")
+        return code, words, "object" if named else "unclear"
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key, "[key]")
+
+    def _sleep_and_count(self, seconds: float) -> None:
+        with self._counting:
+            self.retries += 1
+            spent = self.retries > settings.FREE_RETRIES + self._answers
+        if spent:
+            raise HostError(
+                f"{self.base_url} fails more often than it answers ({self.retries} retries). Try again later."
+            )
+        self.limiter.sleep(seconds)
+
+
+class _TransientError(Exception):
+    """A failure that is worth another attempt, after `wait` seconds where the host has said so."""
+
+    def __init__(self, failure: RequestError, wait: float | None = None) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+        self.wait = wait
+
+
+def _wait(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.wait if isinstance(error, _TransientError) else None
+    return retry.backoff(state.attempt_number) if asked is None else asked
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name is this machine: the only one that credentials go to without https."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def is_safe_id(value: str) -> bool:
+    """Whether an id can be put into a path: `.` and `..` would be taken for folders, whatever their quoting."""
+    return value not in ("", ".", "..")
+
+
+def quoted(value: str) -> str:
+    """An id as one part of a path."""
+    return quote(value.encode("utf-8", "surrogatepass"), safe="")
+
+
+def _checked_url(base_url: str) -> tuple[str, dict[str, str]]:
+    base_url = base_url.strip()
+    try:
+        parts = urlsplit(base_url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise ConfigurationError(f"The base URL {base_url!r} is no address.") from None
+    if parts.username or parts.password:
+        raise ConfigurationError("The base URL holds a user name or password: put the credential into the key instead.")
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigurationError(f"The base URL {base_url!r} is no address: it looks like https://api.openai.com/v1.")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise ConfigurationError(
+            f"The base URL {base_url!r} is plain http, which would show the key to anyone on the way: use https."
+        )
+    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", "")), dict(parse_qsl(parts.query))
+
+
+def _checked_key(api_key: str) -> str:
+    api_key = (api_key or "").strip()
+    if not api_key:
+        raise ConfigurationError("The API key is empty: set OPENAI_API_KEY.")
+    if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
+        raise ConfigurationError("The API key holds characters that no key has (spaces, line breaks, quotes ...).")
+    return api_key
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or default
+
+
+def _integer(text: str) -> int | str:
+    # int() refuses texts of more than 4,300 digits; such a number stays as its text.
+    return int(text) if len(text) < 4000 else text

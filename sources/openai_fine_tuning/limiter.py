@@ -1,0 +1,88 @@
+"""One limiter for all threads: how many requests are in flight, and when none may start."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .errors import Cancelled
+
+
+class Limiter:
+    """Bounds the requests in flight; halves the bound when the host throttles and lets it recover slowly.
+
+    Args:
+        concurrency: The highest number of requests in flight, at least 1.
+    """
+
+    def __init__(self, concurrency: int) -> None:
+        self.concurrency = max(1, concurrency)
+        self.allowed = self.concurrency
+        self._in_flight = 0
+        self._successes = 0
+        self._opens_at = 0.0
+        self._cancelled = False
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Hold one of the places while a request is in flight. Waits for it; raises `Cancelled` once cancelled."""
+        with self._changed:
+            while True:
+                self._raise_if_cancelled()
+                closed_for = self._opens_at - time.monotonic()
+                if closed_for <= 0 and self._in_flight < self.allowed:
+                    break
+                self._changed.wait(closed_for if closed_for > 0 else None)
+            self._in_flight += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._in_flight -= 1
+                self._changed.notify()
+
+    def succeeded(self) -> None:
+        """An answer came: after as many of them as are allowed at once, one more is allowed."""
+        with self._changed:
+            self._successes += 1
+            if self.allowed < self.concurrency and self._successes >= self.allowed:
+                self.allowed += 1
+                self._successes = 0
+                self._changed.notify()
+
+    def throttled(self) -> None:
+        """The host answered 429: half as many from now on."""
+        with self._changed:
+            self.allowed = max(1, self.allowed // 2)
+            self._successes = 0
+
+    def close_for(self, seconds: float) -> None:
+        """Let no request start for a while: the host has said when it will answer again."""
+        with self._changed:
+            self._opens_at = max(self._opens_at, time.monotonic() + seconds)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait without holding a place; raises `Cancelled` as soon as cancelled."""
+        until = time.monotonic() + seconds
+        with self._changed:
+            while (left := until - time.monotonic()) > 0:
+                self._raise_if_cancelled()
+                self._changed.wait(left)
+            self._raise_if_cancelled()
+
+    def cancel(self) -> None:
+        """Wake all that wait; nothing starts any more."""
+        with self._changed:
+            self._cancelled = True
+            self._changed.notify_all()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def _raise_if_cancelled(self) -> None:
+        if self._cancelled:
+            raise Cancelled("The sync was stopped.")

@@ -1,0 +1,633 @@
+"""One sync: list the jobs, read what is owed of each, move the frontier. Everything here runs in one thread; the crew's
+threads only request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from . import result_files, settings
+from .api import FineTuningApi, is_safe_id, quoted
+from .crew import Crew, Read
+from .errors import EndlessListingError, HostError, RequestError
+from .frontier import Frontier, Job
+from .listing import Order, Page, pages
+from .records import Batches
+from .report import Report, Skipped
+from .values import UnfitError
+
+JOBS_PATH = "/fine_tuning/jobs"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """A read of less than everything: it never moves a frontier.
+
+    Attributes:
+        job_ids: Only these jobs, all of each.
+        since: Only jobs created at or after this, in unix seconds.
+    """
+
+    job_ids: tuple[str, ...] = ()
+    since: float | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.job_ids) or self.since is not None
+
+    def admit(self, job: Job) -> bool:
+        """Whether the job lies within."""
+        return self.since is None or job.created_at is None or job.created_at >= self.since
+
+
+@dataclass
+class _Visit:
+    """The reading of one job: what of it is owed, and what is known of it so far."""
+
+    job: Job
+    owed: frozenset[str]
+    reads: int = 0
+    checkpoints_listed_at: int | None = None
+    newest_event: float | None = None
+    files: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class _Gate:
+    """Whether a resource can be read at all. The first read goes alone, so that a missing endpoint costs one request.
+
+    Attributes:
+        is_open: True once a read has worked, False once the resource turned out to be unavailable.
+        probe: The read that is to tell.
+        waiting: Reads that wait for it.
+        failed: Probes that failed in a way that may concern only their job.
+    """
+
+    is_open: bool | None = None
+    probe: Read | None = None
+    waiting: list[Read] = field(default_factory=list)
+    failed: list[Read] = field(default_factory=list)
+
+
+class Reader:
+    """Reads what the selected resources owe.
+
+    Args:
+        api: The host.
+        account: Label of the account, for messages.
+        frontiers: The frontier of each selected resource.
+        batches: Where records become rows.
+        report: The figures, updated as it goes.
+        bounds: What to read, where that is not everything owed.
+        stop_after: Seconds after which no further job is begun; what is left stays owed. None for no end.
+    """
+
+    def __init__(
+        self,
+        api: FineTuningApi,
+        account: str,
+        frontiers: Mapping[str, Frontier],
+        batches: Batches,
+        report: Report,
+        *,
+        bounds: Bounds,
+        stop_after: float | None,
+    ) -> None:
+        self._api = api
+        self._account = account
+        self._frontiers = frontiers
+        self._batches = batches
+        self._report = report
+        self._bounds = bounds
+        self._deadline = None if stop_after is None or bounds else time.monotonic() + stop_after
+        self._crew = Crew(api, api.limiter.concurrency)
+        self._gates = {resource: _Gate() for resource in frontiers if resource != "jobs"}
+        self._outstanding = 0
+        self._met: set[str] = set()
+        self._gone: set[str] = set()
+        self._is_left_over = False
+        self._has_progressed = False
+        self._before = (report.requests, report.retries, report.rejected)
+
+    def read(self) -> Iterator[dict[str, pa.Table]]:
+        """Everything owed, as Arrow tables by table name. The first are empty, so that every table exists.
+
+        Raises:
+            HostError: Something that concerns every job. What was handed over must not be committed.
+        """
+        self._report.is_complete = False
+        yield self._batches.take(at_least=0)
+        try:
+            if self._bounds.job_ids:
+                yield from self._read_by_id(self._bounds.job_ids)
+                yield from self._collect(down_to=0)
+                self._conclude_gates()
+            else:
+                yield from self._read_listing()
+            self._count()
+            self._report.jobs_open = len(set().union(*(frontier.open for frontier in self._frontiers.values())))
+            yield self._take(at_least=1)
+            self._report.is_complete = not self._is_left_over
+        finally:
+            self._crew.dismiss()
+
+    # the job listing -------------------------------------------------------------------------------------------------
+
+    def _read_listing(self) -> Iterator[dict[str, pa.Table]]:
+        """List the jobs as far as needed, read what is owed, and move the frontiers."""
+        order, began_at, read_pages = Order(), None, 0
+        further_pages: int | None = None
+        cut = self._common_cut()
+        listing = self._job_pages()
+        cut_at: str | None = None
+        while (page := next(listing, None)) is not None:
+            began_at = page.host_time if began_at is None else began_at
+            read_pages += 1
+            order.see(page.times, page.host_time)
+            for record in page.records:
+                self._meet(record, page.host_time)
+            yield from self._collect(down_to=4 * self._api.limiter.concurrency)
+            if page.cursor is None:
+                break
+            yield from self._await_probes(order)
+            if self._is_far_enough(order):
+                # What lies further back is open jobs only: never more pages for them than there are such jobs.
+                further_pages = len(self._unmet()) if further_pages is None else further_pages - 1
+                if further_pages <= 0 or not self._is_listing_cheaper(order, read_pages):
+                    break
+            elif cut is not None and cut.cut_bound is not None and order.is_past(cut.cut_bound):
+                listing, cut = self._resume_behind(cut, listing), None
+            elif cut is None and self._is_late() and order.is_newest_first and order.last is not None:
+                cut_at = page.cursor
+                self._is_left_over = True
+                break
+        if not self._bounds:
+            yield from self._read_by_id(list(self._unmet()))
+        yield from self._collect(down_to=0)
+        self._conclude_gates()
+        began_at = time.time() if began_at is None else began_at
+        for resource, frontier in self._frontiers.items():
+            if self._is_unavailable(resource):
+                continue
+            if cut_at is not None and not self._is_past(frontier, order):
+                frontier.listing_cut(order, began_at, cut_at)
+            else:
+                frontier.listing_ended(order, began_at, self._met)
+
+    def _job_pages(self) -> Iterator[Page]:
+        try:
+            yield from pages(self._api, JOBS_PATH)
+        except EndlessListingError as error:
+            raise HostError(str(error)) from None
+        except RequestError as error:
+            raise self._concerns_all(error) from None
+
+    def _resume_behind(self, frontier: Frontier, listing: Iterator[Page]) -> Iterator[Page]:
+        """The listing from behind the record that an earlier sync had got to; where that is gone, as it goes on."""
+        try:
+            yield from pages(self._api, JOBS_PATH, after=(frontier.cut or {})["after"])
+        except RequestError as error:
+            if error.status not in (400, 404):
+                raise self._concerns_all(error) from None
+            yield from listing
+        except EndlessListingError as error:
+            raise HostError(str(error)) from None
+
+    def _concerns_all(self, error: RequestError) -> HostError:
+        if error.status == 401:
+            advice = " Check the key: it was refused."
+        elif error.status == 403:
+            advice = " Check that the key may read fine-tuning jobs (scope api.fine_tuning.jobs.read)."
+        elif error.status == 404:
+            advice = " Check the base URL: it ends in /v1 on most hosts."
+        elif error.status is None:
+            advice = f" Is the host up, and the base URL {self._api.base_url} right? {error.detail}".rstrip()
+        else:
+            advice = ""
+        return HostError(f"{error}.{advice}")
+
+    def _common_cut(self) -> Frontier | None:
+        """A frontier whose listing was cut, if it was at the same place for all that still need what lies behind."""
+        wanting = [f for f in self._frontiers.values() if f.cut is not None or f.bound is None]
+        if self._bounds or not wanting or wanting[0].cut is None:
+            return None
+        return wanting[0] if all(f.cut == wanting[0].cut and f.trusts_order for f in wanting) else None
+
+    def _meet(self, record: Any, host_time: float) -> None:
+        job = Job.of(record, host_time)
+        if job is None:
+            if "jobs" in self._frontiers:
+                self._batches.add("jobs", record, job_id=None)
+            return
+        self._report.seen.add(hash(job.id))
+        owed = self._owed(job)
+        if owed or job.created_at is None:
+            self._met.add(job.id)
+        if not self._bounds.admit(job) or job.id in self._report.done:
+            return
+        if owed and self._is_late():
+            for resource in owed:
+                self._frontiers[resource].keep_open(job)
+            self._is_left_over = True
+        elif owed:
+            self._visit(job, owed)
+
+    def _owed(self, job: Job) -> frozenset[str]:
+        return frozenset(
+            resource
+            for resource, frontier in self._frontiers.items()
+            if not self._is_unavailable(resource) and frontier.owes(job)
+        )
+
+    def _unmet(self) -> dict[str, float | None]:
+        """Open jobs that the listing has not shown: id to `created_at`."""
+        return {
+            job_id: known.get("created_at")
+            for resource, frontier in self._frontiers.items()
+            if not self._is_unavailable(resource)
+            for job_id, known in frontier.open.items()
+            if job_id not in self._met and job_id not in self._report.done
+        }
+
+    def _is_past(self, frontier: Frontier, order: Order) -> bool:
+        return frontier.bound is not None and frontier.trusts_order and order.is_past(frontier.bound)
+
+    def _is_far_enough(self, order: Order) -> bool:
+        if self._bounds.since is not None:
+            return order.is_past(self._bounds.since)
+        wanting = [frontier for name, frontier in self._frontiers.items() if not self._is_unavailable(name)]
+        return all(self._is_past(frontier, order) for frontier in wanting)
+
+    def _is_listing_cheaper(self, order: Order, read_pages: int) -> bool:
+        """Whether open jobs further back come cheaper by listing on than one by one, judged by the jobs' density."""
+        if self._bounds or not order.is_newest_first or order.first is None or order.last is None:
+            return False
+        seconds_a_page = (order.first - order.last) / read_pages
+        behind = sorted((t for t in self._unmet().values() if t is not None and t <= order.last), reverse=True)
+        return seconds_a_page > 0 and any(
+            (order.last - created_at) / seconds_a_page + 1 < met for met, created_at in enumerate(behind, start=1)
+        )
+
+    def _is_late(self) -> bool:
+        """Whether no further job is to be begun. One at least is read each time, so that there is always progress."""
+        return self._deadline is not None and time.monotonic() >= self._deadline and self._has_progressed
+
+    # one job ---------------------------------------------------------------------------------------------------------
+
+    def _read_by_id(self, job_ids: Iterable[str]) -> Iterator[dict[str, pa.Table]]:
+        for job_id in job_ids:
+            if self._is_late():
+                self._is_left_over = True
+                return
+            if not is_safe_id(job_id):
+                self._skip(job_id, "jobs", "its id cannot be put into an address")
+                continue
+            self._outstanding += 1
+            self._report.jobs_to_read += 1
+            self._crew.start(Read("jobs", job_id, partial(self._read_job, job_id)))
+            yield from self._collect(down_to=4 * self._api.limiter.concurrency)
+
+    def _read_job(self, job_id: str) -> Iterator[Job]:
+        yield self._get_job(job_id)
+
+    def _get_job(self, job_id: str) -> Job:
+        answer = self._api.get_json(f"{JOBS_PATH}/{quoted(job_id)}")
+        job = Job.of(answer.content, answer.host_time)
+        if job is None or job.id != job_id:
+            url = self._api.url(f"{JOBS_PATH}/{quoted(job_id)}")
+            raise RequestError(f"{url} answered with another job or none", url=url, status=200)
+        return job
+
+    def _visit(self, job: Job, owed: frozenset[str]) -> None:
+        visit = _Visit(job, owed)
+        self._outstanding += 1
+        self._report.jobs_to_read += 1
+        works = {
+            "checkpoints": self._read_checkpoints,
+            "events": self._read_events,
+            "result_metrics": self._read_result_files,
+        }
+        reads = [
+            Read(name, job.id, partial(work, visit), context=visit) for name, work in works.items() if name in owed
+        ]
+        visit.reads = len(reads)
+        for read in reads:
+            if self._is_unavailable(read.resource):
+                visit.reads -= 1
+            elif not is_safe_id(job.id):
+                self._skip(job.id, read.resource, "its id cannot be put into an address")
+                self._frontiers[read.resource].keep_open(job)
+                visit.reads -= 1
+            elif read.resource == "result_metrics" and not self._files_to_read(visit):
+                self._settle(read)
+                visit.reads -= 1
+            else:
+                self._start(read)
+        if visit.reads == 0:
+            self._end_visit(visit)
+
+    def _read_checkpoints(self, visit: _Visit) -> Iterator[list[Any]]:
+        visit.checkpoints_listed_at = time.time_ns() // 1000
+        for page in pages(self._api, f"{JOBS_PATH}/{quoted(visit.job.id)}/checkpoints"):
+            yield page.records
+
+    def _read_events(self, visit: _Visit) -> Iterator[list[Any]]:
+        """The events back to the newest one known, where the host lists newest first; all of them the last time."""
+        frontier = self._frontiers["events"]
+        known = frontier.open.get(visit.job.id, {}).get("newest_event")
+        bound = None if frontier.is_over(visit.job) else known
+        order = Order()
+        for page in pages(self._api, f"{JOBS_PATH}/{quoted(visit.job.id)}/events"):
+            order.see(page.times, page.host_time)
+            visit.newest_event = order.newest if known is None else max(known, order.newest or known)
+            if bound is None or not order.is_newest_first:
+                yield page.records
+                continue
+            yield [record for record, at in zip(page.records, page.times, strict=True) if at is None or at >= bound]
+            if order.is_past(bound):
+                return
+
+    def _files_to_read(self, visit: _Visit) -> list[Any]:
+        """Result files of a job that has ended: those not read before, and all that still exist the last time."""
+        if not visit.job.is_terminal:
+            return []
+        frontier = self._frontiers["result_metrics"]
+        before = frontier.open.get(visit.job.id, {}).get("files", {})
+        visit.files = dict(before)
+        again = frontier.is_over(visit.job)
+        return [
+            file_id
+            for file_id in visit.job.result_files
+            if not isinstance(file_id, str) or (before.get(file_id) != "gone" and (again or file_id not in before))
+        ]
+
+    def _read_result_files(self, visit: _Visit) -> Iterator[tuple[Any, bytes | None]]:
+        """Each result file with its content, None where the host no longer has it."""
+        for file_id in self._files_to_read(visit):
+            if not isinstance(file_id, str) or not is_safe_id(file_id):
+                yield file_id, None
+                continue
+            try:
+                content = self._api.get_bytes(f"/files/{quoted(file_id)}/content").content
+            except RequestError as error:
+                if error.status != 404 or (error.is_missing_endpoint and not self._gates["result_metrics"].is_open):
+                    raise
+                yield file_id, None
+            else:
+                yield file_id, content
+
+    # what the crew finds ---------------------------------------------------------------------------------------------
+
+    def _collect(self, down_to: int) -> Iterator[dict[str, pa.Table]]:
+        """Take in what the crew finds until no more than so many jobs are under way."""
+        while self._outstanding > down_to:
+            yield from self._collect_one()
+
+    def _await_probes(self, order: Order) -> Iterator[dict[str, pa.Table]]:
+        """Do not list on merely for a resource that may turn out to be unavailable: wait for its first read."""
+        while not self._bounds:
+            wanting = [name for name, frontier in self._frontiers.items() if not self._is_past(frontier, order)]
+            wanting = [name for name in wanting if not self._is_unavailable(name)]
+            if not wanting or any(name == "jobs" or self._gates[name].probe is None for name in wanting):
+                return
+            yield from self._collect_one()
+
+    def _collect_one(self) -> Iterator[dict[str, pa.Table]]:
+        read, found = self._crew.next()
+        if not read.is_done:
+            self._take_in(read, found)
+            if full := self._take(at_least=settings.BATCH_ROWS):
+                yield full
+        elif read.resource == "jobs":
+            self._outstanding -= 1
+            self._report.jobs_to_read -= 1
+            if read.error is not None:
+                self._job_failed(read.job_id, read.error)
+            else:
+                job: Job = read.context
+                self._report.seen.add(hash(job.id))
+                self._met.add(job.id)
+                if self._bounds.admit(job):
+                    self._visit(job, self._owed(job))
+        elif read.error is None:
+            self._settle(read)
+            self._open_gate(read.resource)
+            self._end_read(read)
+        else:
+            self._read_failed(read, read.error)
+        self._count()
+
+    def _take(self, at_least: int) -> dict[str, pa.Table]:
+        tables = self._batches.take(at_least=at_least)
+        for name, table in tables.items():
+            self._report.rows[name] += table.num_rows
+        return tables
+
+    def _take_in(self, read: Read, found: Any) -> None:
+        if read.resource == "jobs":
+            read.context = found
+            return
+        visit: _Visit = read.context
+        if read.resource == "result_metrics":
+            self._take_in_file(visit, *found)
+            return
+        own = {"last_listed_at": visit.checkpoints_listed_at} if read.resource == "checkpoints" else {}
+        for record in found:
+            self._batches.add(
+                read.resource, record, job_id=visit.job.id, own=own, defaults={"fine_tuning_job_id": visit.job.id}
+            )
+
+    def _take_in_file(self, visit: _Visit, file_id: Any, content: bytes | None) -> None:
+        job_id = visit.job.id
+        if not isinstance(file_id, str) or not is_safe_id(file_id):
+            self._batches.reject("result_metrics", file_id, job_id=job_id, reason="the id of a result file is no text")
+            return
+        if content is None:
+            visit.files[file_id] = "gone"
+            self._skip(job_id, "result_metrics", f"the host no longer has its result file {file_id} (404)")
+            return
+        visit.files[file_id] = "read"
+        own = {"file_id": file_id, "fine_tuning_job_id": job_id}
+        steps: set[Any] = set()
+        try:
+            for row in result_files.rows(content):
+                if row.get("step") is not None and row["step"] in steps:
+                    reason = f"step {row['step']} stands twice in the file, with different values"
+                    self._batches.reject("result_metrics", {**row, "file_id": file_id}, job_id=job_id, reason=reason)
+                else:
+                    steps.add(row.get("step"))
+                    self._batches.add("result_metrics", row, job_id=job_id, own=own)
+        except UnfitError as error:
+            shown = {"file_id": file_id, "content": content[:10_000].decode("utf-8", "replace")}
+            self._batches.reject("result_metrics", shown, job_id=job_id, reason=str(error))
+
+    def _settle(self, read: Read) -> None:
+        visit: _Visit = read.context
+        if visit.job.id in self._gone:
+            return
+        known: dict[str, Any] = {}
+        if read.resource == "checkpoints":
+            known = {"listed_at": visit.checkpoints_listed_at}
+        elif read.resource == "events":
+            known = {"newest_event": visit.newest_event}
+        elif read.resource == "result_metrics":
+            known = {"files": visit.files}
+        self._frontiers[read.resource].settle(visit.job, **known)
+
+    def _end_read(self, read: Read) -> None:
+        visit: _Visit = read.context
+        visit.reads -= 1
+        if visit.reads == 0:
+            self._end_visit(visit)
+
+    def _end_visit(self, visit: _Visit) -> None:
+        """All of the job is read: its own row comes last, since it says when its checkpoints were listed."""
+        self._outstanding -= 1
+        self._has_progressed = True
+        self._report.jobs_read += 1
+        self._report.done.add(visit.job.id)
+        frontier = self._frontiers.get("jobs")
+        if frontier is None or not ("jobs" in visit.owed or visit.checkpoints_listed_at is not None):
+            return
+        listed_at = visit.checkpoints_listed_at
+        if listed_at is None:
+            listed_at = frontier.open.get(visit.job.id, {}).get("listed_at")
+        self._batches.add("jobs", visit.job.record, job_id=None, own={"checkpoints_listed_at": listed_at})
+        if visit.job.id not in self._gone:
+            frontier.settle(visit.job, **({} if listed_at is None else {"listed_at": listed_at}))
+
+    # failures --------------------------------------------------------------------------------------------------------
+
+    def _start(self, read: Read) -> None:
+        gate = self._gates[read.resource]
+        if gate.is_open is False:
+            self._end_read(read)
+        elif gate.is_open:
+            self._crew.start(read)
+        elif gate.probe is None:
+            gate.probe = read
+            self._crew.start(read)
+        else:
+            gate.waiting.append(read)
+
+    def _open_gate(self, resource: str) -> None:
+        gate = self._gates[resource]
+        if gate.is_open is not None:
+            return
+        gate.is_open, gate.probe = True, None
+        waiting, gate.waiting = gate.waiting, []
+        for read in waiting:
+            self._crew.start(read)
+
+    def _close_gate(self, resource: str, reason: str) -> None:
+        """The resource cannot be read at all: said once, and its frontier stays where it is."""
+        gate = self._gates[resource]
+        gate.is_open, gate.probe = False, None
+        self._skip(None, resource, reason)
+        waiting, gate.waiting, gate.failed = gate.waiting, [], []
+        for read in waiting:
+            self._end_read(read)
+
+    def _is_unavailable(self, resource: str) -> bool:
+        return resource in self._gates and self._gates[resource].is_open is False
+
+    def _conclude_gates(self) -> None:
+        """Probes that failed and were never followed by one that worked: each concerns its own job."""
+        for gate in self._gates.values():
+            for read in gate.failed:
+                self._leave_open(read)
+            gate.failed = []
+
+    def _read_failed(self, read: Read, error: Exception) -> None:
+        gate, visit = self._gates[read.resource], read.context
+        if not isinstance(error, (RequestError, EndlessListingError)):
+            raise error
+        if read.resource == "checkpoints":
+            visit.checkpoints_listed_at = None
+        if isinstance(error, RequestError):
+            self._raise_if_all_concerned(error)
+        if isinstance(error, EndlessListingError) or gate.is_open is not None:
+            if isinstance(error, RequestError) and error.status == 404 and self._is_gone(read.job_id):
+                self._close_job(read.job_id, str(error))
+            elif gate.is_open is not False:
+                self._leave_open(read)
+            self._open_gate(read.resource)
+            self._end_read(read)
+            return
+        if error.is_missing_scope or error.is_missing_endpoint:
+            self._close_gate(read.resource, str(error))
+        elif error.status == 404 and self._is_gone(read.job_id):
+            self._close_job(read.job_id, str(error))
+            self._probe_next(read.resource)
+        elif gate.failed:
+            self._close_gate(read.resource, f"{error} (and so for job {gate.failed[0].job_id})")
+        else:
+            gate.failed.append(read)
+            self._probe_next(read.resource)
+        self._end_read(read)
+
+    def _probe_next(self, resource: str) -> None:
+        gate = self._gates[resource]
+        # The oldest job that waits: what is wrong with a job is less likely to be wrong with one far from it.
+        gate.probe = gate.waiting.pop() if gate.waiting else None
+        if gate.probe is not None:
+            self._crew.start(gate.probe)
+
+    def _leave_open(self, read: Read) -> None:
+        visit: _Visit = read.context
+        if visit.job.id in self._gone:
+            return
+        self._skip(read.job_id, read.resource, str(read.error))
+        self._frontiers[read.resource].keep_open(visit.job)
+
+    def _raise_if_all_concerned(self, error: RequestError) -> None:
+        """One read failed: is it the host, or the key, and not this job?"""
+        if error.status == 429:
+            raise HostError(f"{error}. The host keeps throttling; lower the concurrency or try again later.")
+        if error.status not in (None, 401):
+            return
+        try:
+            self._api.get_json(JOBS_PATH, {"limit": 1}, attempts=3)
+        except RequestError as again:
+            if again.status in (None, 401):
+                raise self._concerns_all(again) from None
+
+    def _job_failed(self, job_id: str, error: Exception) -> None:
+        if not isinstance(error, RequestError):
+            raise error
+        if error.status == 404 and not error.is_missing_endpoint:
+            self._close_job(job_id, str(error))
+            return
+        self._raise_if_all_concerned(error)
+        self._skip(job_id, "jobs", str(error))
+
+    def _is_gone(self, job_id: str) -> bool:
+        """Whether the host has no such job any more, as opposed to not showing one of its listings."""
+        if job_id in self._gone:
+            return True
+        try:
+            self._get_job(job_id)
+        except RequestError as error:
+            return error.status == 404 and not error.is_missing_endpoint
+        return False
+
+    def _close_job(self, job_id: str, reason: str) -> None:
+        if job_id in self._gone:
+            return
+        self._gone.add(job_id)
+        self._skip(job_id, "jobs", f"the host no longer has this job: {reason}")
+        for frontier in self._frontiers.values():
+            frontier.close_gone(job_id)
+
+    def _skip(self, job_id: str | None, resource: str, reason: str) -> None:
+        self._report.skipped.append(Skipped(self._account, job_id, resource, reason))
+
+    def _count(self) -> None:
+        requests, retries, rejected = self._before
+        self._report.requests = requests + self._api.requests
+        self._report.retries = retries + self._api.retries
+        self._report.rejected = rejected + self._batches.rejected

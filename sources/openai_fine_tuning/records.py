@@ -1,0 +1,219 @@
+"""From the API's records to Arrow tables: every value into its column, every record that does not fit kept as it is."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import dlt
+import pyarrow as pa
+from dlt.common.normalizers.naming import NamingConvention
+
+from . import settings, values
+from .tables import ARROW, CONVERT, REJECTED_RECORDS, TABLES, Flattened, Table, Type
+from .values import UnfitError
+
+_STORED_TYPES: dict[str, Type] = {
+    "text": "text",
+    "double": "double",
+    "bigint": "bigint",
+    "bool": "bool",
+    "timestamp": "timestamp",
+}
+
+_PLAIN = Flattened()
+
+
+class TableBuilder:
+    """Collects the typed rows of one table and hands them over as an Arrow table.
+
+    A field that no one has seen before becomes a column, with the type of its first value; from then on that is the
+    column's type, in this sync and in later ones.
+
+    Args:
+        table: The declared table.
+        naming: The naming convention of the destination's schema, which makes column names of field names.
+        stored: Columns that the destination's table has already, name to dlt data type.
+    """
+
+    def __init__(self, table: Table, naming: NamingConvention, stored: Mapping[str, str]) -> None:
+        self._table = table
+        self._naming = naming
+        self._types: dict[str, Type] = {
+            **{name: _STORED_TYPES.get(data_type, "text") for name, data_type in stored.items()},
+            **table.types,
+        }
+        self._declared = frozenset(table.types)
+        self._extras: dict[str, None] = {}
+        self._names: dict[tuple[str, str], str] = {}
+        self._rows: list[dict[str, Any]] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, record: Any, own: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+        """Type a record and keep it as a row.
+
+        Args:
+            record: What the host sent.
+            own: Columns that the source sets itself, typed; a field of the same name gets another column.
+            defaults: Columns that the source fills, typed, where the record leaves them empty.
+
+        Raises:
+            UnfitError: It cannot be typed; the message says why. Nothing is kept.
+        """
+        if not isinstance(record, dict):
+            raise UnfitError(f"{values.to_record_text(record)[:60]} is no object")
+        row: dict[str, Any] = dict(own)
+        new: dict[str, Type] = {}
+        for key, value in record.items():
+            if value is None:
+                continue
+            how = self._table.flattened.get(key)
+            if how is None:
+                self._put(row, new, self._column("", key, row), value, _PLAIN)
+            else:
+                self._put_flattened(row, new, key, value, how)
+        for name, value in defaults.items():
+            if row.get(name) is None:
+                row[name] = value
+        for name in self._table.keys:
+            if row.get(name) in (None, ""):
+                raise UnfitError(f"it has no {name}")
+        self._types.update(new)
+        self._extras.update(dict.fromkeys(name for name in row if name not in self._declared))
+        self._rows.append(row)
+
+    def take(self) -> pa.Table:
+        """The rows since the last call, as an Arrow table that has every declared column even where it has no row."""
+        names = [*(column.name for column in self._table.columns), *self._extras]
+        schema = pa.schema(
+            [pa.field(name, ARROW[self._types[name]], nullable=name not in self._table.keys) for name in names]
+        )
+        rows, self._rows = self._rows, []
+        columns = [pa.array([row.get(field.name) for row in rows], field.type) for field in schema]
+        return pa.Table.from_arrays(columns, schema=schema)
+
+    def _put_flattened(self, row: dict[str, Any], new: dict[str, Type], key: str, value: Any, how: Flattened) -> None:
+        if how.keeps_json:
+            row[key] = values.to_json(value)
+        if isinstance(value, dict):
+            for inner, inner_value in value.items():
+                if inner_value is None or (how.keys is not None and inner not in how.keys):
+                    continue
+                if how.numbers_only and (isinstance(inner_value, bool) or not isinstance(inner_value, (int, float))):
+                    continue
+                self._put(row, new, self._column(key, inner, row), inner_value, how)
+        elif not how.keeps_json:
+            if how.type is None:
+                raise UnfitError(f"its {key} are no object")
+            self._put(row, new, self._column("", key, row), value, _PLAIN)
+
+    def _put(self, row: dict[str, Any], new: dict[str, Type], name: str, value: Any, how: Flattened) -> None:
+        type_ = self._types.get(name) or new.get(name)
+        if type_ is None:
+            if len(self._types) + len(new) >= settings.MAX_COLUMNS:
+                raise UnfitError(f"the table has {settings.MAX_COLUMNS:,} columns, so there is no room for {name}")
+            type_ = new[name] = how.type or _type_of(value)
+        if name in self._table.keys and not isinstance(value, (str, int, float)):
+            raise UnfitError(f"its {name} is no text: {values.to_record_text(value)[:60]}")
+        try:
+            row[name] = CONVERT[type_](value)
+        except UnfitError as error:
+            if not how.numbers_only:
+                raise UnfitError(f"{name} ({type_}): {error}") from None
+
+    def _column(self, prefix: str, key: str, row: Mapping[str, Any]) -> str:
+        name = self._names.get((prefix, key))
+        if name is None:
+            name = self._names[prefix, key] = self._column_name(prefix, key)
+        # Two fields of one record that normalise to one name would fail the whole load: the later one is told apart.
+        return name if name not in row else self._column_name(prefix, key, told_apart=True)
+
+    def _column_name(self, prefix: str, key: str, *, told_apart: bool = False) -> str:
+        start = f"{prefix}__" if prefix else ""
+        if not told_apart and start + key in self._declared:
+            return start + key
+        name = self._naming.normalize_identifier(key) if key.strip() else "unnamed"
+        if name.startswith("_dlt"):
+            name = "x" + name
+        if told_apart or not key.isascii():
+            digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+            name = f"{name}_{digest}"
+        return self._naming.normalize_path(start + name)
+
+
+class Batches:
+    """The rows of all tables on their way, for one account.
+
+    Args:
+        account: The label that every row carries.
+        schema: The source's schema, with the columns that the destination has.
+    """
+
+    def __init__(self, account: str, schema: dlt.Schema) -> None:
+        self._account = account
+        self._builders = {
+            name: TableBuilder(
+                table,
+                schema.naming,
+                {
+                    column: str(hints["data_type"])
+                    for column, hints in schema.tables.get(name, {}).get("columns", {}).items()
+                    if hints.get("data_type") and not column.startswith("_dlt")
+                },
+            )
+            for name, table in TABLES.items()
+        }
+        self.rejected = 0
+
+    def add(
+        self,
+        table: str,
+        record: Any,
+        *,
+        job_id: str | None,
+        own: Mapping[str, Any] | None = None,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Type a record as a row of a table, or keep it with the reason why not. Returns whether it became a row.
+
+        Args:
+            table: Its table.
+            record: What the host sent.
+            job_id: The job in whose listing it stood; None for a job itself.
+            own: Typed columns that the source sets; None values count as set.
+            defaults: Typed columns that the source fills where the record leaves them empty.
+        """
+        try:
+            self._builders[table].add(record, {"account": self._account, **(own or {})}, defaults or {})
+        except UnfitError as error:
+            self.reject(table, record, job_id=job_id, reason=str(error))
+            return False
+        return True
+
+    def reject(self, table: str, record: Any, *, job_id: str | None, reason: str) -> None:
+        """Keep a record that cannot be a row of its table."""
+        self.rejected += 1
+        text = values.to_record_text(record)
+        row = {
+            "resource": table,
+            "record_hash": hashlib.sha256(f"{values.escaped(job_id or '')}\n{text}".encode()).hexdigest(),
+            "fine_tuning_job_id": job_id,
+            "reason": reason,
+            "record": text,
+            "rejected_at": time.time(),
+        }
+        self._builders[REJECTED_RECORDS.name].add(row, {"account": self._account}, {})
+
+    def take(self, *, at_least: int = 1) -> dict[str, pa.Table]:
+        """The tables that hold at least so many rows, as Arrow tables; `at_least=0` gives empty ones too."""
+        return {name: builder.take() for name, builder in self._builders.items() if len(builder) >= at_least}
+
+
+def _type_of(value: Any) -> Type:
+    if isinstance(value, bool):
+        return "bool"
+    return "double" if isinstance(value, (int, float)) else "text"

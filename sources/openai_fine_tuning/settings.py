@@ -1,0 +1,53 @@
+"""The numbers and names that decide how the source behaves, each with its unit and its reason."""
+
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+
+RESOURCES = ("jobs", "checkpoints", "events", "result_metrics")
+"""What can be selected, in the order in which it is read."""
+
+TERMINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
+"""A job in one of these never changes again, but its checkpoints may still appear for a while."""
+
+GRACE_SECONDS = 3600.0
+"""How long after `finished_at` a job stays open: events were seen 2 s after it, checkpoints minutes after."""
+
+OVERLAP_SECONDS = 60.0
+"""How far behind the newest job seen the listing is read again: hosts' clocks agree within this."""
+
+PAGE_LIMIT = 100
+"""Records asked for in one page. The API documents no maximum; 100 is what hosts are seen to allow."""
+
+MAX_PAGES = 10_000
+"""Pages after which one listing counts as endless: a million records at 100 a page."""
+
+BATCH_ROWS = 10_000
+"""Rows of one table that travel together as one Arrow table."""
+
+MAX_COLUMNS = 1_000
+"""Columns that a table may grow to; PostgreSQL stops at 1,600. A record that needs more is rejected."""
+
+CONCURRENCY = 16
+"""Requests in flight at once, at the most."""
+
+CONNECT_TIMEOUT_SECONDS = 10.0
+READ_TIMEOUT_SECONDS = 60.0
+"""How long a host may stay silent within one answer."""
+
+MAX_ATTEMPTS = 7
+"""How often one request is sent before its failure counts: with 15 % of answers faulty, 2 in a million fail."""
+
+BACKOFF_SECONDS = 0.5
+MAX_BACKOFF_SECONDS = 8.0
+"""The wait between attempts doubles from the first to the second (openai-python's rule), less up to a quarter."""
+
+MAX_RETRY_AFTER_SECONDS = 120.0
+"""A host that asks for a longer wait than this is refused: the sync ends and says so."""
+
+FREE_RETRIES = 100
+"""Retries that a sync may spend besides one for each answer that succeeded."""
+
+STATE_VERSION = 1
+"""The form of the state below. A newer one, written by a later release, is refused."""
+
+KEPT_IDENTITIES = 5
+"""Frontiers kept for one account: of this key and of the last few that were used before it."""

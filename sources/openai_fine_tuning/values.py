@@ -1,0 +1,160 @@
+"""From JSON values to what a column of a given type holds."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from datetime import datetime, timezone
+from typing import Any
+
+INT64 = range(-(2**63), 2**63)
+
+# Years 1 to 9999 in unix seconds: what Arrow, DuckDB and PostgreSQL all hold, and Python can show.
+_EARLIEST, _LATEST = -62_135_596_800, 253_402_300_799
+
+_UNFIT = re.compile("[\x00\ud800-\udfff]")
+
+
+class UnfitError(ValueError):
+    """A value that a column of this type cannot hold; the message says what the value is."""
+
+
+def unix_seconds(value: Any) -> float | None:
+    """A time as unix seconds, or None where it is missing or is none. Never raises.
+
+    Hosts send whole seconds; milliseconds, microseconds and nanoseconds are known by their size (seconds reach 1e11
+    in the year 5138), and numbers as texts and ISO 8601 are taken too.
+    """
+    try:
+        return None if value is None else to_microseconds(value) / 1e6
+    except UnfitError:
+        return None
+
+
+def to_microseconds(value: Any) -> int:
+    """A time as microseconds since 1970-01-01 UTC; the units that are understood stand at `unix_seconds`."""
+    if isinstance(value, str):
+        value = _time_from_text(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise UnfitError(f"{_shown(value)} is no time")
+    seconds: int | float = value
+    for _ in range(3):
+        if abs(seconds) >= 1e11:
+            # Whole numbers are divided as such: a float would lose microseconds.
+            seconds = seconds / 1000 if isinstance(seconds, float) or seconds % 1000 else seconds // 1000
+    if not _EARLIEST <= seconds <= _LATEST:
+        raise UnfitError(f"{_shown(value)} is a time outside the years 1 to 9999")
+    return seconds * 1_000_000 if isinstance(seconds, int) else round(seconds * 1_000_000)
+
+
+def to_double(value: Any) -> float:
+    """A number as a 64-bit float. NaN and infinities are numbers; booleans are none."""
+    if isinstance(value, str):
+        value = _number_from_text(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise UnfitError(f"{_shown(value)} is no number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise UnfitError(f"{_shown(value)} is too large for a 64-bit float") from None
+
+
+def to_bigint(value: Any) -> int:
+    """A whole number as a 64-bit integer: `100.0` is one, `100.5` is none."""
+    if isinstance(value, str):
+        value = _number_from_text(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UnfitError(f"{_shown(value)} is no whole number")
+    if value not in INT64:
+        raise UnfitError(f"{_shown(value)} does not fit 64 bits")
+    return value
+
+
+def to_bool(value: Any) -> bool:
+    """A boolean, and nothing else."""
+    if not isinstance(value, bool):
+        raise UnfitError(f"{_shown(value)} is neither true nor false")
+    return value
+
+
+def to_text(value: Any) -> str:
+    """A string as it is, anything else as JSON."""
+    return escaped(value) if isinstance(value, str) else to_json(value)
+
+
+def to_json(value: Any, *, ascii_only: bool = False) -> str:
+    """Any JSON value as JSON text. NaN and infinities, which JSON does not have, become strings.
+
+    Args:
+        value: The value.
+        ascii_only: Write every other character as an escape, so that every destination stores the text unchanged.
+    """
+    try:
+        try:
+            text = json.dumps(value, ensure_ascii=ascii_only, allow_nan=False)
+        except ValueError:
+            text = json.dumps(_without_nan(value), ensure_ascii=ascii_only)
+    except RecursionError:
+        raise UnfitError("a value is nested too deeply to be written as JSON") from None
+    return text if ascii_only else escaped(text)
+
+
+def to_record_text(record: Any) -> str:
+    """A whole record as ASCII-escaped JSON text; of a field nested too deeply, only its name is kept."""
+    try:
+        return to_json(record, ascii_only=True)
+    except UnfitError as error:
+        if not isinstance(record, dict):
+            return to_json(str(error))
+        return to_json({key: _shown(value) for key, value in record.items()}, ascii_only=True)
+
+
+def escaped(text: str) -> str:
+    """A text without NUL and lone surrogates, which PostgreSQL refuses and UTF-8 lacks: as JSON's own escapes."""
+    if text.isascii() and "\x00" not in text:
+        return text
+    return _UNFIT.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+
+
+def _number_from_text(text: str) -> Any:
+    try:
+        if "_" in text or not text.isascii():
+            return text
+        return int(text) if text.strip().lstrip("+-").isdigit() and len(text) < 400 else float(text)
+    except ValueError:
+        return text
+
+
+def _time_from_text(text: str) -> Any:
+    number = _number_from_text(text)
+    if not isinstance(number, str):
+        return number
+    try:
+        # Python 3.10 does not read the Z that stands for UTC.
+        time = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text.strip()))
+    except ValueError:
+        return text
+    time = time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+    whole = int((time.replace(microsecond=0) - datetime(1970, 1, 1, tzinfo=timezone.utc)).total_seconds())
+    return whole + time.microsecond / 1e6 if time.microsecond else whole
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return value
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = to_json(value, ascii_only=True)
+    except UnfitError as error:
+        return f"({error})"
+    return text if len(text) <= 60 else text[:57] + "..."
