@@ -1,0 +1,55 @@
+"""The demo: a simulator on a free port whose clock moves on by a few hours with every sync into one warehouse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .accounts import Account
+from .destinations import Warehouse
+from .errors import UsageError
+from .workspace import working_directory
+
+DEMO_DATABASE = "fine_tuning_demo.duckdb"
+DEMO_LABEL = "demo"
+_START = 1_780_272_000  # 2026-06-01 00:00 UTC
+_HOURS_BETWEEN_SYNCS = 2
+_JOBS = 24
+
+
+@contextmanager
+def demo_account(label: str, warehouse: Warehouse) -> Iterator[Account]:
+    """An account at a simulator that runs as long as the context; no key, no network.
+
+    The same history for everyone; every sync into one warehouse finds it two hours later.
+    """
+    try:
+        from fine_tuning_simulator import Clock, GeneratedWorld, Simulator  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise UsageError("The demo needs the simulator's server: pip install 'fine-tuning-warehouse[demo]'.") from None
+    account = Account(label, "demo", "http://127.0.0.1")
+    hours = _HOURS_BETWEEN_SYNCS * _syncs_so_far(account, warehouse)
+    clock = Clock(start=_START, speed=0)
+    world = GeneratedWorld(seed=0, jobs=_JOBS, profile="openai", clock=clock)
+    clock.advance(hours * 3600)
+    with Simulator(world, profile="openai", clock=clock) as simulator:
+        yield Account(label, "demo", simulator.base_url)
+
+
+def _syncs_so_far(account: Account, warehouse: Warehouse) -> int:
+    """How many syncs of the account the warehouse holds; none where it does not exist yet."""
+    if warehouse.database is not None and not warehouse.database.exists():
+        return 0
+    import dlt  # noqa: PLC0415 - see accounts
+    from dlt.destinations.exceptions import DatabaseUndefinedRelation  # noqa: PLC0415
+
+    with working_directory() as directory:
+        pipeline: dlt.Pipeline = warehouse.pipeline(account.pipeline_name, directory)
+        try:
+            with pipeline.sql_client() as client:
+                rows = client.execute_sql("SELECT count(*) FROM syncs WHERE account = %s", account.label)
+        except DatabaseUndefinedRelation:
+            return 0
+        except Exception:  # noqa: BLE001 - whatever a destination raises, the sync itself will tell
+            return 0
+    return int(rows[0][0]) if rows else 0

@@ -1,0 +1,143 @@
+"""Where the rows go: a DuckDB file, or any destination that dlt knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from .errors import BusyError, CommandError, UsageError
+
+if TYPE_CHECKING:
+    import dlt
+
+DEFAULT_DATABASE = "fine_tuning_warehouse.duckdb"
+DEFAULT_DATASET = "fine_tuning"
+
+
+@dataclass(frozen=True)
+class Warehouse:
+    """The destination of a sync.
+
+    Attributes:
+        destination: dlt's name of it.
+        database: The DuckDB file, for `duckdb` only.
+        dataset: The schema (or folder) that holds the tables.
+        table_format: `iceberg` or `delta`, for `filesystem`.
+    """
+
+    destination: str = "duckdb"
+    database: Path | None = None
+    dataset: str = DEFAULT_DATASET
+    table_format: str | None = None
+
+    @property
+    def is_duckdb_file(self) -> bool:
+        """Whether it is a DuckDB file on this machine."""
+        return self.destination == "duckdb"
+
+    @property
+    def shown(self) -> str:
+        """What people call it."""
+        return str(self.database) if self.is_duckdb_file else f"{self.destination} (dataset {self.dataset})"
+
+    def pipeline(self, name: str, directory: Path) -> dlt.Pipeline:
+        """dlt's pipeline into it, working in `directory`."""
+        import dlt  # noqa: PLC0415 - see accounts
+
+        return dlt.pipeline(
+            name,
+            pipelines_dir=str(directory),
+            destination=self._dlt_destination(),
+            dataset_name=self.dataset,
+        )
+
+    def _dlt_destination(self) -> Any:
+        import dlt  # noqa: PLC0415 - see accounts
+        from dlt.common.destination.exceptions import UnknownDestinationModule  # noqa: PLC0415
+
+        if self.is_duckdb_file:
+            return dlt.destinations.duckdb(str(self.database))
+        try:
+            return dlt.destinations.__dict__.get(self.destination) or dlt.common.destination.Destination.from_reference(
+                self.destination
+            )
+        except (UnknownDestinationModule, ImportError) as error:
+            raise UsageError(f"dlt has no destination {self.destination!r}: {error}") from None
+
+
+def find_warehouse(
+    *, database: str | None, destination: str | None, dataset: str | None, table_format: str | None, default: str
+) -> Warehouse:
+    """The warehouse that the options name.
+
+    Raises:
+        UsageError: The options do not go together.
+    """
+    dataset = DEFAULT_DATASET if dataset is None else dataset
+    if not dataset.isidentifier():
+        raise UsageError(f"The dataset {dataset!r} is no plain name: letters, digits and underscores.")
+    destination = destination or "duckdb"
+    if destination != "duckdb":
+        if database is not None:
+            raise UsageError("--database is for DuckDB; other destinations take dlt's own credentials.")
+        if destination == "filesystem" and table_format is None:
+            raise UsageError("--destination filesystem needs --table-format iceberg (or delta): plain files cannot merge.")
+        return Warehouse(destination, None, dataset, table_format)
+    if table_format is not None:
+        raise UsageError("--table-format is for --destination filesystem.")
+    path = Path(database or default).expanduser().absolute()
+    if path.stem == dataset:
+        raise UsageError(
+            f"The database file {path.name} and the dataset {dataset} have the same name, which DuckDB cannot tell "
+            "apart: choose another --database or --dataset."
+        )
+    return Warehouse("duckdb", path, dataset)
+
+
+def check_database_file(path: Path) -> None:
+    """Raise `CommandError` where the file can hold no database, before anything is requested."""
+    if path.is_dir():
+        raise CommandError(f"The database {path} is a folder: name a file, such as {path / DEFAULT_DATABASE}.")
+    if not path.parent.is_dir():
+        raise CommandError(f"The database {path} cannot be made: there is no folder {path.parent}.")
+    try:
+        with path.open("r+b" if path.exists() else "xb") as file:
+            start = file.read(12) if path.stat().st_size else b""
+        if not start:
+            path.unlink()
+    except OSError as error:
+        raise CommandError(f"The database {path} cannot be written: {error.strerror or error}.") from None
+    if start and start[8:12] != b"DUCK":
+        raise CommandError(f"{path} is no DuckDB database. It was left as it is: choose another --database.")
+
+
+@contextmanager
+def only_sync(warehouse: Warehouse) -> Iterator[None]:
+    """Hold the warehouse for one sync at a time, where it could not take two.
+
+    Raises:
+        BusyError: Another sync holds it.
+    """
+    if not warehouse.is_duckdb_file or warehouse.database is None:
+        yield
+        return
+    check_database_file(warehouse.database)
+    lock_file = warehouse.database.with_name(warehouse.database.name + ".lock")
+    lock = FileLock(lock_file, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BusyError(
+            f"Another sync is running on {warehouse.database}: wait for it to end (it holds {lock_file.name})."
+        ) from None
+    except OSError as error:
+        raise CommandError(f"The database {warehouse.database} cannot be locked: {error.strerror or error}.") from None
+    try:
+        yield
+    finally:
+        lock.release()

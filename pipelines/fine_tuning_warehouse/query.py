@@ -1,0 +1,57 @@
+"""SQL over a DuckDB file that can do nothing but read it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from .errors import CommandError
+
+_WAIT_SECONDS = 10.0
+
+
+def query(database: Path, sql: str, dataset: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Run SQL over a database: column names and rows.
+
+    It is opened read-only, without access to any other file or to the network, and its settings are locked.
+
+    Raises:
+        CommandError: There is no such database, a sync holds it for long, or the SQL is wrong.
+    """
+    with _opened(database) as connection:
+        if connection.execute("SELECT 1 FROM duckdb_schemas() WHERE schema_name = ?", [dataset]).fetchone():
+            connection.execute(f'SET search_path = "{dataset}"')
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET lock_configuration = true")
+        try:
+            cursor = connection.execute(sql)
+            names = [column[0] for column in cursor.description or ()]
+            return names, cursor.fetchall() if names else []
+        except duckdb.Error as error:
+            raise CommandError(f"The query failed: {error}") from None
+
+
+def _opened(database: Path) -> duckdb.DuckDBPyConnection:
+    if not database.is_file():
+        raise CommandError(f"There is no database {database}: `ftw sync` makes it, or name one with --database.")
+    until = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            return duckdb.connect(str(database), read_only=True, config={"enable_external_access": "false"})
+        except duckdb.IOException as error:
+            if "lock" not in str(error).lower():
+                raise CommandError(f"The database {database} cannot be opened: {_first_line(error)}") from None
+            if time.monotonic() >= until:
+                raise CommandError(
+                    f"A sync is writing to {database} for longer than {_WAIT_SECONDS:.0f} s: try again when it is done."
+                ) from None
+            time.sleep(0.1)
+        except duckdb.Error as error:
+            raise CommandError(f"The database {database} cannot be opened: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

@@ -1,0 +1,229 @@
+"""One sync, whole: the one way in for the command and for every scheduler.
+
+It owns what a sync needs beside the source: the lock, the working directory, the pipeline's name, the row in `syncs`,
+and the comments on tables.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from typing import Any
+
+from .accounts import Account
+from .comments import write_comments
+from .destinations import Warehouse, only_sync
+from .errors import CommandError, UsageError
+from .version import __version__
+from .workspace import working_directory
+
+# Every row tells which load brought it; off by default in dlt for Arrow tables.
+os.environ.setdefault("NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID", "true")
+
+import dlt
+from openai_fine_tuning import ConfigurationError, FineTuningSourceError, Report, openai_fine_tuning
+from openai_fine_tuning.records import Batches
+from openai_fine_tuning.settings import CONCURRENCY, RESOURCES
+from openai_fine_tuning.tables import REJECTED_RECORDS, SYNCS, schema
+
+COMMIT_SECONDS = 300.0
+"""What a long sync has read is loaded, together with its state, about this often."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one sync reads, and how.
+
+    Attributes:
+        resources: Names of the resources, in any order.
+        job_ids: Only these jobs, where there are any.
+        since: Only jobs created on or after this date (ISO 8601).
+        full_refresh: Read everything once more.
+        concurrency: The highest number of requests in flight.
+        commit_seconds: How often a long sync commits.
+    """
+
+    resources: Sequence[str] = RESOURCES
+    job_ids: Sequence[str] = ()
+    since: str | None = None
+    full_refresh: bool = False
+    concurrency: int = CONCURRENCY
+    commit_seconds: float = COMMIT_SECONDS
+
+
+@dataclass
+class Summary:
+    """What a sync did: the object that `--output json` prints."""
+
+    account: str
+    status: str = "done"
+    error: str | None = None
+    load_ids: list[str] = field(default_factory=list)
+    rows: dict[str, int] = field(default_factory=dict)
+    requests: int = 0
+    retries: int = 0
+    jobs: dict[str, int] = field(default_factory=lambda: {"seen": 0, "open": 0})
+    skipped: list[dict[str, str | None]] = field(default_factory=list)
+    rejected: int = 0
+    seconds: float = 0.0
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether something was rejected or skipped."""
+        return bool(self.rejected or self.skipped)
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields in the order of the contract."""
+        order = ("status", "error", "account", "load_ids", "rows", "requests", "retries", "jobs", "skipped", "rejected")
+        return {**{name: getattr(self, name) for name in order}, "seconds": round(self.seconds, 3)}
+
+
+Watch = Callable[[Report], AbstractContextManager[None]]
+"""Shows a report while it grows."""
+
+
+def run_sync(
+    account: Account, warehouse: Warehouse, reading: Reading, *, watch: Watch | None = None, summary: Summary | None = None
+) -> Summary:
+    """Load what is new of one account into a warehouse.
+
+    Args:
+        account: Whose history.
+        warehouse: Where to.
+        reading: What of it.
+        watch: Shows the progress.
+        summary: Filled in as the sync goes, so that a failed one can be told too.
+
+    Raises:
+        CommandError: It failed; what was loaded before stays, and the next sync goes on there.
+    """
+    summary = summary if summary is not None else Summary(account.label)
+    began = time.monotonic()
+    report = Report()
+    try:
+        with only_sync(warehouse), working_directory() as directory, (watch or _watch_nothing)(report):
+            pipeline = warehouse.pipeline(account.pipeline_name, directory)
+            _run_parts(pipeline, account, warehouse, reading, report, summary)
+            write_comments(pipeline)
+    except ConfigurationError as error:
+        raise UsageError(str(error)) from None
+    except FineTuningSourceError as error:
+        raise CommandError(str(error)) from error
+    finally:
+        _fill(summary, report, reading)
+        summary.seconds = time.monotonic() - began
+    return summary
+
+
+def _run_parts(
+    pipeline: dlt.Pipeline,
+    account: Account,
+    warehouse: Warehouse,
+    reading: Reading,
+    report: Report,
+    summary: Summary,
+) -> None:
+    """Read and commit in turn until everything owed is read."""
+    sync_id, started_at = str(uuid.uuid4()), datetime.now(timezone.utc)
+    while not report.is_complete:
+        source = openai_fine_tuning(
+            openai_api_key=account.api_key,
+            openai_base_url=account.base_url,
+            openai_org_id=account.org_id,
+            openai_project_id=account.project_id,
+            account_label=account.label,
+            fine_tuning_job_ids=list(reading.job_ids) or None,
+            fine_tuning_since=reading.since,
+            fine_tuning_full_refresh=reading.full_refresh,
+            fine_tuning_concurrency=reading.concurrency,
+            fine_tuning_stop_after_seconds=reading.commit_seconds,
+            report=report,
+        ).with_resources(*reading.resources)
+        log = _sync_log(sync_id, started_at, account.label, report)
+        if warehouse.table_format is not None:
+            for resource in (*source.selected_resources.values(), *log.selected_resources.values()):
+                resource.apply_hints(
+                    table_format=warehouse.table_format,  # type: ignore[arg-type]
+                    write_disposition={"disposition": "merge", "strategy": "upsert"},
+                )
+        info = _run(pipeline, [source, log])
+        summary.load_ids.extend(info.loads_ids)
+        reading = replace(reading, full_refresh=False)
+
+
+def _run(pipeline: dlt.Pipeline, sources: list[Any]) -> Any:
+    """Run the pipeline; a failure of ours, or of the destination, is told as what it is, without dlt's wrapping."""
+    try:
+        return pipeline.run(sources)
+    except Exception as error:
+        cause = _root_cause(error)
+        if isinstance(cause, FineTuningSourceError):
+            raise cause from None
+        raise CommandError(f"The sync failed: {_first_line(cause)}") from error
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    seen = {id(error)}
+    while True:
+        cause = error.__cause__ or error.__context__
+        if isinstance(error, FineTuningSourceError) or cause is None or id(cause) in seen:
+            return error
+        seen.add(id(cause))
+        error = cause
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{lines[0] if lines else 'no message'} ({type(error).__name__})"
+
+
+@dlt.source(section="openai_fine_tuning", schema=schema())
+def _sync_log_source(sync_id: str, started_at: datetime, account: str, report: Report) -> Any:
+    # Under the source's own schema, and after it: the row is loaded last, in the same package as what it tells of.
+    @dlt.resource(name=SYNCS.name, write_disposition="merge")
+    def syncs() -> Iterator[Any]:
+        """A row a sync: what it did, and how fresh the data is."""
+        summary = Summary(account)
+        _fill(summary, report, Reading())
+        batches = Batches(account, dlt.current.source_schema())
+        record = {
+            "id": sync_id,
+            "started_at": started_at.isoformat(),
+            "finished_at": datetime.now(timezone.utc).isoformat(),
+            "requests": report.requests,
+            "retries": report.retries,
+            "jobs_seen": report.jobs_seen,
+            "jobs_open": report.jobs_open,
+            "skipped": summary.skipped,
+            "rejected": report.rejected,
+            "version": __version__,
+        }
+        batches.add(SYNCS.name, record, job_id=None)
+        yield batches.take()[SYNCS.name]
+
+    return syncs
+
+
+def _sync_log(sync_id: str, started_at: datetime, account: str, report: Report) -> Any:
+    return _sync_log_source(sync_id, started_at, account, report)
+
+
+def _fill(summary: Summary, report: Report, reading: Reading) -> None:
+    tables = (*(name for name in RESOURCES if name in reading.resources), REJECTED_RECORDS.name)
+    summary.rows = {name: report.rows[name] for name in tables}
+    summary.requests, summary.retries = report.requests, report.retries
+    summary.jobs = {"seen": report.jobs_seen, "open": report.jobs_open}
+    summary.skipped = [
+        {"account": skip.account, "job": skip.job, "resource": skip.resource, "reason": skip.reason}
+        for skip in report.skipped
+    ]
+    summary.rejected = report.rejected
+
+
+def _watch_nothing(_: Report) -> AbstractContextManager[None]:
+    return nullcontext()

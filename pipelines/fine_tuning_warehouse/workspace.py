@@ -1,0 +1,55 @@
+"""The private, throw-away directory that each sync works in.
+
+The destination is the only memory: a directory that outlived its sync would carry one database's state into another.
+"""
+
+from __future__ import annotations
+
+import getpass
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+_LOCK = ".lock"
+
+
+@contextmanager
+def working_directory() -> Iterator[Path]:
+    """A fresh directory for one sync, removed at its end; what killed syncs left behind is removed first."""
+    root = _root()
+    _remove_abandoned(root)
+    directory = Path(tempfile.mkdtemp(prefix="sync-", dir=root))
+    lock = FileLock(directory / _LOCK)
+    lock.acquire()
+    try:
+        yield directory
+    finally:
+        lock.release()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _root() -> Path:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "nobody"  # a container may run under a user id without a name
+    root = Path(tempfile.gettempdir()) / f"fine-tuning-warehouse-{user}"
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return root
+
+
+def _remove_abandoned(root: Path) -> None:
+    for directory in root.glob("sync-*"):
+        lock_file = directory / _LOCK
+        if not lock_file.exists():
+            continue  # another sync has just made it
+        try:
+            with FileLock(lock_file, timeout=0):
+                pass
+        except (Timeout, OSError):
+            continue
+        shutil.rmtree(directory, ignore_errors=True)
