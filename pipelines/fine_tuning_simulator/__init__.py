@@ -1,0 +1,34 @@
+"""A local API that behaves as the real fine-tuning hosts do: for a demo, for tests, for development without a network.
+
+from fine_tuning_simulator import Clock, GeneratedWorld, Simulator
+
+clock = Clock()
+with Simulator(GeneratedWorld(seed=0, jobs=24, clock=clock)) as simulator:
+    client = openai.OpenAI(base_url=simulator.base_url, api_key="any")
+    clock.advance(7200)  # jobs move on
+"""
+
+from fine_tuning_simulator.access import FILES_SCOPE, JOBS_SCOPE
+from fine_tuning_simulator.clock import Clock
+from fine_tuning_simulator.faults import Fault
+from fine_tuning_simulator.front import Request
+from fine_tuning_simulator.generated import GeneratedWorld
+from fine_tuning_simulator.profiles import PROFILES, Profile
+from fine_tuning_simulator.scripted import ScriptedWorld
+from fine_tuning_simulator.server import Simulator, serve
+from fine_tuning_simulator.world import World
+
+__all__ = [
+    "FILES_SCOPE",
+    "JOBS_SCOPE",
+    "PROFILES",
+    "Clock",
+    "Fault",
+    "GeneratedWorld",
+    "Profile",
+    "Request",
+    "ScriptedWorld",
+    "Simulator",
+    "World",
+    "serve",
+]

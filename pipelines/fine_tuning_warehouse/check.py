@@ -90,5 +90,5 @@ def _advice(error: FineTuningSourceError) -> str:
         if error.status == 404:
             return f"{error}. The base URL may lack its version path, such as /v1."
         if error.status is None:
-            return f"{error}. Is the host up, and the base URL right? {error.detail}"
+            return f"{error}. Is the host up, and the base URL right?"
     return str(error)

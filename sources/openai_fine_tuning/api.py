@@ -197,10 +197,10 @@ class FineTuningApi:
         return response
 
     def _no_answer(self, path: str, error: requests.RequestException) -> RequestError:
-        url, detail = self.url(path), self._without_key(str(error))[:300]
+        url, detail = self.url(path), self._without_key(_reason(error))
         if isinstance(error, requests.exceptions.SSLError):
             raise HostError(f"The certificate of {self.base_url} could not be verified: {detail}") from None
-        return RequestError(f"{url} gave no whole answer ({type(error).__name__})", url=url, detail=detail)
+        return RequestError(f"{url} gave no whole answer: {detail}", url=url, detail=detail)
 
     def _failure(self, path: str, response: requests.Response) -> Exception:
         """The error that an answer with this status means: one worth another attempt, or a final one."""
@@ -256,7 +256,7 @@ class FineTuningApi:
         return code, words, "object" if named else "unclear"
 
     def _without_key(self, text: str) -> str:
-        return text.replace(self._key, "[key]")
+        return re.sub(rf"(?<!\w){re.escape(self._key)}(?!\w)", "[key]", text)
 
     def _sleep_and_count(self, seconds: float) -> None:
         with self._counting:
@@ -327,6 +327,17 @@ def _checked_key(api_key: str) -> str:
     if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
         raise ConfigurationError("The API key holds characters that no key has (spaces, line breaks, quotes ...).")
     return api_key
+
+
+def _reason(error: BaseException) -> str:
+    """The operating system's word for what went wrong, at the bottom of what the libraries wrapped around it."""
+    reason = ""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            reason = inner.strerror
+        inner = inner.__cause__ or inner.__context__
+    return reason or {"ReadTimeout": "it stayed silent for too long"}.get(type(error).__name__, type(error).__name__)
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

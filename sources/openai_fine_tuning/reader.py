@@ -205,7 +205,7 @@ class Reader:
         elif error.status == 404:
             advice = " Check the base URL: it ends in /v1 on most hosts."
         elif error.status is None:
-            advice = f" Is the host up, and the base URL {self._api.base_url} right? {error.detail}".rstrip()
+            advice = f" Is the host up, and the base URL {self._api.base_url} right?"
         else:
             advice = ""
         return HostError(f"{error}.{advice}")

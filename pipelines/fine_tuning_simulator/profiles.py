@@ -1,0 +1,91 @@
+"""What sets one host apart from another."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+ProfileName = Literal["openai", "azure", "nebius"]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The ways of one host."""
+
+    name: ProfileName
+    base_path: str
+    newest_first: bool
+    """Order of jobs, checkpoints and events. No host documents its own."""
+    lists_name_their_ends: bool
+    """Whether listings of checkpoints and files carry `first_id` and `last_id`."""
+    accepts_api_key_header: bool
+    shows_checkpoints_while_training: bool
+    keeps_all_checkpoints: bool
+    shows_checkpoints_of_cancelled_jobs: bool
+    supervised_models: tuple[str, ...]
+    reinforcement_models: tuple[str, ...] = ()
+    """Empty where the host offers supervised training only."""
+
+    @property
+    def has_other_methods(self) -> bool:
+        """Whether preference and reinforcement runs exist on this host."""
+        return bool(self.reinforcement_models)
+
+
+PROFILES: Mapping[str, Profile] = MappingProxyType(
+    {
+        "openai": Profile(
+            name="openai",
+            base_path="/v1",
+            newest_first=True,
+            lists_name_their_ends=True,
+            accepts_api_key_header=False,
+            shows_checkpoints_while_training=False,
+            keeps_all_checkpoints=False,
+            shows_checkpoints_of_cancelled_jobs=False,
+            supervised_models=(
+                "gpt-4o-mini-2024-07-18",
+                "gpt-4.1-mini-2025-04-14",
+                "gpt-4.1-nano-2025-04-14",
+                "gpt-4o-2024-08-06",
+            ),
+            reinforcement_models=("o4-mini-2025-04-16",),
+        ),
+        "azure": Profile(
+            name="azure",
+            base_path="/openai/v1",
+            newest_first=True,
+            lists_name_their_ends=False,
+            accepts_api_key_header=True,
+            shows_checkpoints_while_training=False,
+            keeps_all_checkpoints=False,
+            shows_checkpoints_of_cancelled_jobs=True,
+            supervised_models=("gpt-4o-mini-2024-07-18", "gpt-4.1-mini-2025-04-14", "gpt-4o-2024-08-06"),
+        ),
+        "nebius": Profile(
+            name="nebius",
+            base_path="/v1",
+            newest_first=False,
+            lists_name_their_ends=False,
+            accepts_api_key_header=False,
+            shows_checkpoints_while_training=True,
+            keeps_all_checkpoints=True,
+            shows_checkpoints_of_cancelled_jobs=True,
+            supervised_models=(
+                "Qwen/Qwen3-4B",
+                "Qwen/Qwen2.5-7B-Instruct",
+                "meta-llama/Llama-3.1-8B-Instruct",
+                "meta-llama/Llama-3.3-70B-Instruct",
+            ),
+        ),
+    }
+)
+"""The hosts that the simulator can be."""
+
+
+def profile_named(name: str) -> Profile:
+    """The profile called `name`; `ValueError` names those that exist."""
+    try:
+        return PROFILES[name]
+    except KeyError:
+        raise ValueError(f"unknown profile {name!r}: choose one of {', '.join(PROFILES)}") from None

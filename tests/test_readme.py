@@ -1,0 +1,69 @@
+"""What the README shows is what happens: its commands are run, in its order, and their output compared."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+FTW = Path(sys.executable).with_name("ftw")
+
+
+def console_sessions(text: str) -> list[tuple[str, str]]:
+    """The commands of all ```console blocks with the output that the page shows."""
+    blocks = re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL)
+    sessions = [re.split(r"^\$ ", block, flags=re.MULTILINE)[1:] for block in blocks]
+    return [tuple(session.split("\n", 1)) for block in sessions for session in block]  # type: ignore[misc]
+
+
+def comparable(output: str, directory: Path) -> str:
+    """An output without what differs from run to run: seconds and the folder."""
+    output = output.replace(f"{directory}{os.sep}", "")
+    return re.sub(r"\d+\.\d s\.", "N s.", output).strip()
+
+
+def test_the_readme_shows_what_its_commands_print(tmp_path: Path) -> None:
+    environment = {**os.environ, "HOME": str(tmp_path), "COLUMNS": "200"}
+    sessions = console_sessions((ROOT / "README.md").read_text())
+    assert sessions
+    for command, shown in sessions:
+        words = shlex.split(command)
+        assert words[0] == "ftw"
+        ran = subprocess.run(
+            [str(FTW), *words[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stderr == ""
+        assert comparable(ran.stdout, tmp_path) == comparable(shown, tmp_path), command
+
+
+def test_the_readme_python_runs(tmp_path: Path) -> None:
+    from fine_tuning_simulator import ScriptedWorld, Simulator
+
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    world = ScriptedWorld()
+    world.add_job(id="ftjob-1", created_at=1_780_000_000)
+    with Simulator(world) as host:
+        environment = {
+            **os.environ,
+            "HOME": str(tmp_path),
+            "OPENAI_API_KEY": "any",
+            "OPENAI_BASE_URL": host.base_url,
+            "RUNTIME__DLTHUB_TELEMETRY": "false",
+        }
+        ran = subprocess.run(
+            [sys.executable, "-c", code + "\nprint(pipeline.dataset().jobs.fetchall())"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert ran.returncode == 0, ran.stderr
+    assert "ftjob-1" in ran.stdout
+    assert ran.stderr == ""
