@@ -9,6 +9,7 @@ from typing import Any
 
 import duckdb
 import pytest
+
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts import Account
 from fine_tuning_warehouse.destinations import Warehouse
@@ -56,7 +57,9 @@ class Database:
         self.path = path
         self.host = host
 
-    def sync(self, *, account: str = "default", key: str = "key", database: Path | None = None, **reading: Any) -> Summary:
+    def sync(
+        self, *, account: str = "default", key: str = "key", database: Path | None = None, **reading: Any
+    ) -> Summary:
         """Sync once, as the command does; clears the host's record of requests first."""
         self.host.requests.clear()
         return run_sync(

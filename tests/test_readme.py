@@ -17,7 +17,7 @@ def console_sessions(text: str) -> list[tuple[str, str]]:
     """The commands of all ```console blocks with the output that the page shows."""
     blocks = re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL)
     sessions = [re.split(r"^\$ ", block, flags=re.MULTILINE)[1:] for block in blocks]
-    return [tuple(session.split("\n", 1)) for block in sessions for session in block]  # type: ignore[misc]
+    return [tuple(session.split("\n", 1)) for block in sessions for session in block]
 
 
 def comparable(output: str, directory: Path) -> str:
@@ -34,7 +34,13 @@ def test_the_readme_shows_what_its_commands_print(tmp_path: Path) -> None:
         words = shlex.split(command)
         assert words[0] == "ftw"
         ran = subprocess.run(
-            [str(FTW), *words[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+            [str(FTW), *words[1:]],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert ran.returncode == 0, ran.stderr
         assert ran.stderr == ""

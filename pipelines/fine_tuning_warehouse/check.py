@@ -77,7 +77,7 @@ def _check_destination(account: Account, warehouse: Warehouse) -> Finding:
                 return Finding("destination", True, f"{warehouse.shown} answers")
     except CommandError as error:
         return Finding("destination", False, str(error))
-    except Exception as error:  # noqa: BLE001 - every destination has its own errors
+    except Exception as error:
         return Finding("destination", False, f"{warehouse.shown}: {str(error).strip().splitlines()[0]}")
 
 

@@ -9,12 +9,15 @@ import sys
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from . import output
 from .errors import BUSY, DONE, FAILED, INCOMPLETE, USAGE, CommandError, UsageError
+
+if TYPE_CHECKING:
+    from .destinations import TableFormat
 
 _RESOURCES = ("jobs", "checkpoints", "events", "result_metrics")
 
@@ -60,9 +63,7 @@ def _warehouse_options(command: Any) -> Any:
         click.option("--dataset", metavar="NAME", help="Schema that holds the tables.  [default: fine_tuning]"),
         click.option("--table-format", type=click.Choice(["iceberg", "delta"]), help="For --destination filesystem."),
         click.option("--destination", metavar="NAME", help="Any dlt destination.  [default: duckdb]"),
-        click.option(
-            "--database", metavar="PATH", help="The DuckDB file.  [default: fine_tuning_warehouse.duckdb]"
-        ),
+        click.option("--database", metavar="PATH", help="The DuckDB file.  [default: fine_tuning_warehouse.duckdb]"),
     ):
         command = option(command)
     return command
@@ -92,10 +93,11 @@ def _account_options(command: Any) -> Any:
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--verbose", is_flag=True, help="Log what is done.")
 def sync(
+    *,
     demo: bool,
     database: str | None,
     destination: str | None,
-    table_format: str | None,
+    table_format: TableFormat | None,
     dataset: str | None,
     account: str | None,
     base_url: str | None,
@@ -198,9 +200,10 @@ def _show(summary: Any, host: str, warehouse: str, *, form: str, quiet: bool, de
 @_warehouse_options
 @_account_options
 def check(
+    *,
     database: str | None,
     destination: str | None,
-    table_format: str | None,
+    table_format: TableFormat | None,
     dataset: str | None,
     account: str | None,
     base_url: str | None,

@@ -1,4 +1,4 @@
-"""Comments on the tables and columns of a DuckDB file: what the schema says of them, where anyone who looks finds it."""
+"""Comments on the tables and columns of a DuckDB file: what the schema says of them, for anyone who looks there."""
 
 from __future__ import annotations
 
@@ -14,13 +14,8 @@ def write_comments(pipeline: dlt.Pipeline) -> None:
         present = client.execute_sql(
             "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE schema_name = %s", dataset
         )
-        commented = {
-            name: comment
-            for name, comment in client.execute_sql(
-                "SELECT table_name, comment FROM duckdb_tables() WHERE schema_name = %s", dataset
-            )
-            or ()
-        }
+        tables = "SELECT table_name, comment FROM duckdb_tables() WHERE schema_name = %s"
+        commented = dict(client.execute_sql(tables, dataset) or ())
         statements = []
         for table, hints in pipeline.default_schema.tables.items():
             description = hints.get("description")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 DEFAULT_DATABASE = "fine_tuning_warehouse.duckdb"
 DEFAULT_DATASET = "fine_tuning"
+
+TableFormat = Literal["iceberg", "delta"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Warehouse:
     destination: str = "duckdb"
     database: Path | None = None
     dataset: str = DEFAULT_DATASET
-    table_format: str | None = None
+    table_format: TableFormat | None = None
 
     @property
     def is_duckdb_file(self) -> bool:
@@ -71,7 +73,12 @@ class Warehouse:
 
 
 def find_warehouse(
-    *, database: str | None, destination: str | None, dataset: str | None, table_format: str | None, default: str
+    *,
+    database: str | None,
+    destination: str | None,
+    dataset: str | None,
+    table_format: TableFormat | None,
+    default: str,
 ) -> Warehouse:
     """The warehouse that the options name.
 
@@ -86,7 +93,9 @@ def find_warehouse(
         if database is not None:
             raise UsageError("--database is for DuckDB; other destinations take dlt's own credentials.")
         if destination == "filesystem" and table_format is None:
-            raise UsageError("--destination filesystem needs --table-format iceberg (or delta): plain files cannot merge.")
+            raise UsageError(
+                "--destination filesystem needs --table-format iceberg (or delta): plain files cannot merge."
+            )
         return Warehouse(destination, None, dataset, table_format)
     if table_format is not None:
         raise UsageError("--table-format is for --destination filesystem.")

@@ -26,6 +26,7 @@ from .workspace import working_directory
 os.environ.setdefault("NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID", "true")
 
 import dlt
+
 from openai_fine_tuning import ConfigurationError, FineTuningSourceError, Report, openai_fine_tuning
 from openai_fine_tuning.records import Batches
 from openai_fine_tuning.settings import CONCURRENCY, RESOURCES
@@ -88,7 +89,12 @@ Watch = Callable[[Report], AbstractContextManager[None]]
 
 
 def run_sync(
-    account: Account, warehouse: Warehouse, reading: Reading, *, watch: Watch | None = None, summary: Summary | None = None
+    account: Account,
+    warehouse: Warehouse,
+    reading: Reading,
+    *,
+    watch: Watch | None = None,
+    summary: Summary | None = None,
 ) -> Summary:
     """Load what is new of one account into a warehouse.
 
@@ -108,7 +114,8 @@ def run_sync(
     try:
         with only_sync(warehouse), working_directory() as directory, (watch or _watch_nothing)(report):
             pipeline = warehouse.pipeline(account.pipeline_name, directory)
-            _run_parts(pipeline, account, warehouse, reading, report, summary)
+            for load_ids in _run_parts(pipeline, account, warehouse, reading, report):
+                summary.load_ids.extend(load_ids)
             write_comments(pipeline)
     except ConfigurationError as error:
         raise UsageError(str(error)) from None
@@ -126,9 +133,8 @@ def _run_parts(
     warehouse: Warehouse,
     reading: Reading,
     report: Report,
-    summary: Summary,
-) -> None:
-    """Read and commit in turn until everything owed is read."""
+) -> Iterator[list[str]]:
+    """Read and commit in turn until everything owed is read; yields the load ids of each part."""
     sync_id, started_at = str(uuid.uuid4()), datetime.now(timezone.utc)
     while not report.is_complete:
         source = openai_fine_tuning(
@@ -144,15 +150,14 @@ def _run_parts(
             fine_tuning_stop_after_seconds=reading.commit_seconds,
             report=report,
         ).with_resources(*reading.resources)
-        log = _sync_log(sync_id, started_at, account.label, report)
+        log = _sync_log(sync_id, started_at, account.label, report=report)
         if warehouse.table_format is not None:
             for resource in (*source.selected_resources.values(), *log.selected_resources.values()):
                 resource.apply_hints(
-                    table_format=warehouse.table_format,  # type: ignore[arg-type]
+                    table_format=warehouse.table_format,
                     write_disposition={"disposition": "merge", "strategy": "upsert"},
                 )
-        info = _run(pipeline, [source, log])
-        summary.load_ids.extend(info.loads_ids)
+        yield _run(pipeline, [source, log]).loads_ids
         reading = replace(reading, full_refresh=False)
 
 
@@ -183,7 +188,7 @@ def _first_line(error: BaseException) -> str:
 
 
 @dlt.source(section="openai_fine_tuning", schema=schema())
-def _sync_log_source(sync_id: str, started_at: datetime, account: str, report: Report) -> Any:
+def _sync_log(sync_id: str, started_at: datetime, account: str, *, report: Report) -> Any:
     # Under the source's own schema, and after it: the row is loaded last, in the same package as what it tells of.
     @dlt.resource(name=SYNCS.name, write_disposition="merge")
     def syncs() -> Iterator[Any]:
@@ -207,10 +212,6 @@ def _sync_log_source(sync_id: str, started_at: datetime, account: str, report: R
         yield batches.take()[SYNCS.name]
 
     return syncs
-
-
-def _sync_log(sync_id: str, started_at: datetime, account: str, report: Report) -> Any:
-    return _sync_log_source(sync_id, started_at, account, report)
 
 
 def _fill(summary: Summary, report: Report, reading: Reading) -> None:

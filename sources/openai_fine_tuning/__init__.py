@@ -1,6 +1,6 @@
 """Every job, checkpoint, event and result file of an OpenAI-compatible fine-tuning API, only what is new.
 
-    pipeline = dlt.pipeline("fine_tuning", destination="duckdb", dataset_name="fine_tuning")
+    pipeline = dlt.pipeline("my_fine_tuning", destination="duckdb", dataset_name="fine_tuning")
     pipeline.run(openai_fine_tuning())
 
 One reader lists the jobs once and reads what the selected resources owe (`reader`, `frontier`); the resources below
@@ -24,7 +24,7 @@ from dlt.extract import DltResource
 from . import settings
 from .api import FineTuningApi
 from .errors import (
-    Cancelled,
+    CancelledError,
     ConfigurationError,
     EndlessListingError,
     FineTuningSourceError,
@@ -39,7 +39,7 @@ from .report import Report, Skipped
 from .tables import REJECTED_RECORDS, schema
 
 __all__ = [
-    "Cancelled",
+    "CancelledError",
     "ConfigurationError",
     "EndlessListingError",
     "FineTuningSourceError",
@@ -60,6 +60,7 @@ logger = logging.getLogger("openai_fine_tuning")
 def openai_fine_tuning(
     openai_api_key: str = dlt.secrets.value,
     openai_base_url: str = settings.DEFAULT_BASE_URL,
+    *,
     openai_org_id: str | None = None,
     openai_project_id: str | None = None,
     account_label: str = "default",

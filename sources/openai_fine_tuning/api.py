@@ -129,7 +129,7 @@ class FineTuningApi:
         Raises:
             RequestError: It failed for good.
             HostError: It failed in a way that concerns every request.
-            Cancelled: The sync was stopped.
+            CancelledError: The sync was stopped.
         """
         return self._get(path, params, attempts, parse_json)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .api import FineTuningApi
-from .errors import Cancelled
+from .errors import CancelledError
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Crew:
             read.error = error
         try:
             self._put(read, _DONE)
-        except Cancelled:
+        except CancelledError:
             return
 
     def _put(self, read: Read, found: Any) -> None:
@@ -84,7 +84,7 @@ class Crew:
             except queue.Full:
                 continue
             return
-        raise Cancelled("The sync was stopped.")
+        raise CancelledError("The sync was stopped.")
 
 
 _DONE = object()

@@ -15,7 +15,7 @@ class StateTooNewError(FineTuningSourceError):
     """The destination's state was written by a later release."""
 
 
-class Cancelled(FineTuningSourceError):
+class CancelledError(FineTuningSourceError):
     """The sync was told to stop."""
 
 

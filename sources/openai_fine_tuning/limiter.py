@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .errors import Cancelled
+from .errors import CancelledError
 
 
 class Limiter:
@@ -28,7 +28,7 @@ class Limiter:
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """Hold one of the places while a request is in flight. Waits for it; raises `Cancelled` once cancelled."""
+        """Hold one of the places while a request is in flight. Waits for it; raises `CancelledError` once cancelled."""
         with self._changed:
             while True:
                 self._raise_if_cancelled()
@@ -65,7 +65,7 @@ class Limiter:
             self._opens_at = max(self._opens_at, time.monotonic() + seconds)
 
     def sleep(self, seconds: float) -> None:
-        """Wait without holding a place; raises `Cancelled` as soon as cancelled."""
+        """Wait without holding a place; raises `CancelledError` as soon as cancelled."""
         until = time.monotonic() + seconds
         with self._changed:
             while (left := until - time.monotonic()) > 0:
@@ -85,4 +85,4 @@ class Limiter:
 
     def _raise_if_cancelled(self) -> None:
         if self._cancelled:
-            raise Cancelled("The sync was stopped.")
+            raise CancelledError("The sync was stopped.")

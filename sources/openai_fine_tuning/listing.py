@@ -39,7 +39,7 @@ def pages(api: FineTuningApi, path: str, *, after: str | None = None) -> Iterato
 
     Raises:
         EndlessListingError: The cursor does not move, a page repeats, or more is promised without data.
-        RequestError, HostError, Cancelled: As `FineTuningApi.get` does.
+        RequestError, HostError, CancelledError: As `FineTuningApi.get` does.
     """
     seen: set[str] = set()
     cursors: set[str] = set()
