@@ -15,7 +15,7 @@ def write_comments(pipeline: dlt.Pipeline) -> None:
             "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE schema_name = %s", dataset
         )
         tables = "SELECT table_name, comment FROM duckdb_tables() WHERE schema_name = %s"
-        commented = dict(client.execute_sql(tables, dataset) or ())
+        commented = {str(table): comment for table, comment in client.execute_sql(tables, dataset) or ()}
         statements = []
         for table, hints in pipeline.default_schema.tables.items():
             description = hints.get("description")

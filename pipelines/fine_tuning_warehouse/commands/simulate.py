@@ -1,0 +1,32 @@
+"""`ftw simulate`."""
+
+from __future__ import annotations
+
+import click
+
+from fine_tuning_warehouse.errors import CommandError, UsageError
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--jobs", type=click.IntRange(0), default=24, show_default=True, help="Jobs in its history.")
+@click.option("--profile", type=click.Choice(["openai", "azure", "nebius"]), default="openai", show_default=True)
+@click.option("--speed", type=click.FloatRange(0), default=1.0, show_default=True, help="0 is a frozen clock.")
+def simulate(port: int, seed: int, jobs: int, profile: str, speed: float) -> None:
+    """Run the simulated host on its own."""
+    try:
+        from fine_tuning_simulator import serve  # noqa: PLC0415
+    except ImportError:
+        raise UsageError("The simulator needs its server: pip install 'fine-tuning-warehouse[demo]'.") from None
+
+    def ready(base_url: str) -> None:
+        click.echo(f"Serving {base_url} until you press Ctrl-C. To sync from it:", err=True)
+        click.echo(f"  OPENAI_API_KEY=any ftw sync --base-url {base_url}", err=True)
+
+    try:
+        serve(port=port, seed=seed, jobs=jobs, profile=profile, speed=speed, on_ready=ready)
+    except OSError as error:
+        raise CommandError(f"Port {port} cannot be used: {error.strerror or error}. Try --port 0.") from None
+    except KeyboardInterrupt:
+        return
