@@ -19,7 +19,7 @@ from .errors import DONE, FAILED, USAGE, CommandError
 
 def main() -> NoReturn:
     """The console command. Failures are told in a line or two on stderr, with the exit codes of the contract."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = ftw.main(standalone_mode=False) or DONE
     except click.ClickException as error:
@@ -27,19 +27,28 @@ def main() -> NoReturn:
         code = _tell(f"{error.format_message()} (`{command} --help` shows what there is)", USAGE)
     except CommandError as error:
         code = _tell(str(error), error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        _tell("Stopped. What was loaded stays, and the next sync goes on there.", FAILED)
-        # Threads may still wait for an answer of the host; nothing they bring is wanted any more.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(130)
+    except click.Abort as error:
+        terminated = isinstance(error.__cause__, _TerminatedError)
+        code = _tell(_STOPPED, 128 + (signal.SIGTERM if terminated else signal.SIGINT))
     except BrokenPipeError:
-        os._exit(FAILED)
-    sys.exit(int(code))
+        # Whoever read the output has gone: nothing can be told any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = FAILED
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads may still wait for an answer of the host, up to a minute; nothing they bring is wanted any more.
+    os._exit(int(code))
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+_STOPPED = "Stopped. What was loaded stays, and the next sync goes on there."
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise _TerminatedError
 
 
 def _tell(message: str, code: int) -> int:

@@ -167,7 +167,7 @@ def _run(pipeline: dlt.Pipeline, sources: list[Any]) -> Any:
         return pipeline.run(sources)
     except Exception as error:
         cause = _root_cause(error)
-        if isinstance(cause, FineTuningSourceError):
+        if isinstance(cause, (FineTuningSourceError, KeyboardInterrupt)):
             raise cause from None
         raise CommandError(f"The sync failed: {_first_line(cause)}") from error
 
