@@ -25,3 +25,14 @@ class BusyError(CommandError):
     """Another sync is running on the same database."""
 
     exit_code = BUSY
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """What lies at the bottom of an error that libraries have wrapped."""
+    seen: set[int] = set()
+    while (cause := error.__cause__ or error.__context__) is not None and id(error) not in seen:
+        if getattr(error, "is_deliberate", False):
+            break
+        seen.add(id(error))
+        error = cause
+    return error

@@ -18,7 +18,8 @@ from typing import Any
 from .accounts import Account
 from .comments import write_comments
 from .destinations import Warehouse, only_sync
-from .errors import CommandError, UsageError
+from .errors import CommandError, UsageError, root_cause
+from .patience import Patience
 from .version import __version__
 from .workspace import working_directory
 
@@ -36,6 +37,10 @@ COMMIT_SECONDS = 300.0
 """What a long sync has read is loaded, together with its state, about this often."""
 
 
+LOCK_WAIT_SECONDS = 60.0
+"""How long a sync waits for a reader that holds the DuckDB file."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """What one sync reads, and how.
@@ -47,6 +52,7 @@ class Reading:
         full_refresh: Read everything once more.
         concurrency: The highest number of requests in flight.
         commit_seconds: How often a long sync commits.
+        lock_wait_seconds: How long to wait for a program that holds the DuckDB file.
     """
 
     resources: Sequence[str] = RESOURCES
@@ -55,6 +61,7 @@ class Reading:
     full_refresh: bool = False
     concurrency: int = CONCURRENCY
     commit_seconds: float = COMMIT_SECONDS
+    lock_wait_seconds: float = LOCK_WAIT_SECONDS
 
 
 @dataclass
@@ -114,9 +121,10 @@ def run_sync(
     try:
         with only_sync(warehouse), working_directory() as directory, (watch or _watch_nothing)(report):
             pipeline = warehouse.pipeline(account.pipeline_name, directory)
-            for load_ids in _run_parts(pipeline, account, warehouse, reading, report):
+            patience = Patience(warehouse, reading.lock_wait_seconds)
+            for load_ids in _run_parts(pipeline, account, warehouse, reading, report, patience=patience):
                 summary.load_ids.extend(load_ids)
-            write_comments(pipeline)
+            patience.apply(lambda: write_comments(pipeline))
     except ConfigurationError as error:
         raise UsageError(str(error)) from None
     except FineTuningSourceError as error:
@@ -133,6 +141,8 @@ def _run_parts(
     warehouse: Warehouse,
     reading: Reading,
     report: Report,
+    *,
+    patience: Patience,
 ) -> Iterator[list[str]]:
     """Read and commit in turn until everything owed is read; yields the load ids of each part."""
     sync_id, started_at = str(uuid.uuid4()), datetime.now(timezone.utc)
@@ -157,29 +167,28 @@ def _run_parts(
                     table_format=warehouse.table_format,
                     write_disposition={"disposition": "merge", "strategy": "upsert"},
                 )
-        yield _run(pipeline, [source, log]).loads_ids
+        yield _run(pipeline, [source, log], patience)
         reading = replace(reading, full_refresh=False)
 
 
-def _run(pipeline: dlt.Pipeline, sources: list[Any]) -> Any:
-    """Run the pipeline; a failure of ours, or of the destination, is told as what it is, without dlt's wrapping."""
+def _run(pipeline: dlt.Pipeline, sources: list[Any], patience: Patience) -> list[str]:
+    """Extract, normalise and load; returns the load ids.
+
+    A failure of ours, or of the destination, is told as what it is, without dlt's wrapping.
+    """
     try:
-        return pipeline.run(sources)
+        if pipeline.first_run:
+            patience.apply(pipeline.sync_destination)
+        pipeline.extract(sources)
+        pipeline.normalize()
+        return list(patience.apply(pipeline.load).loads_ids)
+    except CommandError:
+        raise
     except Exception as error:
-        cause = _root_cause(error)
+        cause = root_cause(error)
         if isinstance(cause, (FineTuningSourceError, KeyboardInterrupt)):
             raise cause from None
         raise CommandError(f"The sync failed: {_first_line(cause)}") from error
-
-
-def _root_cause(error: BaseException) -> BaseException:
-    seen = {id(error)}
-    while True:
-        cause = error.__cause__ or error.__context__
-        if isinstance(error, FineTuningSourceError) or cause is None or id(cause) in seen:
-            return error
-        seen.add(id(cause))
-        error = cause
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 
 class FineTuningSourceError(Exception):
-    """The base of all errors that this source raises on purpose."""
+    """The base of all errors that this source raises on purpose.
+
+    Attributes:
+        is_deliberate: What it was raised from is already said in its message.
+    """
+
+    is_deliberate = True
 
 
 class ConfigurationError(FineTuningSourceError):

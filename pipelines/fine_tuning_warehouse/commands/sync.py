@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -31,6 +32,9 @@ _RESOURCES = ("jobs", "checkpoints", "events", "result_metrics")
 @click.option("--since", metavar="DATE", help="Read only jobs created since, such as 2026-01-31.")
 @click.option("--full-refresh", is_flag=True, help="Read everything once more, into the same rows.")
 @click.option("--concurrency", type=click.IntRange(1, 256), default=16, show_default=True, help="Requests in flight.")
+@click.option(
+    "--lock-wait", type=click.FloatRange(0), default=60.0, show_default=True, help="Seconds to wait for a reader."
+)
 @click.option("--every", metavar="TIME", help="Stay, and sync again every 15m, 6h, 1d ...")
 @click.option("--output", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--strict", is_flag=True, help="Exit 3 where something was rejected or skipped.")
@@ -50,6 +54,7 @@ def sync(
     since: str | None,
     full_refresh: bool,
     concurrency: int,
+    lock_wait: float,
     every: str | None,
     form: str,
     strict: bool,
@@ -80,11 +85,11 @@ def sync(
             table_format=table_format,
             default=DEMO_DATABASE if demo else DEFAULT_DATABASE,
         )
-        _set_up_logging(verbose=verbose)
+        _set_up_logging(quiet=quiet, verbose=verbose)
         from fine_tuning_warehouse.progress import progress_bar  # noqa: PLC0415
         from fine_tuning_warehouse.sync import Reading, Summary, run_sync  # noqa: PLC0415
 
-        reading = Reading(chosen, jobs, since, full_refresh, concurrency)
+        reading = Reading(chosen, jobs, since, full_refresh, concurrency, lock_wait_seconds=lock_wait)
         watch = progress_bar if sys.stderr.isatty() and not quiet and not verbose else None
         stop = threading.Event()
         while True:
@@ -169,5 +174,14 @@ def _seconds(text: str) -> float:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
-def _set_up_logging(*, verbose: bool) -> None:
+def _set_up_logging(*, quiet: bool, verbose: bool) -> None:
+    """Our own warnings for people on stderr; what dlt does only on request."""
     os.environ["RUNTIME__LOG_LEVEL"] = "INFO" if verbose else "CRITICAL"
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    ours = logging.getLogger("fine_tuning_warehouse")
+    ours.handlers, ours.propagate = [handler], False
+    ours.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
+    # What the source skips is told at the end, all together.
+    source = logging.getLogger("openai_fine_tuning")
+    source.handlers, source.propagate = [handler if verbose else logging.NullHandler()], False

@@ -1,0 +1,65 @@
+"""Waiting for a program that holds the DuckDB file: DuckDB lets one process write only while no other reads."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from .destinations import Warehouse
+from .errors import CommandError, root_cause
+
+logger = logging.getLogger(__name__)
+
+_PAUSE_SECONDS = 0.2
+
+Result = TypeVar("Result")
+
+
+class Patience:
+    """Tries a step again while another program holds the database.
+
+    Args:
+        warehouse: Whose file it is.
+        seconds: How long to wait, each time.
+    """
+
+    def __init__(self, warehouse: Warehouse, seconds: float) -> None:
+        self._warehouse = warehouse
+        self._seconds = seconds
+
+    def apply(self, step: Callable[[], Result]) -> Result:
+        """Do a step that may be done again where it left off.
+
+        Raises:
+            CommandError: The file was held for too long.
+        """
+        until = time.monotonic() + self._seconds
+        told = False
+        while True:
+            try:
+                return step()
+            except Exception as error:
+                holder = _holder(error)
+                if holder is None:
+                    raise
+                if time.monotonic() >= until:
+                    raise CommandError(
+                        f"Another program{holder} holds {self._warehouse.shown} for longer than {self._seconds:.0f} s. "
+                        "Nothing is lost: close it, and sync again."
+                    ) from None
+            if not told:
+                logger.warning("Waiting for another program%s that holds %s ...", holder, self._warehouse.shown)
+                told = True
+            time.sleep(_PAUSE_SECONDS)
+
+
+def _holder(error: Exception) -> str | None:
+    """Who holds the file, in words; None where the error is another."""
+    words = str(root_cause(error))
+    if "Could not set lock on file" not in words:
+        return None
+    process = re.search(r"held in (\S+) \(PID (\d+)\)", words)
+    return f" ({process[1]}, process {process[2]})" if process else ""
