@@ -14,6 +14,7 @@ from .commands.check import check
 from .commands.query import query
 from .commands.simulate import simulate
 from .commands.sync import sync
+from .commands.verify import verify
 from .errors import DONE, FAILED, USAGE, CommandError
 
 
@@ -62,5 +63,5 @@ def ftw() -> None:
     """The whole history of your fine-tuning, in your own warehouse."""
 
 
-for command in (sync, check, query, simulate):
+for command in (sync, check, verify, query, simulate):
     ftw.add_command(command)

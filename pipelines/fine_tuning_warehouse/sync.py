@@ -1,7 +1,7 @@
 """One sync, whole: the one way in for the command and for every scheduler.
 
 It owns what a sync needs beside the source: the lock, the working directory, the pipeline's name, the row in `syncs`,
-and the comments on tables.
+the comments on tables, and the views.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .destinations import Warehouse, only_sync
 from .errors import CommandError, UsageError, root_cause
 from .patience import Patience
 from .version import __version__
+from .views import write_views
 from .workspace import working_directory
 
 # Every row tells which load brought it; off by default in dlt for Arrow tables.
@@ -119,7 +120,7 @@ def run_sync(
     began = time.monotonic()
     report = Report()
     try:
-        with only_sync(warehouse), working_directory() as directory, (watch or _watch_nothing)(report):
+        with only_sync(warehouse), working_directory() as directory, (watch or watch_nothing)(report):
             pipeline = warehouse.pipeline(account.pipeline_name, directory)
             patience = Patience(warehouse, reading.lock_wait_seconds)
             for load_ids in _run_parts(pipeline, account, warehouse, reading, report, patience=patience):
@@ -235,5 +236,6 @@ def _fill(summary: Summary, report: Report, reading: Reading) -> None:
     summary.rejected = report.rejected
 
 
-def _watch_nothing(_: Report) -> AbstractContextManager[None]:
+def watch_nothing(_: Report) -> AbstractContextManager[None]:
+    """The watch of those who do not look."""
     return nullcontext()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import re
 import sys
 import threading
@@ -85,10 +83,11 @@ def sync(
             table_format=table_format,
             default=DEMO_DATABASE if demo else DEFAULT_DATABASE,
         )
-        _set_up_logging(quiet=quiet, verbose=verbose)
+        from fine_tuning_warehouse.logs import set_up_logging  # noqa: PLC0415
         from fine_tuning_warehouse.progress import progress_bar  # noqa: PLC0415
         from fine_tuning_warehouse.sync import Reading, Summary, run_sync  # noqa: PLC0415
 
+        set_up_logging(quiet=quiet, verbose=verbose)
         reading = Reading(chosen, jobs, since, full_refresh, concurrency, lock_wait_seconds=lock_wait)
         watch = progress_bar if sys.stderr.isatty() and not quiet and not verbose else None
         stop = threading.Event()
@@ -172,16 +171,3 @@ def _seconds(text: str) -> float:
     if match is None or float(match[1]) == 0:
         raise UsageError(f"--every {text!r} is no time: it looks like 30s, 15m, 6h or 1d.")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
-
-
-def _set_up_logging(*, quiet: bool, verbose: bool) -> None:
-    """Our own warnings for people on stderr; what dlt does only on request."""
-    os.environ["RUNTIME__LOG_LEVEL"] = "INFO" if verbose else "CRITICAL"
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    ours = logging.getLogger("fine_tuning_warehouse")
-    ours.handlers, ours.propagate = [handler], False
-    ours.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
-    # What the source skips is told at the end, all together.
-    source = logging.getLogger("openai_fine_tuning")
-    source.handlers, source.propagate = [handler if verbose else logging.NullHandler()], False

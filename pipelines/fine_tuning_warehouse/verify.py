@@ -1,0 +1,300 @@
+"""`ftw verify`: does the warehouse hold what the API says?
+
+Everything is read once more into a scratch database, and the two are compared row by row. Nothing is written to the
+warehouse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import dlt
+import duckdb
+from dlt.extract import DltSource
+
+from openai_fine_tuning import FineTuningSourceError, Report, openai_fine_tuning
+from openai_fine_tuning.api import FineTuningApi
+from openai_fine_tuning.settings import CONCURRENCY, OVERLAP_SECONDS, RESOURCES
+from openai_fine_tuning.tables import REJECTED_RECORDS, TABLES
+
+from .accounts import Account
+from .destinations import Warehouse
+from .errors import CommandError, root_cause
+from .patience import Patience
+from .sync import LOCK_WAIT_SECONDS, Watch, watch_nothing
+from .workspace import working_directory
+
+BOOKKEEPING = frozenset({"_dlt_load_id", "last_listed_at", "checkpoints_listed_at", "rejected_at"})
+"""Columns that tell of a sync, not of the API."""
+
+Verdict = Literal["missing", "different", "pending", "unlisted", "unreadable"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A row in which the API and the warehouse differ.
+
+    Attributes:
+        table: Its table.
+        key: Its key columns after the account, joined by blanks.
+        verdict: `missing` and `different` are failures. `pending`: the next sync will bring it, since its job is new or
+            open. `unlisted`: only the warehouse has it. `unreadable`: the host did not let it be compared.
+        columns: The columns that differ.
+    """
+
+    table: str
+    key: str
+    verdict: Verdict
+    columns: tuple[str, ...] = ()
+
+
+@dataclass
+class Comparison:
+    """What a verification found.
+
+    Attributes:
+        equal: Rows that are equal, by table.
+        findings: Rows that are not.
+        skipped: What the host did not let be read, as `Summary.skipped` does.
+        requests: Requests sent.
+    """
+
+    equal: dict[str, int] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    skipped: list[dict[str, str | None]] = field(default_factory=list)
+    requests: int = 0
+
+    @property
+    def differs(self) -> bool:
+        """Whether the warehouse lacks something, or holds it otherwise."""
+        return any(finding.verdict in ("missing", "different") for finding in self.findings)
+
+    def count(self, table: str, verdict: Verdict) -> int:
+        """How many findings of one kind there are in a table."""
+        return sum(finding.table == table and finding.verdict == verdict for finding in self.findings)
+
+
+def verify(
+    account: Account,
+    warehouse: Warehouse,
+    *,
+    resources: Sequence[str] = RESOURCES,
+    concurrency: int = CONCURRENCY,
+    lock_wait_seconds: float = LOCK_WAIT_SECONDS,
+    watch: Watch | None = None,
+) -> Comparison:
+    """Read everything of an account once more and compare it with the warehouse.
+
+    Args:
+        account: Whose history.
+        warehouse: Where it is.
+        resources: What to compare, as far as the warehouse has it.
+        concurrency: The highest number of requests in flight.
+        lock_wait_seconds: How long to wait for a sync that holds the DuckDB file.
+        watch: Shows the progress.
+
+    Raises:
+        CommandError: There is no warehouse, or the host cannot be read.
+    """
+    if warehouse.database is not None and not warehouse.database.is_file():
+        raise CommandError(f"There is no database {warehouse.database}: `ftw sync` makes it.")
+    patience = Patience(warehouse, lock_wait_seconds)
+    report = Report()
+    with working_directory() as directory, (watch or watch_nothing)(report):
+        kept = warehouse.pipeline(account.pipeline_name, directory / "kept")
+        patience.apply(kept.sync_destination)
+        if not kept.default_schema_name:
+            raise CommandError(f"{warehouse.shown} holds no sync of account {account.label}: run `ftw sync` first.")
+        held = [name for name in resources if name in kept.default_schema.data_table_names()]
+        shown = directory / "shown.duckdb"
+        source = openai_fine_tuning(
+            openai_api_key=account.api_key,
+            openai_base_url=account.base_url,
+            openai_org_id=account.org_id,
+            openai_project_id=account.project_id,
+            account_label=account.label,
+            fine_tuning_concurrency=concurrency,
+            report=report,
+        ).with_resources(*held)
+        _read_again(source, kept.default_schema, shown)
+        with duckdb.connect(str(directory / "compare.duckdb")) as scratch:
+            scratch.execute(f"ATTACH '{shown}' AS shown (READ_ONLY)")
+            tables = [*held, REJECTED_RECORDS.name]
+            patience.apply(lambda: _fetch(kept, scratch, tables, account.label))
+            comparison = Comparison(requests=report.requests)
+            for table in tables:
+                _compare(scratch, table, _Owed.of(kept, table, account), report, comparison)
+    comparison.skipped = [
+        {"account": skip.account, "job": skip.job, "resource": skip.resource, "reason": skip.reason}
+        for skip in report.skipped
+    ]
+    return comparison
+
+
+def _read_again(source: DltSource, schema: dlt.Schema, database: Path) -> None:
+    """Load everything into a scratch database, with the column types that the warehouse has."""
+    pipeline = dlt.pipeline(
+        "shown",
+        pipelines_dir=str(database.with_suffix("")),
+        destination=dlt.destinations.duckdb(str(database)),
+        dataset_name="api",
+    )
+    for name in (*source.selected_resources, REJECTED_RECORDS.name):
+        if name in schema.tables:
+            source.schema.update_table(schema.tables[name])
+    try:
+        pipeline.run(source)
+    except Exception as error:
+        cause = root_cause(error)
+        if isinstance(cause, FineTuningSourceError):
+            raise CommandError(str(cause)) from None
+        raise cause from None
+
+
+def _fetch(kept: dlt.Pipeline, scratch: duckdb.DuckDBPyConnection, tables: list[str], account: str) -> None:
+    """Copy an account's rows of the warehouse into the scratch database."""
+    with kept.sql_client() as client:
+        for table in tables:
+            scratch.execute(f'DROP TABLE IF EXISTS "{table}"')
+            query = f"SELECT * FROM {client.make_qualified_table_name(table)} WHERE account = %s"  # noqa: S608
+            is_first = True
+            with client.execute_query(query, account) as cursor:
+                for rows in cursor.iter_arrow(chunk_size=100_000):
+                    scratch.register("rows", rows)
+                    into = f'CREATE TABLE "{table}" AS' if is_first else f'INSERT INTO "{table}" BY NAME'
+                    scratch.execute(f"{into} FROM rows")
+                    is_first = False
+            if is_first:
+                scratch.execute(f'CREATE TABLE "{table}" AS FROM shown.api."{table}" LIMIT 0')
+
+
+@dataclass(frozen=True)
+class _Owed:
+    """What the next sync will read of a table by itself: nothing of it is missing yet.
+
+    Attributes:
+        open_jobs: Ids of the open jobs.
+        closed_jobs: Ids of the newest closed jobs.
+        newer_than: Other jobs created since this (unix seconds) are new; None where all are.
+    """
+
+    open_jobs: frozenset[str]
+    closed_jobs: frozenset[str]
+    newer_than: float | None
+
+    @classmethod
+    def of(cls, kept: dlt.Pipeline, table: str, account: Account) -> _Owed:
+        """Read it off the state that the last sync left in the warehouse."""
+        identity = FineTuningApi(account.base_url, account.api_key).identity
+        resources: dict[str, Any] = (
+            kept.state.get("sources", {}).get(kept.default_schema_name or "", {}).get("resources", {})
+        )
+        states = [
+            resources.get(name, {}).get("frontiers", {}).get(account.label, {}).get(identity, {})
+            for name in ([table] if table in RESOURCES else RESOURCES)
+        ]
+        newest = [state["newest"] for state in states if state.get("newest") is not None]
+        return cls(
+            frozenset(job_id for state in states for job_id in state.get("open", {})),
+            frozenset(job_id for state in states for job_id in state.get("recent", {})),
+            min(newest) - OVERLAP_SECONDS if newest else None,
+        )
+
+
+def _compare(
+    scratch: duckdb.DuckDBPyConnection, table: str, owed: _Owed, report: Report, comparison: Comparison
+) -> None:
+    keys = [name for name in TABLES[table].keys if name != "account"]
+    shown, kept = _columns(scratch, "shown.api", table), _columns(scratch, "compare.main", table)
+    values = [name for name in dict.fromkeys([*shown, *kept]) if name not in (*keys, "account", *BOOKKEEPING)]
+
+    def side(alias: str, name: str, present: Sequence[str]) -> str:
+        return f'{alias}."{name}"' if name in present else "NULL"
+
+    differing = ", ".join(
+        f"CASE WHEN {side('s', name, shown)} IS DISTINCT FROM {side('k', name, kept)} THEN '{name}' END"
+        for name in values
+    )
+    joined = " AND ".join(f's."{name}" = k."{name}"' for name in keys)
+    key = " || ' ' || ".join(f'coalesce(s."{name}"::VARCHAR, k."{name}"::VARCHAR)' for name in keys)
+    job = "id" if table == "jobs" else "fine_tuning_job_id"
+    rows = scratch.execute(
+        f"""
+        SELECT {key}, coalesce(s."{job}", k."{job}"), s.account IS NOT NULL, k.account IS NOT NULL,
+               list_filter([{differing}], name -> name IS NOT NULL)
+        FROM shown.api."{table}" AS s FULL JOIN compare.main."{table}" AS k ON {joined}
+        WHERE s.account IS NULL OR k.account IS NULL OR len(list_filter([{differing}], name -> name IS NOT NULL)) > 0
+        ORDER BY ALL
+        """  # noqa: S608 - names of our own schema
+    ).fetchall()
+    in_both = scratch.execute(
+        f'SELECT count(*) FROM shown.api."{table}" AS s JOIN compare.main."{table}" AS k ON {joined}'  # noqa: S608
+    ).fetchone()
+    created = _created_at(scratch)
+    newest_events = _newest_events(scratch) if table == "events" else {}
+    unreadable = {(skip.job, skip.resource) for skip in report.skipped}
+    findings = []
+    for row_key, job_id, is_shown, is_kept, columns in rows:
+        is_open, created_at = job_id in owed.open_jobs, created.get(job_id)
+        is_new = owed.newer_than is None or (created_at is not None and created_at >= owed.newer_than)
+        is_new = is_new and not is_open and job_id not in owed.closed_jobs
+        verdict: Verdict
+        if not is_shown:
+            skipped = {(job_id, table), (job_id, "jobs"), (None, table)} & unreadable
+            verdict = "unreadable" if skipped else "unlisted"
+        elif not is_kept:
+            late = is_open and row_key not in newest_events.get(job_id, ())
+            verdict = "pending" if late or is_new else "missing"
+        else:
+            verdict = "pending" if is_open and table == "jobs" else "different"
+        findings.append(Finding(table, str(row_key), verdict, tuple(columns) if is_shown and is_kept else ()))
+    comparison.findings.extend(findings)
+    different = sum(bool(finding.columns) for finding in findings)
+    comparison.equal[table] = (int(in_both[0]) if in_both else 0) - different
+
+
+def _columns(scratch: duckdb.DuckDBPyConnection, where: str, table: str) -> list[str]:
+    return [str(row[0]) for row in scratch.execute(f'DESCRIBE {where}."{table}"').fetchall()]
+
+
+def _created_at(scratch: duckdb.DuckDBPyConnection) -> dict[str, float]:
+    """When each job was created (unix seconds), where jobs were compared."""
+    has_jobs = "SELECT 1 FROM duckdb_tables() WHERE database_name = 'shown' AND table_name = 'jobs'"
+    if not scratch.execute(has_jobs).fetchone():
+        return {}
+    return dict(scratch.execute("SELECT id, epoch(created_at) FROM shown.api.jobs").fetchall())
+
+
+def _newest_events(scratch: duckdb.DuckDBPyConnection) -> dict[str, set[str]]:
+    """Of each job, the events that are older than the newest one kept: those the next sync does not read again."""
+    rows = scratch.execute(
+        """
+        SELECT s.fine_tuning_job_id, s.id FROM shown.api.events AS s
+        JOIN (SELECT fine_tuning_job_id, max(created_at) AS newest FROM compare.main.events GROUP BY 1) AS k
+        USING (fine_tuning_job_id) WHERE s.created_at < k.newest
+        """
+    ).fetchall()
+    older: dict[str, set[str]] = {}
+    for job_id, event_id in rows:
+        older.setdefault(job_id, set()).add(event_id)
+    return older
+
+
+def lines(comparison: Comparison) -> Iterator[str]:
+    """A comparison for people."""
+    words = {
+        "missing": "missing",
+        "different": "different",
+        "pending": "not synced yet",
+        "unlisted": "no longer listed by the host",
+        "unreadable": "not readable now",
+    }
+    for table, equal in comparison.equal.items():
+        counts = [f"{n:,} {words[verdict]}" for verdict in words if (n := comparison.count(table, verdict))]  # type: ignore[arg-type]
+        yield f"  {table:<16}  {', '.join([f'{equal:,} equal', *counts])}"
+
+
+__all__ = ["BOOKKEEPING", "Comparison", "Finding", "Verdict", "lines", "verify"]

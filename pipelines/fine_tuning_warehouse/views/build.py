@@ -1,0 +1,155 @@
+"""From a view's file to its SELECT for one destination: its dialect, its names, and the tables that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from sqlglot import exp, parse_one
+
+from openai_fine_tuning.tables import TABLES
+
+from .files import VIEWS, View
+
+Tables = Mapping[str, Mapping[str, str]]
+"""What a destination holds: table to column to dlt's type, all in lower case."""
+
+DIALECTS = ("duckdb", "postgres", "redshift", "snowflake", "bigquery", "clickhouse", "databricks", "spark")
+"""The dialects of sqlglot that the views are known to transpile to."""
+
+_LOSSES = ("train_loss", "valid_loss", "full_valid_loss")
+_REWARDS = ("train_mean_reward", "valid_mean_reward", "full_valid_mean_reward")
+
+# Columns that a view reads beside those that the source declares: they may be missing.
+_MORE_COLUMNS: dict[str, dict[str, str]] = {
+    "result_metrics": dict.fromkeys((*_LOSSES, *_REWARDS), "double"),
+    "files": dict.fromkeys(("account", "id", "filename"), "text"),
+    "syncs": {"_dlt_load_id": "text"},
+    "_dlt_loads": {"load_id": "text", "status": "bigint"},
+}
+
+READ_TABLES = tuple(dict.fromkeys((*(table for view in VIEWS for table in view.over), *_MORE_COLUMNS)))
+"""Every table that a view reads."""
+
+_NUMBERS = ("double", "bigint", "decimal")
+_SQL_TYPES = {"double": "DOUBLE", "bigint": "BIGINT", "timestamp": "TIMESTAMPTZ", "bool": "BOOLEAN"}
+
+EACH_METRIC = "each_metric"
+_METRIC_PREFIXES = {"events": "data__", "checkpoints": "metrics__", "result_metrics": ""}
+_NO_METRICS = ("step", "total_steps")
+
+
+class Builder:
+    """Builds the SELECTs of views for one destination.
+
+    Args:
+        dialect: sqlglot's name of its dialect.
+        tables: The tables that it has.
+        path: The qualified name of a table or view, unquoted, part by part.
+        fold: How the destination writes names: in upper case, for example.
+    """
+
+    def __init__(
+        self, dialect: str, tables: Tables, path: Callable[[str], list[str]], fold: Callable[[str], str] = str
+    ) -> None:
+        self._dialect = dialect
+        self._tables = tables
+        self._path = path
+        self._fold = fold
+        self.views = tuple(view for view in VIEWS if any(self._tables.get(table) for table in view.over))
+        """The views that can be made."""
+
+    def select(self, view: View) -> str:
+        """A view's SELECT."""
+        query = self._query(view)
+        for identifier in query.find_all(exp.Identifier):
+            identifier.set("this", self._fold(identifier.name))
+            identifier.set("quoted", True)
+        return query.transform(self._in_dialect).sql(self._dialect, comments=False, pretty=True)
+
+    def _query(self, view: View) -> exp.Query:
+        query = parse_one(view.text, read="duckdb")
+        if not isinstance(query, exp.Query):
+            raise TypeError(f"{view.name}.sql is no SELECT")
+        query = self._for_each_metric(query)
+        own = {cte.alias for cte in query.find_all(exp.CTE)}
+        used = {column.name for column in query.find_all(exp.Column)}
+        for table in list(query.find_all(exp.Table)):
+            if table.name not in own:
+                table.replace(self._table(table, used))
+        return query
+
+    def _table(self, table: exp.Table, used: set[str]) -> exp.Expression:
+        """What stands for a table or view: itself, or what has all the columns that are used."""
+        name, alias = table.name, table.alias_or_name
+        view = next((view for view in VIEWS if view.name == name), None)
+        if view is not None and view not in self.views:
+            return self._query(view).subquery(alias)
+        parts = [exp.to_identifier(part) for part in self._path(name)]
+        itself = exp.Table(this=parts[-1], db=parts[-2] if parts[1:] else None, catalog=parts[-3] if parts[2:] else None)
+        present = self._tables.get(name, {})
+        missing = {} if view else {column: type_ for column, type_ in _columns(name, used) if column not in present}
+        if not missing:
+            return exp.alias_(itself, alias, table=True)
+        nulls = [exp.alias_(exp.cast(exp.null(), _SQL_TYPES.get(type_, "VARCHAR")), column) for column, type_ in missing.items()]
+        if present:
+            known = [exp.column(column) for column, _ in _columns(name, used) if column in present]
+            return exp.select(*known, *nulls).from_(itself).subquery(alias)
+        one = exp.select(exp.alias_(exp.Literal.number(1), "one")).subquery("nothing")
+        return exp.select(*nulls).from_(one).where("1 = 0").subquery(alias)
+
+    def _for_each_metric(self, query: exp.Query) -> exp.Query:
+        """Repeat each part that stands for every metric; parts of tables that are missing are left out."""
+        parts = [repeated for part in _united(query) for repeated in self._repeated(part)]
+        return exp.union(*parts, distinct=False, copy=False) if len(parts) > 1 else parts[0]
+
+    def _repeated(self, part: exp.Query) -> Iterator[exp.Query]:
+        if not any(column.name == EACH_METRIC for column in part.find_all(exp.Column)):
+            yield part
+            return
+        table = next(part.find_all(exp.Table)).name
+        prefix = _METRIC_PREFIXES[table]
+        for name, type_ in self._tables.get(table, {}).items():
+            metric = name.removeprefix(prefix)
+            if name.startswith(prefix) and type_ in _NUMBERS and metric and metric not in _NO_METRICS:
+                yield part.transform(_with_metric, name, metric)
+
+    def _in_dialect(self, node: exp.Expression) -> exp.Expression:
+        """What sqlglot leaves as it is, though the dialect has no such function."""
+        if isinstance(node, exp.TimeToUnix):
+            if self._dialect == "bigquery":
+                return exp.Div(this=exp.Anonymous(this="UNIX_MICROS", expressions=[node.this]), expression=exp.convert(1e6))
+            if self._dialect == "clickhouse":
+                return exp.Anonymous(this="toUnixTimestamp", expressions=[node.this])
+        if isinstance(node, exp.SplitPart):
+            text, separator, number = node.this, node.args["delimiter"], node.args["part_index"]
+            if self._dialect == "bigquery":
+                offset = exp.Anonymous(this="SAFE_ORDINAL", expressions=[number])
+                return exp.Bracket(this=exp.Split(this=text, expression=separator), expressions=[offset])
+            if self._dialect == "clickhouse":
+                split = exp.Anonymous(this="splitByString", expressions=[separator, text])
+                return exp.Anonymous(this="arrayElement", expressions=[split, number])
+        return node
+
+
+def _columns(table: str, used: set[str]) -> Iterator[tuple[str, str]]:
+    """The columns of a table that a view may read, with their types: those that are used."""
+    declared = TABLES[table].types if table in TABLES else {}
+    for name, type_ in {**declared, **_MORE_COLUMNS.get(table, {})}.items():
+        if name in used:
+            yield name, type_
+
+
+def _united(query: exp.Query) -> Iterator[exp.Query]:
+    if isinstance(query, exp.Union):
+        yield from _united(query.left)
+        yield from _united(query.right)
+    else:
+        yield query
+
+
+def _with_metric(node: exp.Expression, column: str, metric: str) -> exp.Expression:
+    if isinstance(node, exp.Column) and node.name == EACH_METRIC:
+        return exp.column(column, quoted=True)
+    if isinstance(node, exp.Literal) and node.name == EACH_METRIC:
+        return exp.Literal.string(metric)
+    return node

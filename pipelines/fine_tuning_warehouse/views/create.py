@@ -1,0 +1,117 @@
+"""Makes the views of a destination after a sync: those that are missing, and those whose SQL has changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, cast
+
+from fine_tuning_warehouse.errors import CommandError
+
+from .build import DIALECTS, READ_TABLES, Builder
+from .files import View
+
+if TYPE_CHECKING:
+    import dlt
+
+# Where comments say which definition a view has, it is made anew only when that changes; elsewhere, after every sync.
+_COMMENTS = {
+    "duckdb": "SELECT view_name, comment FROM duckdb_views() "
+    "WHERE schema_name = %s AND database_name = current_database()",
+    "postgres": "SELECT c.relname, obj_description(c.oid, 'pg_class') FROM pg_class AS c "
+    "JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relkind = 'v'",
+}
+
+
+def write_views(pipeline: dlt.Pipeline) -> None:
+    """Make the views over the tables that exist, in the same dataset; destinations without SQL views are left alone.
+
+    Raises:
+        CommandError: A view could not be made. The tables are loaded all the same.
+    """
+    from dlt.destinations.job_client_impl import SqlJobClientBase  # noqa: PLC0415 - see accounts
+
+    with pipeline.destination_client() as client:
+        if not isinstance(client, SqlJobClientBase) or client.capabilities.sqlglot_dialect not in DIALECTS:
+            return
+        _Views(client).write()
+
+
+class _Views:
+    """The views of one destination."""
+
+    def __init__(self, client: Any) -> None:
+        self._sql = client.sql_client
+        self._dialect = client.capabilities.sqlglot_dialect
+        tables = {
+            name: {str(column).lower(): str(hints.get("data_type")) for column, hints in columns.items()}
+            for name, columns in client.get_storage_tables(READ_TABLES)
+        }
+        builder = Builder(
+            self._dialect,
+            tables,
+            lambda name: self._sql.make_qualified_table_name_path(name, quote=False),
+            client.capabilities.casefold_identifier,
+        )
+        self._definitions = {view: builder.select(view) for view in builder.views}
+
+    def write(self) -> None:
+        """Make what is missing or has changed."""
+        outdated = self._outdated()
+        if not outdated:
+            return
+        try:
+            self._replace(outdated)
+        except CommandError:
+            if self._dialect in _COMMENTS and not self._outdated():
+                return  # a sync beside this one was quicker
+            if not self._sql.capabilities.supports_ddl_transactions:
+                raise
+            # PostgreSQL replaces no view whose columns have changed: all are dropped and made anew, or none is.
+            self._replace(list(self._definitions), drop=True)
+
+    def _outdated(self) -> list[View]:
+        query = _COMMENTS.get(self._dialect)
+        if query is None:
+            return list(self._definitions)
+        present = dict(self._sql.execute_sql(query, self._sql.dataset_name) or ())
+        return [view for view in self._definitions if present.get(view.name) != self._comment(view)]
+
+    def _comment(self, view: View) -> str:
+        text = self._definitions[view] + view.text
+        return f"{view.description} (definition {hashlib.sha256(text.encode()).hexdigest()[:8]})"
+
+    def _replace(self, views: list[View], *, drop: bool = False) -> None:
+        with self._transaction():
+            for view in reversed(views) if drop else ():
+                self._execute(view, f"DROP VIEW IF EXISTS {self._name(view.name)}")
+            for view in views:
+                self._execute(view, f"CREATE OR REPLACE VIEW {self._name(view.name)} AS {self._definitions[view]}")
+                for comment in self._comments(view) if self._dialect in _COMMENTS else ():
+                    self._execute(view, comment)
+
+    def _transaction(self) -> AbstractContextManager[Any]:
+        if self._sql.capabilities.supports_ddl_transactions:
+            return cast(AbstractContextManager[Any], self._sql.begin_transaction())
+        return nullcontext()
+
+    def _execute(self, view: View, statement: str) -> None:
+        try:
+            self._sql.execute_sql(statement)
+        except Exception as error:
+            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise CommandError(f"The tables are loaded, but the view {view.name} could not be made: {reason}") from error
+
+    def _comments(self, view: View) -> Iterator[str]:
+        name = self._name(view.name)
+        yield f"COMMENT ON VIEW {name} IS {_text(self._comment(view))}"
+        for column, description in view.columns.items():
+            yield f"COMMENT ON COLUMN {name}.{self._sql.escape_column_name(column)} IS {_text(description)}"
+
+    def _name(self, name: str) -> str:
+        return str(self._sql.make_qualified_table_name(name))
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

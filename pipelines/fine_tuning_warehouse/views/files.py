@@ -1,0 +1,62 @@
+"""The views as they stand in their files: what each is for, its columns, its SELECT in DuckDB's dialect."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+
+_COLUMN = re.compile(r"([a-z_]+): (.*)")
+
+
+@dataclass(frozen=True)
+class View:
+    """A view.
+
+    Attributes:
+        name: Its name, and that of its file.
+        over: The tables that it is about: it is made where one of them exists. What else it reads may be missing.
+    """
+
+    name: str
+    over: tuple[str, ...]
+
+    @cached_property
+    def text(self) -> str:
+        """The whole file."""
+        return (files(__package__) / f"{self.name}.sql").read_text(encoding="utf-8")
+
+    @cached_property
+    def description(self) -> str:
+        """What it is for."""
+        return self._head[0]
+
+    @cached_property
+    def columns(self) -> dict[str, str]:
+        """Its columns in order, name to description."""
+        return self._head[1]
+
+    @cached_property
+    def _head(self) -> tuple[str, dict[str, str]]:
+        # The comment that the file starts with: the purpose, an empty line, then the columns. What follows on the next
+        # line is indented.
+        head = self.text.partition("\n\n")[0]
+        purpose, _, rest = "\n".join(line[2:] for line in head.splitlines()).partition("\n\n")
+        columns: dict[str, str] = {}
+        for line in re.sub(r"\n {2,}", " ", rest).splitlines():
+            match = _COLUMN.fullmatch(line.strip())
+            if match is None:
+                raise ValueError(f"{self.name}.sql: {line!r} describes no column")
+            columns[match[1]] = match[2]
+        return " ".join(purpose.split()), columns
+
+
+VIEWS = (
+    View("checkpoint_history", over=("checkpoints",)),
+    View("best_checkpoints", over=("checkpoints",)),
+    View("job_overview", over=("jobs",)),
+    View("training_curves", over=("events", "result_metrics", "checkpoints")),
+    View("sync_history", over=("syncs",)),
+)
+"""All views; one that reads another comes after it."""

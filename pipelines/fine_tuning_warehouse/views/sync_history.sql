@@ -1,0 +1,33 @@
+-- Every sync whose load completed: how fresh the data is, and what each sync did.
+--
+-- account: Label of the account that was read.
+-- sync_id: Id of the sync; unique within an account.
+-- started_at: When it started.
+-- finished_at: When it had read everything.
+-- seconds: Seconds between the two.
+-- requests: Requests sent, retries included.
+-- retries: Requests that were sent again.
+-- jobs_seen: Jobs that the host showed.
+-- jobs_open: Jobs that the next sync will read again.
+-- rejected: Records that could not be typed.
+-- skipped: What was skipped and why, as a JSON array.
+-- version: Release that did it.
+-- load_id: The load that completed it: rows that it brought have it as _dlt_load_id.
+
+SELECT
+  s.account,
+  s.id AS sync_id,
+  s.started_at,
+  s.finished_at,
+  EPOCH(s.finished_at) - EPOCH(s.started_at) AS seconds,
+  s.requests,
+  s.retries,
+  s.jobs_seen,
+  s.jobs_open,
+  s.rejected,
+  s.skipped,
+  s.version,
+  s._dlt_load_id AS load_id
+FROM syncs AS s
+JOIN _dlt_loads AS l
+  ON l.load_id = s._dlt_load_id AND l.status = 0

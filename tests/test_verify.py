@@ -1,0 +1,144 @@
+"""`ftw verify` tells what the warehouse lacks, what differs, and what is none of its fault."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import duckdb
+import pytest
+from conftest import DAY, HOUR, NOW, Database
+from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
+from fine_tuning_warehouse.accounts import Account
+from fine_tuning_warehouse.destinations import Warehouse
+from fine_tuning_warehouse.errors import CommandError
+from fine_tuning_warehouse.verify import Comparison, verify
+
+
+@pytest.fixture(autouse=True)
+def _history(world: ScriptedWorld) -> None:
+    for number in range(3):
+        job_id, created_at = f"ftjob-{number}", NOW - (5 + number) * DAY
+        world.add_file(f"file-{number}", b"step,train_loss\n1,0.5\n2,0.25\n")
+        world.add_job(id=job_id, created_at=created_at, finished_at=created_at + HOUR, result_files=[f"file-{number}"])
+        for step in (1, 2):
+            world.add_checkpoint(
+                job_id,
+                id=f"ckpt-{number}-{step}",
+                created_at=created_at + step,
+                step_number=step,
+                metrics={"step": step},
+            )
+            world.add_event(job_id, id=f"event-{number}-{step}", created_at=created_at + step)
+
+
+def compared(database: Database) -> Comparison:
+    return verify(Account("default", "key", database.host.base_url), Warehouse("duckdb", database.path))
+
+
+def verdicts(comparison: Comparison) -> list[tuple[str, str, str]]:
+    return sorted((finding.verdict, finding.table, finding.key) for finding in comparison.findings)
+
+
+def change(database: Database, sql: str) -> None:
+    with duckdb.connect(str(database.path)) as connection:
+        connection.execute(sql)
+
+
+def test_a_warehouse_that_holds_everything_is_equal_and_is_not_written_to(database: Database) -> None:
+    database.sync()
+    before = hashlib.sha256(database.path.read_bytes()).hexdigest()
+    comparison = compared(database)
+    assert comparison.findings == []
+    assert not comparison.differs
+    assert comparison.equal == {"jobs": 3, "checkpoints": 6, "events": 6, "result_metrics": 6, "rejected_records": 0}
+    assert hashlib.sha256(database.path.read_bytes()).hexdigest() == before
+
+
+@pytest.mark.parametrize(
+    ("table", "where", "key"),
+    [
+        ("jobs", "id = 'ftjob-1'", "ftjob-1"),
+        ("checkpoints", "id = 'ckpt-1-2'", "ckpt-1-2"),
+        ("events", "id = 'event-2-1'", "event-2-1"),
+        ("result_metrics", "file_id = 'file-0' AND step = 2", "file-0 2"),
+    ],
+)
+def test_a_row_that_was_removed_is_missing(database: Database, table: str, where: str, key: str) -> None:
+    database.sync()
+    change(database, f"DELETE FROM fine_tuning.{table} WHERE {where}")
+    comparison = compared(database)
+    assert verdicts(comparison) == [("missing", table, key)]
+    assert comparison.differs
+
+
+def test_a_value_that_was_changed_is_told_with_its_column(database: Database) -> None:
+    database.sync()
+    change(database, "UPDATE fine_tuning.checkpoints SET metrics__step = 7 WHERE id = 'ckpt-0-1'")
+    comparison = compared(database)
+    assert verdicts(comparison) == [("different", "checkpoints", "ckpt-0-1")]
+    assert comparison.findings[0].columns == ("metrics__step",)
+    assert comparison.differs
+
+
+def test_what_the_host_no_longer_lists_is_told_and_is_no_failure(world: ScriptedWorld, database: Database) -> None:
+    database.sync()
+    world.remove_checkpoint("ckpt-0-1")
+    comparison = compared(database)
+    assert verdicts(comparison) == [("unlisted", "checkpoints", "ckpt-0-1")]
+    assert not comparison.differs
+
+
+def test_what_cannot_be_read_now_is_told_and_is_no_failure(database: Database) -> None:
+    database.sync()
+    database.host.faults.append(Fault("status", path=r"ftjob-1/checkpoints", times=None, status=403))
+    comparison = compared(database)
+    assert verdicts(comparison) == [
+        ("unreadable", "checkpoints", "ckpt-1-1"),
+        ("unreadable", "checkpoints", "ckpt-1-2"),
+    ]
+    assert [(skip["job"], skip["resource"]) for skip in comparison.skipped] == [("ftjob-1", "checkpoints")]
+    assert not comparison.differs
+
+
+def test_what_happened_since_the_last_sync_is_not_synced_yet(
+    world: ScriptedWorld, clock: Clock, database: Database
+) -> None:
+    world.add_job(id="ftjob-open", created_at=NOW - HOUR, status="running", finished_at=None)
+    world.add_event("ftjob-open", id="event-open-1", created_at=NOW - HOUR)
+    database.sync()
+    world.update_job("ftjob-open", status="succeeded", finished_at=NOW + 60)
+    world.add_checkpoint("ftjob-open", id="ckpt-open", created_at=NOW)
+    world.add_event("ftjob-open", id="event-open-2", created_at=NOW)
+    clock.advance(120)
+    world.add_job(id="ftjob-new", created_at=NOW + 100, status="queued", finished_at=None)
+    comparison = compared(database)
+    assert verdicts(comparison) == [
+        ("pending", "checkpoints", "ckpt-open"),
+        ("pending", "events", "event-open-2"),
+        ("pending", "jobs", "ftjob-new"),
+        ("pending", "jobs", "ftjob-open"),
+    ]
+    assert not comparison.differs
+
+
+def test_a_rejected_record_counts_as_held(world: ScriptedWorld, database: Database) -> None:
+    world.add_raw_checkpoint("ftjob-0", {"id": "ckpt-odd", "metrics": {"train_loss": "high"}})
+    database.sync()
+    comparison = compared(database)
+    assert comparison.findings == []
+    assert comparison.equal["rejected_records"] == 1
+
+
+def test_only_the_account_in_question_is_compared(database: Database) -> None:
+    database.sync(account="one")
+    database.sync(account="two")
+    change(database, "DELETE FROM fine_tuning.jobs WHERE account = 'two'")
+    one = verify(Account("one", "key", database.host.base_url), Warehouse("duckdb", database.path))
+    assert one.findings == []
+
+
+def test_without_a_warehouse_there_is_nothing_to_verify(tmp_path: Path, host: Simulator) -> None:
+    with pytest.raises(CommandError, match="ftw sync"):
+        verify(Account("default", "key", host.base_url), Warehouse("duckdb", tmp_path / "none.duckdb"))
+    assert not (tmp_path / "none.duckdb").exists()
