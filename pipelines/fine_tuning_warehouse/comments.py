@@ -9,6 +9,7 @@ def write_comments(pipeline: dlt.Pipeline) -> None:
     """Write the descriptions of the schema onto the tables that exist, where they are not there yet."""
     if pipeline.destination.destination_name != "duckdb":
         return
+    described = pipeline.default_schema.tables  # a property that reads the schema anew each time
     with pipeline.sql_client() as client:
         dataset = client.dataset_name
         present = client.execute_sql(
@@ -17,12 +18,12 @@ def write_comments(pipeline: dlt.Pipeline) -> None:
         tables = "SELECT table_name, comment FROM duckdb_tables() WHERE schema_name = %s"
         commented = {str(table): comment for table, comment in client.execute_sql(tables, dataset) or ()}
         statements = []
-        for table, hints in pipeline.default_schema.tables.items():
+        for table, hints in described.items():
             description = hints.get("description")
             if description and table in commented and commented[table] != description:
                 statements.append(f"COMMENT ON TABLE {_name(dataset, table)} IS {_text(description)}")
         for table, column, comment in present or ():
-            hints = pipeline.default_schema.tables.get(table, {})
+            hints = described.get(table, {})
             description = hints.get("columns", {}).get(column, {}).get("description")
             if description and comment != description:
                 statements.append(f"COMMENT ON COLUMN {_name(dataset, table, column)} IS {_text(description)}")

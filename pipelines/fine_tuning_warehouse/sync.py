@@ -126,6 +126,7 @@ def run_sync(
             for load_ids in _run_parts(pipeline, account, warehouse, reading, report, patience=patience):
                 summary.load_ids.extend(load_ids)
             patience.apply(lambda: write_comments(pipeline))
+            patience.apply(lambda: write_views(pipeline))
     except ConfigurationError as error:
         raise UsageError(str(error)) from None
     except FineTuningSourceError as error:
