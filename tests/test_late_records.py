@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from conftest import HOUR, NOW, Database
+from conftest import DAY, HOUR, NOW, Database
 from fine_tuning_simulator import Clock, ScriptedWorld
+
+RETAINED = """
+    SELECT c.id, c.last_listed_at IS NOT DISTINCT FROM j.checkpoints_listed_at
+    FROM checkpoints c JOIN jobs j ON j.account = c.account AND j.id = c.fine_tuning_job_id ORDER BY c.id
+"""
 
 
 def test_a_checkpoint_that_surfaces_later_with_an_older_time_is_loaded(
@@ -22,3 +27,205 @@ def test_a_checkpoint_that_surfaces_later_with_an_older_time_is_loaded(
 
     assert database.ids("checkpoints") == ["ftckpt-new", "ftckpt-old"]
     assert database.rows("SELECT status FROM jobs WHERE id = 'ftjob-long'") == [("succeeded",)]
+
+
+def test_a_status_that_changes_while_created_at_stays_is_updated_in_place(
+    world: ScriptedWorld, clock: Clock, database: Database
+) -> None:
+    world.add_job(id="ftjob-a", created_at=NOW - HOUR, status="queued", finished_at=None)
+    database.sync()
+    world.update_job("ftjob-a", status="running")
+    clock.advance(60)
+    database.sync()
+    assert database.rows("SELECT id, status, finished_at FROM jobs") == [("ftjob-a", "running", None)]
+
+
+def test_a_checkpoint_and_an_event_that_appear_seconds_after_the_end_are_loaded(
+    world: ScriptedWorld, clock: Clock, database: Database
+) -> None:
+    world.add_job(id="ftjob-a", created_at=NOW - HOUR, status="succeeded", finished_at=NOW)
+    database.sync()
+    clock.advance(3)
+    world.add_checkpoint("ftjob-a", id="ftckpt-late", created_at=NOW - 60)
+    world.add_event("ftjob-a", id="ftevent-late", created_at=NOW + 2)
+    database.sync()
+    assert database.ids("checkpoints") == ["ftckpt-late"]
+    assert database.ids("events") == ["ftevent-late"]
+
+
+def test_a_job_is_read_once_more_after_the_grace_period_and_then_never_again(
+    world: ScriptedWorld, clock: Clock, database: Database
+) -> None:
+    world.add_job(id="ftjob-a", created_at=NOW - HOUR, status="succeeded", finished_at=NOW)
+    database.sync()
+    world.add_checkpoint("ftjob-a", id="ftckpt-late", created_at=NOW - 60)
+    clock.advance(HOUR + 1)
+    assert database.sync().jobs["open"] == 0
+    assert database.ids("checkpoints") == ["ftckpt-late"]
+    assert database.paths() == [
+        "/fine_tuning/jobs",
+        "/fine_tuning/jobs/ftjob-a/checkpoints",
+        "/fine_tuning/jobs/ftjob-a/events",
+    ]
+
+    world.add_checkpoint("ftjob-a", id="ftckpt-impossible", created_at=NOW)
+    clock.advance(DAY)
+    database.sync()
+    assert database.paths() == ["/fine_tuning/jobs"]
+    assert database.ids("checkpoints") == ["ftckpt-late"]
+
+
+def test_a_job_that_was_already_old_when_it_was_first_seen_running_is_not_closed_unread(
+    world: ScriptedWorld, clock: Clock, database: Database
+) -> None:
+    # It was running at the last sync, and by the next one it ended longer ago than the grace period.
+    world.add_job(id="ftjob-a", created_at=NOW - HOUR, status="running", finished_at=None)
+    database.sync()
+    world.update_job("ftjob-a", status="succeeded", finished_at=NOW + 60)
+    world.add_checkpoint("ftjob-a", id="ftckpt-a", created_at=NOW)
+    world.add_event("ftjob-a", id="ftevent-a", created_at=NOW - 30)
+    world.add_file("file-a", b"step,train_loss\n1,0.5\n")
+    world.update_job("ftjob-a", result_files=["file-a"])
+    clock.advance(DAY)
+    assert database.sync().jobs["open"] == 0
+    assert database.ids("checkpoints") == ["ftckpt-a"]
+    assert database.ids("events") == ["ftevent-a"]
+    assert database.rows("SELECT step, train_loss FROM result_metrics") == [(1, 0.5)]
+
+
+def test_a_failed_job_without_finished_at_closes_a_grace_period_after_it_was_first_seen_so(
+    world: ScriptedWorld, clock: Clock, database: Database
+) -> None:
+    world.add_job(id="ftjob-a", created_at=NOW - DAY, status="failed", finished_at=None)
+    assert database.sync().jobs["open"] == 1
+    clock.advance(HOUR + 1)
+    assert database.sync().jobs["open"] == 0
+    database.sync()
+    assert database.paths() == ["/fine_tuning/jobs"]
+
+
+def test_two_checkpoints_of_one_second_on_either_side_of_a_sync_are_both_loaded(
+    world: ScriptedWorld, clock: Clock, database: Database
+) -> None:
+    world.add_job(id="ftjob-a", created_at=NOW - HOUR, status="running", finished_at=None)
+    world.add_checkpoint("ftjob-a", id="ftckpt-1", created_at=NOW - 60)
+    world.add_event("ftjob-a", id="ftevent-1", created_at=NOW - 60)
+    database.sync()
+    world.add_checkpoint("ftjob-a", id="ftckpt-2", created_at=NOW - 60)
+    world.add_event("ftjob-a", id="ftevent-2", created_at=NOW - 60)
+    clock.advance(1)
+    database.sync()
+    assert database.ids("checkpoints") == ["ftckpt-1", "ftckpt-2"]
+    assert database.ids("events") == ["ftevent-1", "ftevent-2"]
+
+
+def test_an_event_older_than_the_newest_one_is_loaded_when_the_job_closes(
+    world: ScriptedWorld, clock: Clock, database: Database
+) -> None:
+    world.add_job(id="ftjob-a", created_at=NOW - 2 * HOUR, status="running", finished_at=None)
+    world.add_event("ftjob-a", id="ftevent-new", created_at=NOW - 60)
+    database.sync()
+    world.add_event("ftjob-a", id="ftevent-old", created_at=NOW - HOUR)
+    world.update_job("ftjob-a", status="succeeded", finished_at=NOW)
+    clock.advance(2 * HOUR)
+    database.sync()
+    assert database.ids("events") == ["ftevent-new", "ftevent-old"]
+
+
+def test_jobs_of_the_newest_second_and_late_ones_within_the_overlap_are_loaded(
+    world: ScriptedWorld, clock: Clock, database: Database
+) -> None:
+    world.add_job(id="ftjob-first", created_at=NOW - DAY, finished_at=NOW - DAY + 60)
+    database.sync()
+    world.add_job(id="ftjob-same-second", created_at=NOW - DAY, finished_at=NOW - DAY + 60)
+    world.add_job(id="ftjob-late", created_at=NOW - DAY - 30, finished_at=NOW - DAY + 60)
+    for job_id in ("ftjob-same-second", "ftjob-late"):
+        world.add_checkpoint(job_id, id=f"ckpt-{job_id}")
+    database.sync()
+    assert database.ids("jobs") == ["ftjob-first", "ftjob-late", "ftjob-same-second"]
+    assert database.ids("checkpoints") == ["ckpt-ftjob-late", "ckpt-ftjob-same-second"]
+    assert "/fine_tuning/jobs/ftjob-first/checkpoints" not in database.paths()
+
+
+def test_a_resource_that_is_switched_on_after_the_jobs_closed_is_loaded_whole(
+    world: ScriptedWorld, clock: Clock, database: Database
+) -> None:
+    for number in range(3):
+        job_id = f"ftjob-{number}"
+        world.add_job(
+            id=job_id,
+            created_at=NOW - DAY + number * 600,
+            finished_at=NOW - DAY + 9000,
+            result_files=[f"file-{number}"],
+        )
+        world.add_checkpoint(job_id)
+        world.add_event(job_id)
+        world.add_file(f"file-{number}", b"step,train_loss\n1,0.5\n")
+    first = database.sync(resources=("checkpoints",))
+    assert first.rows["checkpoints"] == 3
+    second = database.sync()
+    assert second.rows == {"jobs": 3, "checkpoints": 0, "events": 3, "result_metrics": 3, "rejected_records": 0}
+    assert not [path for path in database.paths() if path.endswith("/checkpoints")]
+    database.sync()
+    assert database.paths() == ["/fine_tuning/jobs"]
+
+
+def test_a_checkpoint_that_the_host_drops_stays_and_is_told_from_those_it_keeps(
+    world: ScriptedWorld, clock: Clock, database: Database
+) -> None:
+    world.add_job(id="ftjob-a", created_at=NOW - 2 * HOUR, status="running", finished_at=None)
+    world.add_checkpoint("ftjob-a", id="ftckpt-dropped")
+    world.add_checkpoint("ftjob-a", id="ftckpt-kept")
+    database.sync()
+    assert database.rows(RETAINED) == [("ftckpt-dropped", True), ("ftckpt-kept", True)]
+    world.remove_checkpoint("ftckpt-dropped")
+    clock.advance(60)
+    database.sync()
+    assert database.rows(RETAINED) == [("ftckpt-dropped", False), ("ftckpt-kept", True)]
+    assert database.rows(
+        "SELECT last_listed_at < (SELECT checkpoints_listed_at FROM jobs) FROM checkpoints ORDER BY id"
+    ) == [(True,), (False,)]
+
+
+def test_the_time_of_the_last_listing_survives_a_sync_of_jobs_alone(
+    world: ScriptedWorld, clock: Clock, database: Database
+) -> None:
+    world.add_job(id="ftjob-a", created_at=NOW - 2 * HOUR, status="running", finished_at=None)
+    world.add_checkpoint("ftjob-a", id="ftckpt-a")
+    database.sync()
+    world.update_job("ftjob-a", status="paused")
+    clock.advance(60)
+    database.sync(resources=("jobs",))
+    assert database.rows("SELECT status FROM jobs") == [("paused",)]
+    assert database.rows(RETAINED) == [("ftckpt-a", True)]
+
+
+def test_a_kept_checkpoint_counts_as_kept_after_a_sync_of_checkpoints_alone(
+    world: ScriptedWorld, clock: Clock, database: Database
+) -> None:
+    world.add_job(id="ftjob-a", created_at=NOW - 2 * HOUR, status="running", finished_at=None)
+    world.add_checkpoint("ftjob-a", id="ftckpt-a")
+    database.sync()
+    clock.advance(60)
+    database.sync(resources=("checkpoints",))
+    assert database.rows(RETAINED) == [("ftckpt-a", True)]
+
+
+def test_a_kept_checkpoint_counts_as_kept_when_jobs_are_switched_on_later(
+    world: ScriptedWorld, clock: Clock, database: Database
+) -> None:
+    world.add_job(id="ftjob-a", created_at=NOW - DAY, finished_at=NOW - DAY + 600)
+    world.add_checkpoint("ftjob-a", id="ftckpt-a")
+    database.sync(resources=("checkpoints",))
+    database.sync()
+    assert database.rows(RETAINED) == [("ftckpt-a", True)]
+
+
+def test_a_full_refresh_of_jobs_alone_leaves_the_time_of_the_last_listing(
+    world: ScriptedWorld, clock: Clock, database: Database
+) -> None:
+    world.add_job(id="ftjob-a", created_at=NOW - DAY, finished_at=NOW - DAY + 600)
+    world.add_checkpoint("ftjob-a", id="ftckpt-a")
+    database.sync()
+    database.sync(resources=("jobs",), full_refresh=True)
+    assert database.rows(RETAINED) == [("ftckpt-a", True)]

@@ -1,0 +1,164 @@
+"""The installed command as people run it: a process of its own, with surroundings of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+FTW = Path(sys.executable).with_name("ftw")
+KEY = "sk-test-8Qw2Zr5Ty7Ui9Op1As3Df"
+"""A key that stands nowhere else, so that a test can look for it."""
+
+NOW = 1_780_000_000
+HOUR = 3600
+
+SUMMARY_KEYS = {
+    "status",
+    "error",
+    "account",
+    "load_ids",
+    "rows",
+    "requests",
+    "retries",
+    "jobs",
+    "skipped",
+    "rejected",
+    "seconds",
+}
+"""What `--output json` prints: no more, no less."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float = 0.0
+
+    @property
+    def json(self) -> Any:
+        """What it printed, where that is one JSON value."""
+        return json.loads(self.out)
+
+    @property
+    def all(self) -> str:
+        """Everything that it printed."""
+        return self.out + self.err
+
+
+class Running:
+    """A command that runs."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self._began = time.monotonic()
+
+    def end(self, within: float = 60) -> Ended:
+        """Wait for its end."""
+        out, err = self.process.communicate(timeout=within)
+        return Ended(self.process.returncode, out, err, time.monotonic() - self._began)
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+
+class Command:
+    """`ftw`, called in a folder of its own with nothing in the environment but what stands in `env`."""
+
+    def __init__(self, folder: Path, base_url: str | None = None) -> None:
+        self.folder = folder / "here"
+        self.temporary = folder / "temporary"
+        for made in (self.folder, self.temporary, folder / "home"):
+            made.mkdir(exist_ok=True)
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder / "home"),
+            "TMPDIR": str(self.temporary),
+            "DLT_DATA_DIR": str(folder / "home" / ".dlt"),
+            "OPENAI_API_KEY": KEY,
+        }
+        if base_url is not None:
+            self.env["OPENAI_BASE_URL"] = base_url
+
+    @contextmanager
+    def start(self, *arguments: str, env: Mapping[str, str | None] | None = None) -> Iterator[Running]:
+        """Start the command; it is killed where the block ends before it does. `env` overrides, None removes."""
+        merged = {**self.env, **(env or {})}
+        process = subprocess.Popen(
+            [str(FTW), *arguments],
+            cwd=self.folder,
+            env={name: value for name, value in merged.items() if value is not None},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+        with process:
+            try:
+                yield Running(process)
+            finally:
+                if process.poll() is None:
+                    process.kill()
+
+    def __call__(self, *arguments: str, env: Mapping[str, str | None] | None = None, within: float = 60) -> Ended:
+        """Run the command to its end."""
+        with self.start(*arguments, env=env) as running:
+            return running.end(within)
+
+    @property
+    def database(self) -> Path:
+        """Where a sync writes unless told otherwise."""
+        return self.folder / "fine_tuning_warehouse.duckdb"
+
+    def rows(self, sql: str, database: Path | None = None) -> list[tuple[Any, ...]]:
+        """The rows of a query over the tables of a database."""
+        with duckdb.connect(str(database or self.database), read_only=True) as connection:
+            connection.execute("SET search_path = 'fine_tuning'")
+            connection.execute("SET TimeZone = 'UTC'")
+            return connection.execute(sql).fetchall()
+
+    def tables(self, database: Path | None = None) -> set[str]:
+        """The tables of a database but for dlt's own."""
+        rows = self.rows("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'fine_tuning'", database)
+        return {name for (name,) in rows if not name.startswith("_dlt")}
+
+    def content(self, database: Path | None = None) -> dict[str, list[tuple[Any, ...]]]:
+        """Every row of every table, in a fixed order."""
+        tables = self.rows("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'fine_tuning'", database)
+        return {name: self.rows(f'SELECT * FROM "{name}" ORDER BY ALL', database) for (name,) in tables}
+
+
+def is_told_well(ended: Ended, *words: str) -> bool:
+    """Assert that a failure is told in a line or two on stderr that hold the words; nothing on stdout, no traceback."""
+    lines = ended.err.strip().splitlines()
+    assert 1 <= len(lines) <= 2, ended.err
+    assert ended.out == ""
+    assert "Traceback" not in ended.err
+    assert "\\n" not in ended.err, "a line break that became two characters"
+    assert len(ended.err) < 600, ended.err
+    assert KEY not in ended.err
+    for word in words:
+        assert word.lower() in ended.err.lower(), ended.err
+    return True
+
+
+def wait_until(true: Callable[[], object], seconds: float = 20) -> None:
+    """Wait for something to become true."""
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.02)

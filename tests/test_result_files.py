@@ -1,0 +1,193 @@
+"""Result files become rows however they are encoded, and what is no row is kept with the reason."""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import DAY, HOUR, NOW, Database
+from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
+from openai_fine_tuning import result_files
+from openai_fine_tuning.values import UnfitError
+
+PLAIN = b"step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n1,0.5,0.9,0.6,0.8\n2,0.25,,,\n"
+ROWS = [
+    {
+        "step": "1",
+        "train_loss": "0.5",
+        "train_accuracy": "0.9",
+        "valid_loss": "0.6",
+        "valid_mean_token_accuracy": "0.8",
+    },
+    {"step": "2", "train_loss": "0.25"},
+]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PLAIN,
+        base64.b64encode(PLAIN),
+        base64.encodebytes(PLAIN),
+        codecs.BOM_UTF8 + PLAIN,
+        base64.b64encode(codecs.BOM_UTF8 + PLAIN),
+        PLAIN.replace(b"\n", b"\r\n"),
+        PLAIN.rstrip(b"\n"),
+        PLAIN.replace(b"\n", b"\n\n"),
+        PLAIN.replace(b"step", b'"step"'),
+        PLAIN + PLAIN.split(b"\n", 1)[1],
+    ],
+    ids=["plain", "base64", "base64 lines", "BOM", "base64 BOM", "CRLF", "no end", "blank lines", "quoted", "doubles"],
+)
+def test_the_same_rows_come_out_of_every_encoding(content: bytes) -> None:
+    assert list(result_files.rows(content)) == ROWS
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"step,train_loss\n", base64.b64encode(b"step,train_loss\n")])
+def test_a_file_without_lines_has_no_rows(content: bytes) -> None:
+    assert list(result_files.rows(content)) == []
+
+
+def test_lines_of_one_step_that_complete_each_other_are_one_row() -> None:
+    content = b"step,train_loss,valid_loss\n1,0.5,\n1,,0.6\n2,0.4,\n"
+    assert list(result_files.rows(content)) == [
+        {"step": "1", "train_loss": "0.5", "valid_loss": "0.6"},
+        {"step": "2", "train_loss": "0.4"},
+    ]
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_rows_or_are_refused(content: bytes) -> None:
+    try:
+        rows = list(result_files.rows(content))
+    except UnfitError:
+        return
+    assert all(isinstance(row, dict) for row in rows)
+
+
+def test_files_of_all_kinds_in_one_sync(world: ScriptedWorld, database: Database) -> None:
+    contents = {
+        "file-plain": PLAIN,
+        "file-base64": base64.b64encode(PLAIN),
+        "file-empty": b"",
+        "file-garbage": b"\x89PNG\r\n\x1a\n\x00\xff",
+        "file-no-step": b"step,train_loss\n,0.5\n3,0.4\n",
+        "file-twice": b"step,train_loss\n1,0.5\n1,0.6\n2,0.4\n",
+        "file-text": b"step,train_loss\n1,high\n2,0.4\n",
+    }
+    for file_id, content in contents.items():
+        world.add_file(file_id, content)
+        world.add_job(id=f"job-{file_id}", created_at=NOW - DAY, finished_at=NOW - DAY + 60, result_files=[file_id])
+    summary = database.sync()
+    assert summary.status == "done"
+    assert summary.jobs["open"] == 0
+    assert database.rows("SELECT file_id, step, train_loss FROM result_metrics ORDER BY 1, 2") == [
+        ("file-base64", 1, 0.5),
+        ("file-base64", 2, 0.25),
+        ("file-no-step", 3, 0.4),
+        ("file-plain", 1, 0.5),
+        ("file-plain", 2, 0.25),
+        ("file-text", 2, 0.4),
+        ("file-twice", 1, 0.5),
+        ("file-twice", 2, 0.4),
+    ]
+    assert database.rows("SELECT DISTINCT fine_tuning_job_id FROM result_metrics WHERE file_id = 'file-plain'") == [
+        ("job-file-plain",)
+    ]
+    rejected = database.rows("SELECT fine_tuning_job_id, reason FROM rejected_records ORDER BY 1")
+    assert [job_id for job_id, _ in rejected] == [
+        "job-file-garbage",
+        "job-file-no-step",
+        "job-file-text",
+        "job-file-twice",
+    ]
+    assert all(reason for _, reason in rejected)
+
+
+def test_other_columns_of_a_file_become_columns_numbers_as_numbers(world: ScriptedWorld, database: Database) -> None:
+    world.add_file("file-a", b"step,train_mean_reward,grade,\n1,0.75,good,x\n2,1,,\n")
+    world.add_job(id="job-a", created_at=NOW - DAY, finished_at=NOW - DAY + 60, result_files=["file-a"])
+    database.sync()
+    rows = database.rows("SELECT step, train_mean_reward, grade FROM result_metrics ORDER BY step")
+    assert rows == [(1, 0.75, "good"), (2, 1.0, None)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"step,train_loss\n1,0.5\n1.0,0.6\n", b"Step,train_loss\n1,0.5\n1,0.6\n"],
+    ids=["1 and 1.0", "Step with a capital"],
+)
+def test_a_step_that_stands_twice_with_different_values_is_kept_once_and_rejected_once(
+    content: bytes, world: ScriptedWorld, database: Database
+) -> None:
+    world.add_file("file-a", content)
+    world.add_job(id="job-a", created_at=NOW - DAY, finished_at=NOW - DAY + 60, result_files=["file-a"])
+    summary = database.sync()
+    assert database.rows("SELECT step, train_loss FROM result_metrics") == [(1, 0.5)]
+    assert summary.rejected == 1
+    assert summary.rows["result_metrics"] == 1
+
+
+def test_a_file_that_is_named_twice_is_read_once(world: ScriptedWorld, database: Database) -> None:
+    world.add_file("file-a", PLAIN)
+    world.add_job(id="job-a", created_at=NOW - DAY, finished_at=NOW - DAY + 60, result_files=["file-a", "file-a"])
+    summary = database.sync()
+    assert database.paths().count("/files/file-a/content") == 1
+    assert summary.rows["result_metrics"] == 2
+
+
+def test_a_file_that_is_gone_is_reported_once_and_its_job_closes(
+    world: ScriptedWorld, clock: Clock, database: Database
+) -> None:
+    world.add_file("file-there", PLAIN)
+    world.add_job(id="job-a", created_at=NOW - HOUR, finished_at=NOW - 60, result_files=["file-gone", "file-there"])
+    (skip,) = database.sync().skipped
+    assert (skip["job"], skip["resource"]) == ("job-a", "result_metrics")
+    assert "file-gone" in (skip["reason"] or "")
+    clock.advance(2 * HOUR)
+    summary = database.sync()
+    assert summary.skipped == []
+    assert summary.jobs["open"] == 0
+    assert database.rows("SELECT count(*) FROM result_metrics") == [(2,)]
+    assert database.sync().requests == 1
+
+
+def test_a_key_that_may_not_read_files_loads_the_rest_and_the_files_once_it_may(
+    world: ScriptedWorld, clock: Clock, database: Database, host: Simulator
+) -> None:
+    for number in range(4):
+        world.add_file(f"file-{number}", PLAIN)
+        world.add_job(
+            id=f"job-{number}",
+            created_at=NOW - DAY + number,
+            finished_at=NOW - DAY + 60,
+            result_files=[f"file-{number}"],
+        )
+        world.add_checkpoint(f"job-{number}")
+    scopes = {"limited": frozenset({"api.files.read"})}
+    with Simulator(world, clock=clock, api_keys=scopes) as strict:
+        limited = Database(database.path, strict)
+        for _ in range(2):
+            (skip,) = limited.sync(key="limited").skipped
+            assert skip["job"] is None
+            assert skip["resource"] == "result_metrics"
+            assert "api.files.read" in (skip["reason"] or "")
+            assert len([path for path in limited.paths() if path.startswith("/files")]) == 1
+        assert database.rows("SELECT count(*) FROM checkpoints") == [(4,)]
+        scopes["limited"] = frozenset()
+        assert limited.sync(key="limited").rows["result_metrics"] == 8
+        assert limited.sync(key="limited").requests == 1
+
+
+def test_what_was_rejected_of_a_file_can_be_found_again(world: ScriptedWorld, database: Database) -> None:
+    world.add_file("file-a", b"step,train_loss\n1,high\n")
+    world.add_job(id="job-a", created_at=NOW - DAY, finished_at=NOW - DAY + 60, result_files=["file-a"])
+    database.sync()
+    ((job_id, resource, record),) = database.rows("SELECT fine_tuning_job_id, resource, record FROM rejected_records")
+    assert (job_id, resource) == ("job-a", "result_metrics")
+    assert json.loads(record) == {"step": "1", "train_loss": "high", "file_id": "file-a"}

@@ -1,0 +1,155 @@
+"""What a JSON value becomes in a column of each type."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openai_fine_tuning import values
+from openai_fine_tuning.tables import CONVERT
+from openai_fine_tuning.values import UnfitError
+
+SECOND = 1_780_000_000
+HUGE = 10**400
+
+TEXTS = st.text(st.characters(codec=None), max_size=20)
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.integers(-(10**400), 10**400), st.floats(), TEXTS),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(TEXTS, inner, max_size=4)),
+    max_leaves=10,
+)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        SECOND,
+        float(SECOND),
+        SECOND * 1000,
+        SECOND * 1_000_000,
+        SECOND * 1_000_000_000,
+        str(SECOND),
+        f"{SECOND}000",
+        "2026-05-28T20:26:40Z",
+        "2026-05-28T20:26:40+00:00",
+        "2026-05-28T22:26:40+02:00",
+        "2026-05-28 20:26:40",
+    ],
+)
+def test_a_time_is_understood_in_every_unit_and_form(value: Any) -> None:
+    assert values.to_microseconds(value) == SECOND * 1_000_000
+
+
+def test_a_time_keeps_its_fraction() -> None:
+    assert values.to_microseconds(SECOND + 0.5) == SECOND * 1_000_000 + 500_000
+    assert values.to_microseconds(SECOND * 1000 + 123) == SECOND * 1_000_000 + 123_000
+    assert values.to_microseconds(SECOND * 1_000_000 + 123_456) == SECOND * 1_000_000 + 123_456
+
+
+@pytest.mark.parametrize(
+    "value",
+    [True, None, "yesterday", "", [], {}, math.nan, math.inf, -math.inf, 1e300, HUGE],
+    ids=lambda value: repr(value)[:20],
+)
+def test_what_is_no_time_is_unfit_and_has_no_seconds(value: Any) -> None:
+    with pytest.raises(UnfitError):
+        values.to_microseconds(value)
+    assert values.unix_seconds(value) is None
+
+
+@given(st.integers(-62_135_596_800, 99_999_999_999))
+def test_whole_seconds_are_exact(seconds: int) -> None:
+    assert values.to_microseconds(seconds) == seconds * 1_000_000
+
+
+@given(st.datetimes(timezones=st.just(timezone.utc)))
+def test_an_iso_time_is_the_moment_that_it_names(moment: datetime) -> None:
+    whole = moment.replace(microsecond=0)
+    expected = int((whole - datetime(1970, 1, 1, tzinfo=timezone.utc)).total_seconds()) * 1_000_000
+    assert values.to_microseconds(whole.isoformat()) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(1, 1.0), (0.5, 0.5), ("0.25", 0.25), ("7.6e-07", 7.6e-07), (" 1 ", 1.0), ("-3", -3.0)]
+)
+def test_a_double_is_a_number_or_the_text_of_one(value: Any, expected: float) -> None:
+    assert values.to_double(value) == expected
+
+
+def test_nan_and_infinity_are_doubles() -> None:
+    assert math.isnan(values.to_double(math.nan))
+    assert values.to_double(-math.inf) == -math.inf
+
+
+@pytest.mark.parametrize(
+    "value", [True, False, None, "abc", "", "1_000", "٣", [], {}, [1], HUGE], ids=lambda value: repr(value)[:20]
+)
+def test_what_is_no_number_is_no_double(value: Any) -> None:
+    with pytest.raises(UnfitError):
+        values.to_double(value)
+
+
+@given(st.floats(allow_nan=False))
+def test_a_double_comes_out_as_it_went_in(value: float) -> None:
+    assert values.to_double(value) == value
+    assert values.to_double(repr(value)) == value
+
+
+@pytest.mark.parametrize(("value", "expected"), [(100, 100), (100.0, 100), ("100", 100), ("100.0", 100), (-1, -1)])
+def test_a_bigint_is_a_whole_number(value: Any, expected: int) -> None:
+    assert values.to_bigint(value) == expected
+
+
+@pytest.mark.parametrize(
+    "value", [True, None, 100.5, "100.5", "abc", 2**63, -(2**63) - 1, math.nan, math.inf, 1e300, []]
+)
+def test_what_is_no_whole_number_of_64_bits_is_no_bigint(value: Any) -> None:
+    with pytest.raises(UnfitError):
+        values.to_bigint(value)
+
+
+@given(st.integers(-(2**63), 2**63 - 1))
+def test_every_integer_of_64_bits_is_kept_whole(value: int) -> None:
+    assert values.to_bigint(value) == value
+    assert values.to_bigint(str(value)) == value
+
+
+@given(TEXTS)
+def test_an_escaped_text_can_be_stored_anywhere_and_is_escaped_once(text: str) -> None:
+    escaped = values.escaped(text)
+    escaped.encode()
+    assert "\x00" not in escaped
+    assert values.escaped(escaped) == escaped
+
+
+@given(st.text(st.characters(exclude_characters="\x00")))
+def test_a_text_that_needs_no_escape_stays_as_it_is(text: str) -> None:
+    assert values.to_text(text) == text
+
+
+@given(JSON)
+def test_json_text_can_be_stored_anywhere_and_read_again(value: Any) -> None:
+    text = values.to_json(value)
+    text.encode()
+    assert "\x00" not in text
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+@given(JSON)
+def test_the_text_of_a_record_is_ascii_and_holds_all_of_it(value: Any) -> None:
+    text = values.to_record_text(value)
+    assert text.isascii()
+    assert "nan" in text.lower() or "inf" in text.lower() or json.loads(text) == value
+
+
+@given(value=JSON, type_=st.sampled_from(sorted(CONVERT)))
+def test_any_value_fits_a_column_or_is_unfit(value: Any, type_: str) -> None:
+    with contextlib.suppress(UnfitError):
+        CONVERT[type_](value)
