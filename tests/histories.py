@@ -74,8 +74,8 @@ def truth_of(world: ScriptedWorld, *, children: int = 3) -> Truth:
     return truth
 
 
-def assert_holds(rows: Rows, truth: Truth) -> None:
-    """Assert that a warehouse holds every row once, and nothing else."""
+def assert_holds(rows: Rows, truth: Truth, *, more: bool = False) -> None:
+    """Assert that a warehouse holds every row once, and nothing else (but for what `more` allows)."""
     for table, expected in truth.tables.items():
         stored = rows(_SQL[table])
         keys = [row[: _KEYS[table]] for row in stored]
@@ -84,7 +84,7 @@ def assert_holds(rows: Rows, truth: Truth) -> None:
         held = {row[: _KEYS[table]]: row[_KEYS[table] :] for row in stored}
         lacking, surplus = expected.keys() - held.keys(), held.keys() - expected.keys()
         assert not lacking, f"{table}: {len(lacking)} rows are missing, such as {sorted(lacking)[:5]}"
-        assert not surplus, f"{table}: {len(surplus)} rows too many, such as {sorted(surplus)[:5]}"
+        assert more or not surplus, f"{table}: {len(surplus)} rows too many, such as {sorted(surplus)[:5]}"
         differing = [(key, held[key], values) for key, values in expected.items() if held[key] != values]
         assert not differing, f"{table}: {len(differing)} rows differ, such as {differing[:3]}"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from conftest import DAY, HOUR, NOW, Database
 from fine_tuning_simulator import Clock, ScriptedWorld
+from harness import DAY, HOUR, NOW, Database
 
 
 def add_jobs(world: ScriptedWorld) -> None:
@@ -93,13 +93,13 @@ def test_a_job_id_that_does_not_exist_is_reported_and_the_others_are_read(
     assert database.ids("jobs") == ["job-0"]
 
 
-def test_a_sync_of_jobs_alone_leaves_the_time_that_a_bounded_read_listed_checkpoints_at(
+def test_a_kept_checkpoint_counts_as_kept_after_a_bounded_read_and_a_sync_of_jobs_alone(
     world: ScriptedWorld, database: Database
 ) -> None:
     add_jobs(world)
     database.sync(job_ids=("job-4",))
     database.sync(resources=("jobs",))
     assert database.rows(
-        "SELECT c.last_listed_at IS NOT DISTINCT FROM j.checkpoints_listed_at "
+        "SELECT c.last_listed_at >= coalesce(j.checkpoints_listed_at, c.last_listed_at) "
         "FROM checkpoints c JOIN jobs j ON j.id = c.fine_tuning_job_id"
     ) == [(True,)]

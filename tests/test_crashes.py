@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from command import Command
-from conftest import Database
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts import Account
 from fine_tuning_warehouse.destinations import Warehouse
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.sync import Reading, Summary, run_sync
+from harness import Database
 from histories import add_history, assert_holds, truth_of
 from openai_fine_tuning import settings
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from conftest import DAY, HOUR, NOW, Database
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.errors import CommandError
+from harness import DAY, HOUR, NOW, Database
 from openai_fine_tuning import settings
 
 MISSING_ENDPOINT = {"error": {"message": "Invalid URL (GET /v1/...)", "type": "invalid_request_error"}}

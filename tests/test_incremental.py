@@ -12,8 +12,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import DAY, HOUR, NOW, Database
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
+from harness import DAY, HOUR, NOW, Database
 from openai_fine_tuning import settings as limits
 from openai_fine_tuning.api import FineTuningApi
 from openai_fine_tuning.frontier import Frontier, frontier_state

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from command import Command, wait_until
-from conftest import Database
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
+from harness import Database
 from histories import add_history, assert_holds, truth_of
 from openai_fine_tuning import CancelledError, settings
 from openai_fine_tuning.api import FineTuningApi

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import DAY, HOUR, NOW, Database
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.sync import Summary
+from harness import DAY, HOUR, NOW, Database
 from openai_fine_tuning import settings
 from openai_fine_tuning.records import Batches
 from openai_fine_tuning.tables import ARROW, TABLES, schema

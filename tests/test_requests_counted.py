@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from conftest import DAY, HOUR, NOW, Database
 from fine_tuning_simulator import Clock, ScriptedWorld
+from harness import DAY, HOUR, NOW, Database
 
 
 def add_closed(world: ScriptedWorld, numbers: range) -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import DAY, HOUR, NOW, Database
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
+from harness import DAY, HOUR, NOW, Database
 from openai_fine_tuning import result_files
 from openai_fine_tuning.values import UnfitError
 

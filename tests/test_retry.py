@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import DAY, NOW, Database
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.errors import CommandError
+from harness import DAY, NOW, Database
 from openai_fine_tuning import retry, settings
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from conftest import DAY, HOUR, NOW, Database
+
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts import Account
 from fine_tuning_warehouse.destinations import Warehouse
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.verify import Comparison, verify
+from harness import DAY, HOUR, NOW, Database
 
 
 @pytest.fixture(autouse=True)

@@ -7,17 +7,33 @@ from typing import Any
 
 import pytest
 
-from conftest import DAY, HOUR, NOW, Database
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
+from harness import DAY, HOUR, NOW, Database
 
 NAN = float("nan")
 
-NEBIUS_LOSSES = [(2.114447, 0.41674), (1.149326, 0.241002), (0.662357, 0.230296), (0.423568, 0.229275), (0.305986, 0.226082), (0.24793, 0.210415), (0.218345, 0.233326), (0.203119, 0.199091), (0.195031, 0.214885), (0.190383, 0.228618)]
+NEBIUS_LOSSES = [
+    (2.114447, 0.41674),
+    (1.149326, 0.241002),
+    (0.662357, 0.230296),
+    (0.423568, 0.229275),
+    (0.305986, 0.226082),
+    (0.24793, 0.210415),
+    (0.218345, 0.233326),
+    (0.203119, 0.199091),
+    (0.195031, 0.214885),
+    (0.190383, 0.228618),
+]
 """Train and validation loss of a real run of ten epochs."""
 
 
 def train(
-    world: ScriptedWorld, job: str, checkpoints: Mapping[int, Mapping[str, Any]], *, model_at: int | None = None, **fields: Any
+    world: ScriptedWorld,
+    job: str,
+    checkpoints: Mapping[int, Mapping[str, Any]],
+    *,
+    model_at: int | None = None,
+    **fields: Any,
 ) -> None:
     """Add a job with a checkpoint a step, named after job and step; the one at `model_at` is the resulting model."""
     name = f"ft:gpt-4.1-mini:example-org::{job}"
@@ -56,11 +72,11 @@ def best(database: Database, job: str) -> dict[str, Any]:
 EVALUATION = ("evaluation_metric", "evaluation_value", "evaluation_source", "rank_in_job", "is_best")
 
 
-def test_three_epochs_borrow_the_full_validation_loss_from_their_events(world: ScriptedWorld, database: Database) -> None:
+def test_three_epochs_borrow_the_full_validation_loss_from_their_events(
+    world: ScriptedWorld, database: Database
+) -> None:
     losses = {30: (0.7, 0.80, 0.75), 60: (0.5, 0.55, 0.60), 90: (0.3, 0.50, 0.70)}
-    train(
-        world, "job", {step: {"train_loss": t, "valid_loss": v} for step, (t, v, _) in losses.items()}, model_at=90
-    )
+    train(world, "job", {step: {"train_loss": t, "valid_loss": v} for step, (t, v, _) in losses.items()}, model_at=90)
     for step, (t, v, full) in losses.items():
         add_metrics_event(world, "job", step, train_loss=t, valid_loss=v, full_valid_loss=full)
     add_metrics_event(world, "job", 61, full_valid_loss=0.01)  # no checkpoint's step
@@ -96,9 +112,7 @@ def test_a_value_is_the_checkpoints_own_else_the_events_else_the_result_files(
     world: ScriptedWorld, database: Database
 ) -> None:
     world.add_file("file-results", b"step,train_loss,valid_loss\n10,9,9\n20,9,9\n30,9,0.3\n")
-    train(
-        world, "job", {10: {"valid_loss": 0.5}, 20: {"train_loss": 0.1}, 30: {}}, result_files=["file-results"]
-    )
+    train(world, "job", {10: {"valid_loss": 0.5}, 20: {"train_loss": 0.1}, 30: {}}, result_files=["file-results"])
     add_metrics_event(world, "job", 10, valid_loss=8.0)
     add_metrics_event(world, "job", 20, valid_loss=0.4)
     add_metrics_event(world, "job", 20, train_loss=8.0)
@@ -144,7 +158,11 @@ def test_no_number_no_rank(world: ScriptedWorld, database: Database) -> None:
         (3, "train_loss", None, None, None, False, None, None),
     ]
     told = best(database, "diverged")
-    assert (told["checkpoint_id"], told["final_checkpoint_id"], told["cost_of_final"]) == ("diverged-1", "diverged-3", None)
+    assert (told["checkpoint_id"], told["final_checkpoint_id"], told["cost_of_final"]) == (
+        "diverged-1",
+        "diverged-3",
+        None,
+    )
     assert told["reason"] == (
         "Lowest train_loss of 1 checkpoint (0.9000 at step 1), 2 without that metric left out; "
         "the final one has no such value."
@@ -223,6 +241,8 @@ def test_in_reinforcement_runs_higher_is_better(world: ScriptedWorld, database: 
     train(world, "guessed", {1: {"train_mean_reward": 0.2}, 2: {"train_mean_reward": 0.1}}, **unsaid)
     train(world, "both", {1: {"train_mean_reward": 0.2, "train_loss": 0.4}}, **unsaid)
     train(world, "says-but-has-losses", {1: {"train_loss": 0.4}}, method={"type": "reinforcement"})
+    world.add_file("file-rewards", b"step,valid_mean_reward\n1,1\n2,0.5\n")
+    train(world, "from-file", {1: {}, 2: {}}, method={"type": "reinforcement"}, result_files=["file-rewards"])
     train(world, "borrowed", {1: {}, 2: {}}, method={"type": "reinforcement"})
     for step, reward in {1: 0.3, 2: 0.4}.items():
         add_metrics_event(world, "borrowed", step, train_mean_reward=reward)
@@ -232,11 +252,14 @@ def test_in_reinforcement_runs_higher_is_better(world: ScriptedWorld, database: 
         (20, "full_valid_mean_reward", 0.65, "checkpoint", 1, True, "reinforcement", None),
         (30, "full_valid_mean_reward", 0.60, "checkpoint", 2, False, "reinforcement", None),
     ]
-    assert [row[1] for row in history(database, "said", "train_gap")] == [pytest.approx(gap) for gap in (0.1, 0.15, 0.3)]
+    assert [row[1] for row in history(database, "said", "train_gap")] == [
+        pytest.approx(gap) for gap in (0.1, 0.15, 0.3)
+    ]
     told = best(database, "said")
     assert (told["cost_of_final"], told["higher_is_better"]) == (pytest.approx(0.05), True)
     assert told["reason"] == (
-        "Highest full_valid_mean_reward of 3 checkpoints (0.6500 at step 20); deploying the final one would cost 0.0500."
+        "Highest full_valid_mean_reward of 3 checkpoints (0.6500 at step 20); "
+        "deploying the final one would cost 0.0500."
     )
     assert history(database, "guessed", *EVALUATION, "method") == [
         (1, "train_mean_reward", 0.2, "checkpoint", 1, True, "reinforcement"),
@@ -244,6 +267,10 @@ def test_in_reinforcement_runs_higher_is_better(world: ScriptedWorld, database: 
     ]
     assert history(database, "both", "evaluation_metric", "method") == [(1, "train_loss", None)]
     assert history(database, "says-but-has-losses", *EVALUATION) == [(1, None, None, None, None, False)]
+    assert history(database, "from-file", *EVALUATION) == [
+        (1, "valid_mean_reward", 1.0, "result_file", 1, True),
+        (2, "valid_mean_reward", 0.5, "result_file", 2, False),
+    ]
     assert history(database, "borrowed", *EVALUATION) == [
         (1, "train_mean_reward", 0.3, "event", 2, False),
         (2, "train_mean_reward", 0.4, "event", 1, True),
@@ -304,8 +331,9 @@ def test_the_best_of_those_that_the_host_keeps(world: ScriptedWorld, clock: Cloc
     told = best(database, "drops-best")
     assert (told["checkpoint_id"], told["is_retained"], told["checkpoints"]) == ("drops-best-10", True, 3)
     assert told["reason"] == (
-        "Lowest valid_loss of 2 checkpoints that the host keeps (0.4000 at step 10); deploying the final one would cost "
-        "0.1000. drops-best-20 was better (0.3000 at step 20), but the host has dropped it."
+        "Lowest valid_loss of 2 checkpoints that the host keeps (0.4000 at step 10); "
+        "deploying the final one would cost 0.1000. "
+        "drops-best-20 was better (0.3000 at step 20), but the host has dropped it."
     )
     told = best(database, "drops-worst")
     assert told["checkpoint_id"] == "drops-worst-20"
@@ -365,7 +393,7 @@ def test_two_accounts_with_equal_ids_are_told_apart(world: ScriptedWorld, clock:
 
 
 def test_what_is_known_of_the_job_stands_beside_each_checkpoint(world: ScriptedWorld, database: Database) -> None:
-    names = {
+    names: dict[str, tuple[dict[str, Any], str | None]] = {
         "asked": ({"user_provided_suffix": "asked-for"}, "asked-for"),
         "elsewhere": ({"suffix": "azure-suffix", "user_provided_suffix": ""}, "azure-suffix"),
         "named": ({"fine_tuned_model": "ft:gpt-4o-mini:org:from-name:abc"}, "from-name"),

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import Any
 
 import duckdb
 import pytest
+from harness import DAY, HOUR, NOW, Database
 
-from conftest import DAY, HOUR, NOW, Database
-from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
-from fine_tuning_warehouse.errors import CommandError
+from fine_tuning_simulator import Clock, ScriptedWorld
 
 
 def test_a_row_a_job_with_or_without_checkpoints(world: ScriptedWorld, database: Database) -> None:
@@ -54,7 +52,9 @@ def test_the_training_files_name_is_there_once_files_are(world: ScriptedWorld, d
 
 
 def test_curves_hold_every_number_of_every_source(world: ScriptedWorld, database: Database) -> None:
-    world.add_file("file-results", b"step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n1,0.9,0.5,,\n")
+    world.add_file(
+        "file-results", b"step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n1,0.9,0.5,,\n"
+    )
     world.add_job(id="job", created_at=NOW - DAY, result_files=["file-results"])
     metrics = {"step": 1, "train_loss": 0.7, "a brand-new metric": 3, "label": "text"}
     world.add_checkpoint("job", step_number=2, metrics=metrics)
@@ -65,11 +65,17 @@ def test_curves_hold_every_number_of_every_source(world: ScriptedWorld, database
     database.sync()
     rows = database.rows("SELECT * FROM training_curves ORDER BY source, step, metric")
     assert {row[:2] for row in rows} == {("default", "job")}
-    assert [row[2:] for row in rows[:2]] == [(2, "a_brand_new_metric", 3.0, "checkpoint"), (2, "train_loss", 0.7, "checkpoint")]
+    assert [row[2:] for row in rows[:2]] == [
+        (2, "a_brand_new_metric", 3.0, "checkpoint"),
+        (2, "train_loss", 0.7, "checkpoint"),
+    ]
     assert [row[2:] for row in rows[2:4]] == [(1, "grade", 2.0, "event"), (1, "train_loss", 0.8, "event")]
     assert (rows[4][2], rows[4][3], rows[4][5]) == (5, "train_loss", "event")
-    assert rows[4][4] != rows[4][4]  # NaN is what was loaded  # noqa: PLR0124
-    assert [row[2:] for row in rows[5:]] == [(1, "train_accuracy", 0.5, "result_file"), (1, "train_loss", 0.9, "result_file")]
+    assert rows[4][4] != rows[4][4]  # NaN is what was loaded
+    assert [row[2:] for row in rows[5:]] == [
+        (1, "train_accuracy", 0.5, "result_file"),
+        (1, "train_loss", 0.9, "result_file"),
+    ]
 
 
 def test_curves_show_a_metric_that_appears_later(world: ScriptedWorld, database: Database) -> None:
@@ -84,11 +90,15 @@ def test_curves_show_a_metric_that_appears_later(world: ScriptedWorld, database:
     assert rows == [(1, "train_loss", 0.8), (2, "perplexity", 2.5), (2, "train_loss", 0.7)]
 
 
-def test_sync_history_holds_only_syncs_whose_load_completed(world: ScriptedWorld, clock: Clock, database: Database) -> None:
+def test_sync_history_holds_only_syncs_whose_load_completed(
+    world: ScriptedWorld, clock: Clock, database: Database
+) -> None:
     world.add_job(id="job", created_at=NOW - HOUR, status="running")
     first = database.sync()
     second = database.sync(account="other")
-    rows = database.rows("SELECT account, requests, retries, jobs_seen, jobs_open, load_id FROM sync_history ORDER BY 1")
+    rows = database.rows(
+        "SELECT account, requests, retries, jobs_seen, jobs_open, load_id FROM sync_history ORDER BY 1"
+    )
     assert [row[:5] for row in rows] == [("default", first.requests, 0, 1, 1), ("other", second.requests, 0, 1, 1)]
     assert [[row[5]] for row in rows] == [first.load_ids, second.load_ids]
     ((seconds, between, skipped),) = database.rows(

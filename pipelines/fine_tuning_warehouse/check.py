@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from openai_fine_tuning import FineTuningSourceError, RequestError
+from openai_fine_tuning import ConfigurationError, FineTuningSourceError, RequestError
 from openai_fine_tuning.api import FineTuningApi, quoted
 from openai_fine_tuning.reader import JOBS_PATH
 
 from .accounts import Account
 from .destinations import Warehouse, check_database_file
-from .errors import CommandError
+from .errors import CommandError, UsageError
 from .workspace import working_directory
 
 
@@ -26,7 +26,6 @@ class Finding:
 
 def check(account: Account, warehouse: Warehouse) -> Iterator[Finding]:
     """Try the key, its scopes and the destination; at most five requests, and nothing is written but a probe file."""
-    yield Finding("host", True, account.base_url)
     yield from _check_host(account)
     yield _check_destination(account, warehouse)
 
@@ -37,10 +36,17 @@ def _check_host(account: Account) -> Iterator[Finding]:
         api = FineTuningApi(
             account.base_url, account.api_key, headers={name: value for name, value in headers.items() if value}
         )
+    except ConfigurationError as error:
+        raise UsageError(str(error)) from None
+    try:
         listing = api.get_json(JOBS_PATH, {"limit": 1}, attempts=2).content
     except FineTuningSourceError as error:
-        yield Finding("jobs", False, _advice(error))
+        is_answered = isinstance(error, RequestError) and error.status is not None
+        yield Finding("host", is_answered, account.base_url if is_answered else _advice(error))
+        if is_answered:
+            yield Finding("jobs", False, _advice(error))
         return
+    yield Finding("host", True, account.base_url)
     data = listing.get("data") if isinstance(listing, dict) else None
     if not isinstance(data, list):
         yield Finding("jobs", False, f"{api.url(JOBS_PATH)} answers, but not with a listing. Check the base URL.")

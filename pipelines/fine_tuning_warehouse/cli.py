@@ -10,6 +10,7 @@ from typing import NoReturn
 import click
 
 from . import output
+from .commands.best import best
 from .commands.check import check
 from .commands.query import query
 from .commands.simulate import simulate
@@ -63,5 +64,5 @@ def ftw() -> None:
     """The whole history of your fine-tuning, in your own warehouse."""
 
 
-for command in (sync, check, verify, query, simulate):
+for command in (sync, check, verify, best, query, simulate):
     ftw.add_command(command)

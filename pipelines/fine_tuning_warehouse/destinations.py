@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,8 +69,9 @@ class Warehouse:
             return dlt.destinations.__dict__.get(self.destination) or dlt.common.destination.Destination.from_reference(
                 self.destination
             )
-        except (UnknownDestinationModule, ImportError) as error:
-            raise UsageError(f"dlt has no destination {self.destination!r}: {error}") from None
+        except (UnknownDestinationModule, ImportError):
+            known = ", ".join(sorted(name for name in dlt.destinations.__all__ if name != "destination"))
+            raise UsageError(f"dlt has no destination {self.destination!r}. It has {known}.") from None
 
 
 def find_warehouse(
@@ -100,7 +102,7 @@ def find_warehouse(
     if table_format is not None:
         raise UsageError("--table-format is for --destination filesystem.")
     path = Path(database or default).expanduser().absolute()
-    if path.stem == dataset:
+    if path.stem.lower() == dataset.lower():
         raise UsageError(
             f"The database file {path.name} and the dataset {dataset} have the same name, which DuckDB cannot tell "
             "apart: choose another --database or --dataset."
@@ -112,17 +114,24 @@ def check_database_file(path: Path) -> None:
     """Raise `CommandError` where the file can hold no database, before anything is requested."""
     if path.is_dir():
         raise CommandError(f"The database {path} is a folder: name a file, such as {path / DEFAULT_DATABASE}.")
-    if not path.parent.is_dir():
-        raise CommandError(f"The database {path} cannot be made: there is no folder {path.parent}.")
+    check_database_folder(path)
+    if not path.exists():
+        if not os.access(path.parent, os.W_OK):
+            raise CommandError(f"The database {path} cannot be made: the folder {path.parent} cannot be written to.")
+        return
     try:
-        with path.open("r+b" if path.exists() else "xb") as file:
-            start = file.read(12) if path.stat().st_size else b""
-        if not start:
-            path.unlink()
+        with path.open("r+b") as file:
+            start = file.read(12)
     except OSError as error:
         raise CommandError(f"The database {path} cannot be written: {error.strerror or error}.") from None
-    if start and start[8:12] != b"DUCK":
+    if start[8:12] != b"DUCK":
         raise CommandError(f"{path} is no DuckDB database. It was left as it is: choose another --database.")
+
+
+def check_database_folder(path: Path) -> None:
+    """Raise `CommandError` where there is no folder for the file."""
+    if not path.parent.is_dir():
+        raise CommandError(f"The database {path} cannot be made: there is no folder {path.parent}.")
 
 
 @contextmanager
@@ -135,7 +144,7 @@ def only_sync(warehouse: Warehouse) -> Iterator[None]:
     if not warehouse.is_duckdb_file or warehouse.database is None:
         yield
         return
-    check_database_file(warehouse.database)
+    check_database_folder(warehouse.database)
     lock_file = warehouse.database.with_name(warehouse.database.name + ".lock")
     lock = FileLock(lock_file, timeout=0)
     try:
@@ -145,8 +154,9 @@ def only_sync(warehouse: Warehouse) -> Iterator[None]:
             f"Another sync is running on {warehouse.database}: wait for it to end (it holds {lock_file.name})."
         ) from None
     except OSError as error:
-        raise CommandError(f"The database {warehouse.database} cannot be locked: {error.strerror or error}.") from None
+        raise CommandError(f"The database {warehouse.database} cannot be written: {error.strerror or error}.") from None
     try:
+        check_database_file(warehouse.database)
         yield
     finally:
         lock.release()

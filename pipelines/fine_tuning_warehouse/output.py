@@ -6,7 +6,10 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+import shutil
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
     from .sync import Summary
 
 _SHOWN_SKIPS = 10
+
+_UNCUT = 32  # an id has about 30 characters
+_GAP = 3
 
 
 def safe(text: str) -> str:
@@ -62,29 +68,113 @@ def as_csv(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return out.getvalue().rstrip("\n")
 
 
+def terminal_width() -> int | None:
+    """Columns of the terminal; None where the output is not one."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
 def as_table(names: Sequence[str], rows: Sequence[Sequence[Any]], width: int | None = None) -> str:
     """A table that fits the terminal; texts of unknown origin cannot steer it.
+
+    Where not all columns fit, a single row is shown as a line a column. Of several rows, what is the same in all of
+    them is told once, the columns that fit are shown, and the others are named.
 
     Args:
         names: Column names.
         rows: Rows of values.
         width: Columns of the terminal; None for no limit, where the output is not one.
     """
+    heads, cells = _texts(names, rows)
+    numeric = [any(isinstance(row[index], (int, float, Decimal)) for row in rows) for index in range(len(names))]
+    natural = _widths(heads, cells)
+    if width is None or sum(natural) + _GAP * (len(natural) - 1) <= width:
+        return _table(heads, cells, numeric, natural)
+    if len(rows) == 1:
+        return _lines(heads, cells[0], width)
+    same = {index for index in range(len(heads)) if rows and len({row[index] for row in cells}) == 1}
+    same = set() if len(same) == len(heads) else same
+    widths = _fitting({index: wanted for index, wanted in enumerate(natural) if index not in same}, width)
+    table = _table(
+        [heads[index] for index in widths],
+        [[row[index] for index in widths] for row in cells],
+        [numeric[index] for index in widths],
+        list(widths.values()),
+    )
+    notes = []
+    if same:
+        notes.append(
+            "The same in every row: " + ", ".join(f"{heads[index]} {cells[0][index]}" for index in sorted(same))
+        )
+    left_out = [head for index, head in enumerate(heads) if index not in same and index not in widths]
+    if left_out:
+        more = "1 more column does" if len(left_out) == 1 else f"{len(left_out)} more columns do"
+        notes.append(f"{more} not fit here: {', '.join(left_out)}")
+    return "\n".join([table, *(textwrap.fill(note, width, break_on_hyphens=False) for note in notes)])
+
+
+def table_width(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> int:
+    """The columns of a terminal that a table needs to be shown whole."""
+    return sum(_widths(*_texts(names, rows))) + _GAP * (len(names) - 1)
+
+
+def _texts(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> tuple[list[str], list[list[str]]]:
+    return [safe(name) for name in names], [[safe(_cell(value, null="NULL")) for value in row] for row in rows]
+
+
+def _widths(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:
+    from rich.cells import cell_len  # noqa: PLC0415 - see _table
+
+    return [max(map(cell_len, column)) for column in zip(heads, *cells, strict=True)]
+
+
+def _fitting(wanted: Mapping[int, int], width: int) -> dict[int, int]:
+    """The columns that fit, in order, with their widths. Ids are never cut, only what is longer than they are."""
+    widths: dict[int, int] = {}
+    spare = width + _GAP
+    for index, natural in wanted.items():
+        least = min(natural, _UNCUT)
+        if not widths or least + _GAP <= spare:
+            widths[index] = min(least, width)
+            spare -= widths[index] + _GAP
+    for index, least in widths.items():
+        more = min(spare, wanted[index] - least)
+        widths[index] += more
+        spare -= more
+    return widths
+
+
+def _table(heads: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool], widths: Sequence[int]) -> str:
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - rich costs 50 ms, which csv and json need not pay
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for index, name in enumerate(names):
-        numeric = any(isinstance(row[index], (int, float, Decimal)) for row in rows)
-        table.add_column(Text(safe(name)), justify="right" if numeric else "left", overflow="ellipsis", no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(safe(_cell(value, null="NULL"))) for value in row))
-    console = Console(width=width or 100_000, file=io.StringIO(), color_system=None)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for index, head in enumerate(heads):
+        table.add_column(
+            Text(head),
+            justify="right" if numeric[index] else "left",
+            overflow="ellipsis",
+            no_wrap=True,
+            width=widths[index],
+        )
+    for row in cells:
+        table.add_row(*map(Text, row))
+    console = Console(width=100_000, file=io.StringIO(), color_system=None)
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().splitlines() if line.strip())
+
+
+def _lines(heads: Sequence[str], cells: Sequence[str], width: int) -> str:
+    """One row: a line a column, long values folded."""
+    margin = max(map(len, heads))
+    lines = []
+    for head, cell in zip(heads, cells, strict=True):
+        folded = textwrap.wrap(cell, max(width - margin - _GAP, 20), break_on_hyphens=False) or [""]
+        lines.append(f"{head:<{margin + _GAP}}{folded[0]}")
+        lines.extend(" " * (margin + _GAP) + line for line in folded[1:])
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _cell(value: Any, *, null: str) -> str:

@@ -22,7 +22,9 @@ def query(database: Path, sql: str, dataset: str) -> tuple[list[str], list[tuple
         CommandError: There is no such database, a sync holds it for long, or the SQL is wrong.
     """
     with _opened(database) as connection:
-        if connection.execute("SELECT 1 FROM duckdb_schemas() WHERE schema_name = ?", [dataset]).fetchone():
+        schemas = connection.execute("SELECT 1 FROM duckdb_schemas() WHERE schema_name = ?", [dataset])
+        has_dataset = schemas.fetchone() is not None
+        if has_dataset:
             connection.execute(f'SET search_path = "{dataset}"')
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET lock_configuration = true")
@@ -31,7 +33,9 @@ def query(database: Path, sql: str, dataset: str) -> tuple[list[str], list[tuple
             names = [column[0] for column in cursor.description or ()]
             return names, cursor.fetchall() if names else []
         except duckdb.Error as error:
-            raise CommandError(f"The query failed: {error}") from None
+            if not has_dataset:
+                raise CommandError(f"{database} holds no dataset {dataset} yet: `ftw sync` makes it.") from None
+            raise CommandError(f"The query failed: {' '.join(str(error).split())}") from None
 
 
 def _opened(database: Path) -> duckdb.DuckDBPyConnection:

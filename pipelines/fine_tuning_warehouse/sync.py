@@ -160,7 +160,7 @@ def _run_parts(
             fine_tuning_full_refresh=reading.full_refresh,
             fine_tuning_concurrency=reading.concurrency,
             fine_tuning_stop_after_seconds=reading.commit_seconds,
-            report=report,
+            fine_tuning_report=report,
         ).with_resources(*reading.resources)
         log = _sync_log(sync_id, started_at, account.label, report=report)
         if warehouse.table_format is not None:

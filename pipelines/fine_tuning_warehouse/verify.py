@@ -117,7 +117,7 @@ def verify(
             openai_project_id=account.project_id,
             account_label=account.label,
             fine_tuning_concurrency=concurrency,
-            report=report,
+            fine_tuning_report=report,
         ).with_resources(*held)
         _read_again(source, kept.default_schema, shown)
         with duckdb.connect(str(directory / "compare.duckdb")) as scratch:

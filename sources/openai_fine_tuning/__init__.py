@@ -36,7 +36,7 @@ from .frontier import Frontier, frontier_state
 from .reader import Bounds, Reader
 from .records import Batches
 from .report import Report, Skipped
-from .tables import REJECTED_RECORDS, schema
+from .tables import REJECTED_RECORDS, TABLES, schema
 
 __all__ = [
     "CancelledError",
@@ -71,7 +71,7 @@ def openai_fine_tuning(
     fine_tuning_grace_seconds: float = settings.GRACE_SECONDS,
     fine_tuning_timeout_seconds: float = settings.READ_TIMEOUT_SECONDS,
     fine_tuning_stop_after_seconds: float | None = None,
-    report: Report | None = None,
+    fine_tuning_report: Report | None = None,
 ) -> Any:
     """The history of one account's fine-tuning.
 
@@ -88,8 +88,8 @@ def openai_fine_tuning(
         fine_tuning_grace_seconds: How long after its end a job is read again, for what the host shows late.
         fine_tuning_timeout_seconds: How long the host may stay silent within an answer.
         fine_tuning_stop_after_seconds: Begin no further job after this time, so that what was read can be committed;
-            the next run goes on there (`report.is_complete` tells whether one is needed). None for no end.
-        report: Figures of the run, updated as it goes.
+            the next run goes on there (the report's `is_complete` tells whether one is needed). None for no end.
+        fine_tuning_report: Figures of the run, updated as it goes.
 
     Returns:
         A dlt source with the resources `jobs`, `checkpoints`, `events` and `result_metrics`. Records that cannot be
@@ -98,7 +98,7 @@ def openai_fine_tuning(
     Raises:
         ConfigurationError: An argument cannot be right.
     """
-    report = report if report is not None else Report()
+    report = fine_tuning_report if fine_tuning_report is not None else Report()
     bounds = Bounds(tuple(dict.fromkeys(fine_tuning_job_ids or ())), _since(fine_tuning_since))
     if bounds and fine_tuning_full_refresh:
         raise ConfigurationError("A full refresh reads everything: it goes neither with jobs nor with a date.")
@@ -164,7 +164,13 @@ def openai_fine_tuning(
 
 
 def _door(rows: Callable[[dict[str, pa.Table]], Iterator[Any]], account: DltResource) -> DltResource:
-    return dlt.transformer(rows, data_from=account, name=rows.__name__, write_disposition="merge")
+    return dlt.transformer(
+        rows,
+        data_from=account,
+        name=rows.__name__,
+        primary_key=TABLES[rows.__name__].keys,
+        write_disposition="merge",
+    )
 
 
 def _of(resource: str, tables: dict[str, pa.Table]) -> Iterator[Any]:
@@ -173,7 +179,9 @@ def _of(resource: str, tables: dict[str, pa.Table]) -> Iterator[Any]:
         yield tables[resource]
     first = next(name for name in settings.RESOURCES if name in dlt.current.source().selected_resources)
     if resource == first and REJECTED_RECORDS.name in tables:
-        hints = dlt.mark.make_hints(table_name=REJECTED_RECORDS.name, write_disposition="merge")
+        hints = dlt.mark.make_hints(
+            table_name=REJECTED_RECORDS.name, primary_key=REJECTED_RECORDS.keys, write_disposition="merge"
+        )
         yield dlt.mark.with_hints(tables[REJECTED_RECORDS.name], hints, create_table_variant=True)
 
 

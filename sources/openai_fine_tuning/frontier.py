@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import settings
+from .api import quoted
 from .errors import StateTooNewError
 from .listing import Order
-from .values import unix_seconds
+from .values import escaped, unix_seconds
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Job:
     """What the reading needs to know of a job.
 
     Attributes:
-        id: Its id.
+        id: Its id, as it can be stored.
         record: The job as the host sent it.
         created_at: Unix seconds; None where the host tells none that can be understood.
         seen_at: The host's time in unix seconds when it showed the job.
@@ -48,12 +49,18 @@ class Job:
             job_id = str(job_id)
         if not isinstance(job_id, str) or not job_id:
             return None
-        return cls(job_id, record, seen_at, unix_seconds(record.get("created_at")))
+        return cls(escaped(job_id), record, seen_at, unix_seconds(record.get("created_at")))
 
     @property
     def is_terminal(self) -> bool:
         """Whether its status is one that never changes again."""
-        return self.record.get("status") in settings.TERMINAL_STATUSES
+        status = self.record.get("status")
+        return isinstance(status, str) and status in settings.TERMINAL_STATUSES
+
+    @property
+    def path(self) -> str:
+        """The job's address below the base URL."""
+        return f"/fine_tuning/jobs/{quoted(str(self.record['id']))}"
 
     @property
     def finished_at(self) -> float | None:

@@ -96,13 +96,10 @@ class Order:
             self.last = time
 
     def is_past(self, bound: float) -> bool:
-        """Whether all that follows is older than `bound`: newest first from a record at or after it down to here."""
-        return (
-            self.is_newest_first
-            and self.first is not None
-            and self.last is not None
-            and self.first >= bound > self.last
-        )
+        """Whether all that follows is older than `bound`: newest first down to here, by more than one record."""
+        if not self.is_newest_first or self.first is None or self.last is None:
+            return False
+        return bound > self.last and (self.first >= bound or self.first > self.last)
 
 
 def _envelope(body: Any, url: str) -> tuple[list[Any], bool | None, str | None]:

@@ -19,9 +19,15 @@ from .frontier import Frontier, Job
 from .listing import Order, Page, pages
 from .records import Batches
 from .report import Report, Skipped
-from .values import UnfitError
+from .values import UnfitError, escaped, number_from_text
 
 JOBS_PATH = "/fine_tuning/jobs"
+
+_KEPT_BYTES = 1_000_000
+"""How much is kept of a result file that is none."""
+
+_CONVINCING_FAILURES = 3
+"""After so many jobs of which a resource could not be read, and none of which it could, it is taken as unavailable."""
 
 
 @dataclass(frozen=True)
@@ -332,7 +338,7 @@ class Reader:
 
     def _read_checkpoints(self, visit: _Visit) -> Iterator[list[Any]]:
         visit.checkpoints_listed_at = time.time_ns() // 1000
-        for page in pages(self._api, f"{JOBS_PATH}/{quoted(visit.job.id)}/checkpoints"):
+        for page in pages(self._api, f"{visit.job.path}/checkpoints"):
             yield page.records
 
     def _read_events(self, visit: _Visit) -> Iterator[list[Any]]:
@@ -341,7 +347,7 @@ class Reader:
         known = frontier.open.get(visit.job.id, {}).get("newest_event")
         bound = None if frontier.is_over(visit.job) else known
         order = Order()
-        for page in pages(self._api, f"{JOBS_PATH}/{quoted(visit.job.id)}/events"):
+        for page in pages(self._api, f"{visit.job.path}/events"):
             order.see(page.times, page.host_time)
             visit.newest_event = order.newest if known is None else max(known, order.newest or known)
             if bound is None or not order.is_newest_first:
@@ -361,8 +367,9 @@ class Reader:
         again = frontier.is_over(visit.job)
         return [
             file_id
-            for file_id in visit.job.result_files
-            if not isinstance(file_id, str) or (before.get(file_id) != "gone" and (again or file_id not in before))
+            for file_id in _distinct(visit.job.result_files)
+            if not isinstance(file_id, str)
+            or (before.get(escaped(file_id)) != "gone" and (again or escaped(file_id) not in before))
         ]
 
     def _read_result_files(self, visit: _Visit) -> Iterator[tuple[Any, bytes | None]]:
@@ -447,22 +454,24 @@ class Reader:
             self._batches.reject("result_metrics", file_id, job_id=job_id, reason="the id of a result file is no text")
             return
         if content is None:
-            visit.files[file_id] = "gone"
+            visit.files[escaped(file_id)] = "gone"
             self._skip(job_id, "result_metrics", f"the host no longer has its result file {file_id} (404)")
             return
-        visit.files[file_id] = "read"
-        own = {"file_id": file_id, "fine_tuning_job_id": job_id}
+        visit.files[escaped(file_id)] = "read"
+        own = {"file_id": escaped(file_id), "fine_tuning_job_id": job_id}
         steps: set[Any] = set()
         try:
             for row in result_files.rows(content):
-                if row.get("step") is not None and row["step"] in steps:
-                    reason = f"step {row['step']} stands twice in the file, with different values"
-                    self._batches.reject("result_metrics", {**row, "file_id": file_id}, job_id=job_id, reason=reason)
+                step, shown = row.get("step"), {**row, "file_id": file_id}
+                if step is not None and step in steps:
+                    reason = f"step {step} stands twice in the file, with different values"
+                    self._batches.reject("result_metrics", shown, job_id=job_id, reason=reason)
                 else:
-                    steps.add(row.get("step"))
-                    self._batches.add("result_metrics", row, job_id=job_id, own=own)
+                    steps.add(step)
+                    typed = {name: number_from_text(cell) for name, cell in row.items()}
+                    self._batches.add("result_metrics", typed, job_id=job_id, own=own, shown=shown)
         except UnfitError as error:
-            shown = {"file_id": file_id, "content": content[:10_000].decode("utf-8", "replace")}
+            shown = {"file_id": file_id, "content": content[:_KEPT_BYTES].decode("utf-8", "replace")}
             self._batches.reject("result_metrics", shown, job_id=job_id, reason=str(error))
 
     def _settle(self, read: Read) -> None:
@@ -558,17 +567,26 @@ class Reader:
             self._open_gate(read.resource)
             self._end_read(read)
             return
-        if error.is_missing_scope or error.is_missing_endpoint:
-            self._close_gate(read.resource, str(error))
-        elif error.status == 404 and self._is_gone(read.job_id):
+        if error.status == 404 and not error.is_missing_endpoint and self._is_gone(read.job_id):
             self._close_job(read.job_id, str(error))
             self._probe_next(read.resource)
-        elif gate.failed:
-            self._close_gate(read.resource, f"{error} (and so for job {gate.failed[0].job_id})")
+        elif self._is_convincing(read, error):
+            self._close_gate(read.resource, str(error))
         else:
             gate.failed.append(read)
             self._probe_next(read.resource)
         self._end_read(read)
+
+    def _is_convincing(self, read: Read, error: RequestError) -> bool:
+        """Whether a failed probe tells that the whole resource is unavailable, and not only that of its job."""
+        if error.is_missing_scope:
+            return True
+        failures = len(self._gates[read.resource].failed) + 1
+        if error.is_missing_endpoint:
+            # Hosts that decode %2F take an id with a slash for another address; and what was there before is there.
+            is_plain = quoted(read.job_id) == read.job_id
+            return is_plain and (failures > 1 or self._frontiers[read.resource].bound is None)
+        return failures >= _CONVINCING_FAILURES
 
     def _probe_next(self, resource: str) -> None:
         gate = self._gates[resource]
@@ -631,3 +649,8 @@ class Reader:
         self._report.requests = requests + self._api.requests
         self._report.retries = retries + self._api.retries
         self._report.rejected = rejected + self._batches.rejected
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    """The values in order, each text once."""
+    return list({value if isinstance(value, str) else index: value for index, value in enumerate(values)}.values())

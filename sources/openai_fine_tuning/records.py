@@ -65,7 +65,7 @@ class TableBuilder:
             UnfitError: It cannot be typed; the message says why. Nothing is kept.
         """
         if not isinstance(record, dict):
-            raise UnfitError(f"{values.to_record_text(record)[:60]} is no object")
+            raise UnfitError(f"{values.to_json(record, ascii_only=True)[:60]} is no object")
         row: dict[str, Any] = dict(own)
         new: dict[str, Type] = {}
         for key, value in record.items():
@@ -117,8 +117,9 @@ class TableBuilder:
             if len(self._types) + len(new) >= settings.MAX_COLUMNS:
                 raise UnfitError(f"the table has {settings.MAX_COLUMNS:,} columns, so there is no room for {name}")
             type_ = new[name] = how.type or _type_of(value)
-        if name in self._table.keys and not isinstance(value, (str, int, float)):
-            raise UnfitError(f"its {name} is no text: {values.to_record_text(value)[:60]}")
+        is_id = name in self._table.keys and type_ == "text"
+        if is_id and (isinstance(value, bool) or not isinstance(value, (str, int))):
+            raise UnfitError(f"its {name} is no text: {values.to_json(value, ascii_only=True)[:60]}")
         try:
             row[name] = CONVERT[type_](value)
         except UnfitError as error:
@@ -177,6 +178,7 @@ class Batches:
         job_id: str | None,
         own: Mapping[str, Any] | None = None,
         defaults: Mapping[str, Any] | None = None,
+        shown: Any = None,
     ) -> bool:
         """Type a record as a row of a table, or keep it with the reason why not. Returns whether it became a row.
 
@@ -186,18 +188,19 @@ class Batches:
             job_id: The job in whose listing it stood; None for a job itself.
             own: Typed columns that the source sets; None values count as set.
             defaults: Typed columns that the source fills where the record leaves them empty.
+            shown: What to keep of a record that is rejected; the record itself where left out.
         """
         try:
             self._builders[table].add(record, {"account": self._account, **(own or {})}, defaults or {})
         except UnfitError as error:
-            self.reject(table, record, job_id=job_id, reason=str(error))
+            self.reject(table, record if shown is None else shown, job_id=job_id, reason=str(error))
             return False
         return True
 
     def reject(self, table: str, record: Any, *, job_id: str | None, reason: str) -> None:
         """Keep a record that cannot be a row of its table."""
         self.rejected += 1
-        text = values.to_record_text(record)
+        text = values.to_json(record, ascii_only=True)
         row = {
             "resource": table,
             "record_hash": hashlib.sha256(f"{values.escaped(job_id or '')}\n{text}".encode()).hexdigest(),

@@ -11,6 +11,8 @@ from typing import Any
 
 from .values import UnfitError, to_bigint
 
+_STEP = "step"
+
 
 def rows(content: bytes) -> Iterator[dict[str, Any]]:
     """The rows of a result file: column name to text, blank cells left out.
@@ -22,14 +24,17 @@ def rows(content: bytes) -> Iterator[dict[str, Any]]:
     """
     reader = csv.reader(io.StringIO(_text(content), newline=""))
     try:
-        header = [name.strip() for name in next(reader, [])]
+        header = [_STEP if name.strip().lower() == _STEP else name.strip() for name in next(reader, [])]
         steps: dict[Any, list[dict[str, Any]]] = {}
         for cells in reader:
-            row = {name: cell.strip() for name, cell in zip(header, cells, strict=False) if name and cell.strip()}
+            named = zip(header, cells, strict=False)
+            row = {name: cell.strip() for name, cell in named if name and cell.strip()}
             if len(cells) > len(header):
                 row["unnamed"] = ",".join(cells[len(header) :])
+            if isinstance(step := _step(row), int):
+                row[_STEP] = str(step)
             if row:
-                _merge(steps.setdefault(_step(row), []), row)
+                _merge(steps.setdefault(step, []), row)
     except csv.Error as error:
         raise UnfitError(f"the file is no CSV: {error}") from None
     for same_step in steps.values():
@@ -52,12 +57,12 @@ def _text(content: bytes) -> str:
 
 def _has_header(text: str) -> bool:
     first = text.lstrip().split("\n", 1)[0]
-    return "step" in [name.strip().strip('"').lower() for name in first.split(",")]
+    return _STEP in [name.strip().strip('"').lower() for name in first.split(",")]
 
 
 def _step(row: dict[str, Any]) -> Any:
     try:
-        return to_bigint(row["step"])
+        return to_bigint(row[_STEP])
     except (KeyError, UnfitError):
         return object()  # no step to share with any other line
 

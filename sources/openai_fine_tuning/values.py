@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from datetime import datetime, timezone
+import sys
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 INT64 = range(-(2**63), 2**63)
@@ -35,9 +36,13 @@ def unix_seconds(value: Any) -> float | None:
 def to_microseconds(value: Any) -> int:
     """A time as microseconds since 1970-01-01 UTC; the units that are understood stand at `unix_seconds`."""
     if isinstance(value, str):
-        value = _time_from_text(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if (moment := _iso_microseconds(value)) is not None:
+            return moment
+        value = number_from_text(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:  # noqa: PLR0124 - NaN
         raise UnfitError(f"{_shown(value)} is no time")
+    if not -1e20 < value < 1e20:
+        raise UnfitError(f"{_shown(value)} is a time outside the years 1 to 9999")
     seconds: int | float = value
     for _ in range(3):
         if abs(seconds) >= 1e11:
@@ -51,7 +56,7 @@ def to_microseconds(value: Any) -> int:
 def to_double(value: Any) -> float:
     """A number as a 64-bit float. NaN and infinities are numbers; booleans are none."""
     if isinstance(value, str):
-        value = _number_from_text(value)
+        value = number_from_text(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise UnfitError(f"{_shown(value)} is no number")
     try:
@@ -63,7 +68,7 @@ def to_double(value: Any) -> float:
 def to_bigint(value: Any) -> int:
     """A whole number as a 64-bit integer: `100.0` is one, `100.5` is none."""
     if isinstance(value, str):
-        value = _number_from_text(value)
+        value = number_from_text(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
@@ -93,23 +98,23 @@ def to_json(value: Any, *, ascii_only: bool = False) -> str:
         ascii_only: Write every other character as an escape, so that every destination stores the text unchanged.
     """
     try:
-        try:
-            text = json.dumps(value, ensure_ascii=ascii_only, allow_nan=False)
-        except ValueError:
-            text = json.dumps(_without_nan(value), ensure_ascii=ascii_only)
+        text = _dumped(value, ascii_only=ascii_only)
     except RecursionError:
-        raise UnfitError("a value is nested too deeply to be written as JSON") from None
+        # Parsers go deeper than Python's usual limit lets the writer go.
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(limit + 5_000)
+        try:
+            text = _dumped(value, ascii_only=ascii_only)
+        finally:
+            sys.setrecursionlimit(limit)
     return text if ascii_only else escaped(text)
 
 
-def to_record_text(record: Any) -> str:
-    """A whole record as ASCII-escaped JSON text; of a field nested too deeply, only its name is kept."""
+def _dumped(value: Any, *, ascii_only: bool) -> str:
     try:
-        return to_json(record, ascii_only=True)
-    except UnfitError as error:
-        if not isinstance(record, dict):
-            return to_json(str(error))
-        return to_json({key: _shown(value) for key, value in record.items()}, ascii_only=True)
+        return json.dumps(value, ensure_ascii=ascii_only, allow_nan=False)
+    except ValueError:
+        return json.dumps(_without_nan(value), ensure_ascii=ascii_only)
 
 
 def escaped(text: str) -> str:
@@ -119,7 +124,8 @@ def escaped(text: str) -> str:
     return _UNFIT.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
-def _number_from_text(text: str) -> Any:
+def number_from_text(text: str) -> Any:
+    """The number that a text is, or the text itself."""
     try:
         if "_" in text or not text.isascii():
             return text
@@ -128,18 +134,17 @@ def _number_from_text(text: str) -> Any:
         return text
 
 
-def _time_from_text(text: str) -> Any:
-    number = _number_from_text(text)
-    if not isinstance(number, str):
-        return number
+def _iso_microseconds(text: str) -> int | None:
+    """An ISO 8601 time (UTC where it names no zone) as microseconds; None where the text is none."""
     try:
-        # Python 3.10 does not read the Z that stands for UTC.
-        time = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text.strip()))
+        # Python 3.10 does not read the Z that stands for UTC. Digits alone are a number, not a date.
+        moment = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text.strip())) if "-" in text else None
     except ValueError:
-        return text
-    time = time if time.tzinfo else time.replace(tzinfo=timezone.utc)
-    whole = int((time.replace(microsecond=0) - datetime(1970, 1, 1, tzinfo=timezone.utc)).total_seconds())
-    return whole + time.microsecond / 1e6 if time.microsecond else whole
+        return None
+    if moment is None:
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    return (moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1)
 
 
 def _without_nan(value: Any) -> Any:
@@ -153,8 +158,5 @@ def _without_nan(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    try:
-        text = to_json(value, ascii_only=True)
-    except UnfitError as error:
-        return f"({error})"
+    text = to_json(value, ascii_only=True)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
 import click
 
 from fine_tuning_warehouse import output
@@ -27,7 +24,4 @@ def query(sql: str, database: str | None, dataset: str, form: str) -> None:
     elif form == "csv":
         click.echo(output.as_csv(names, rows))
     elif names:
-        width = None
-        if sys.stdout.isatty():
-            width = click.get_current_context().terminal_width or os.get_terminal_size().columns
-        click.echo(output.as_table(names, rows, width))
+        click.echo(output.as_table(names, rows, output.terminal_width()))

@@ -64,14 +64,17 @@ def sync(
     Reads the jobs, checkpoints, events and result files of an account, only what the warehouse lacks, and loads them
     as typed tables. What is interrupted is taken up by the next sync.
     """
-    pause = None if every is None else _seconds(every)
-    chosen = _chosen_resources(resources)
-    _check_since(since)
-    if demo and base_url is not None:
-        raise UsageError("--demo has a host of its own: leave --base-url out.")
-    if full_refresh and (jobs or since):
-        raise UsageError("--full-refresh reads everything: it goes neither with --job nor with --since.")
     with _told_as(form, account or "default") as told:
+        from fine_tuning_warehouse.logs import set_up_logging  # noqa: PLC0415
+
+        set_up_logging(quiet=quiet, verbose=verbose)  # before dlt is imported, which starts its own
+        pause = None if every is None else _seconds(every)
+        chosen = _chosen_resources(resources)
+        _check_since(since)
+        if demo and base_url is not None:
+            raise UsageError("--demo has a host of its own: leave --base-url out.")
+        if full_refresh and (jobs or since):
+            raise UsageError("--full-refresh reads everything: it goes neither with --job nor with --since.")
         from fine_tuning_warehouse.accounts import checked_label, find_account  # noqa: PLC0415
         from fine_tuning_warehouse.demo import DEMO_DATABASE, DEMO_LABEL, demo_account  # noqa: PLC0415
         from fine_tuning_warehouse.destinations import DEFAULT_DATABASE, find_warehouse  # noqa: PLC0415
@@ -83,11 +86,9 @@ def sync(
             table_format=table_format,
             default=DEMO_DATABASE if demo else DEFAULT_DATABASE,
         )
-        from fine_tuning_warehouse.logs import set_up_logging  # noqa: PLC0415
         from fine_tuning_warehouse.progress import progress_bar  # noqa: PLC0415
         from fine_tuning_warehouse.sync import Reading, Summary, run_sync  # noqa: PLC0415
 
-        set_up_logging(quiet=quiet, verbose=verbose)
         reading = Reading(chosen, jobs, since, full_refresh, concurrency, lock_wait_seconds=lock_wait)
         watch = progress_bar if sys.stderr.isatty() and not quiet and not verbose else None
         stop = threading.Event()

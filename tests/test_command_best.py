@@ -1,0 +1,221 @@
+"""`ftw best`: the checkpoint to deploy for each job, for people and for programs; and tables that fit the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from command import FTW, NOW, Command, is_told_well
+from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
+from fine_tuning_warehouse import output
+from fine_tuning_warehouse.best import as_text, best_checkpoints
+from fine_tuning_warehouse.destinations import Warehouse
+from fine_tuning_warehouse.views import VIEWS
+
+if TYPE_CHECKING:
+    from postgres import Postgres
+
+pytest_plugins = ["postgres"]
+
+EVIL = "\x1b[31mred\x1b]0;title\x07"
+COLUMNS = list(next(view for view in VIEWS if view.name == "best_checkpoints").columns)
+
+
+def add_history(world: ScriptedWorld) -> None:
+    world.add_job(id="ftjob-old", created_at=NOW - 90_000, user_provided_suffix="old")
+    for step, loss in ((10, 0.4), (20, 0.5)):
+        world.add_checkpoint("ftjob-old", id=f"ftckpt-old-{step}", step_number=step, metrics={"valid_loss": loss})
+    world.add_job(id="ftjob-new", created_at=NOW - 80_000, user_provided_suffix=EVIL)
+    world.add_checkpoint("ftjob-new", id="ftckpt-new", step_number=5, metrics={})
+    world.add_job(id="ftjob-runs", created_at=NOW - 70_000, status="running")
+
+
+@pytest.fixture(scope="module")
+def ftw(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """The command beside a database with two jobs that have checkpoints and one that runs."""
+    world = ScriptedWorld()
+    add_history(world)
+    with Simulator(world, clock=Clock(start=NOW, speed=0)) as host:
+        command = Command(tmp_path_factory.mktemp("best"), host.base_url)
+        assert command("sync", "--strict").code == 0
+    return command
+
+
+def test_json_is_an_array_of_rows_newest_job_first(ftw: Command) -> None:
+    ended = ftw("best", "--output", "json", env={"OPENAI_API_KEY": None})
+    assert (ended.code, ended.err) == (0, "")
+    rows = ended.json
+    assert [list(row) for row in rows] == [COLUMNS] * 2
+    assert [row["fine_tuning_job_id"] for row in rows] == ["ftjob-new", "ftjob-old"]
+    old = rows[1]
+    assert (old["checkpoint_id"], old["evaluation_value"], old["suffix"]) == ("ftckpt-old-10", 0.4, "old")
+    assert old["cost_of_final"] == pytest.approx(0.1)
+    assert rows[0]["evaluation_value"] is None
+    assert rows == ftw("query", "FROM best_checkpoints ORDER BY job_created_at DESC", "--output", "json").json
+
+
+def test_csv_has_the_same_columns(ftw: Command) -> None:
+    ended = ftw("best", "--output", "csv", "--job", "ftjob-old")
+    assert (ended.code, ended.err) == (0, "")
+    header, row = csv.reader(io.StringIO(ended.out))
+    assert header == COLUMNS
+    assert row[COLUMNS.index("checkpoint_id")] == "ftckpt-old-10"
+
+
+def test_people_get_a_table_with_the_reason(ftw: Command) -> None:
+    ended = ftw("best")
+    assert (ended.code, ended.err) == (0, "")
+    head, _, new, old = ended.out.splitlines()
+    for name in ("job", "base model", "suffix", "checkpoint to deploy", "step", "metric", "value", "final", "verdict"):
+        assert name in head
+    assert old.startswith("ftjob-old")
+    assert "ckpt-step-10" in old
+    assert old.endswith(
+        "Lowest valid_loss of 2 checkpoints (0.4000 at step 10); deploying the final one would cost 0.1000."
+    )
+    assert new.startswith("ftjob-new")
+    assert all(character.isprintable() or character == "\n" for character in ended.out)
+
+
+def test_jobs_and_accounts_can_be_chosen(ftw: Command) -> None:
+    chosen = ftw("best", "--job", "ftjob-old", "--job", "ftjob-new", "--account", "default", "--output", "json")
+    assert len(chosen.json) == 2
+    unknown = ftw("best", "--job", "ftjob-old", "--job", "ftjob-unknown")
+    assert unknown.code == 1
+    assert is_told_well(unknown, "no job ftjob-unknown", "ftw sync")
+    bare = ftw("best", "--job", "ftjob-runs")
+    assert bare.code == 1
+    assert is_told_well(bare, "ftjob-runs has no checkpoints", "running")
+    assert ftw("best", "--job", "ftjob-old", "--account", "other").code == 1
+    stranger = ftw("best", "--account", "other", "--output", "json")
+    assert (stranger.code, stranger.json) == (0, [])
+    told = ftw("best", "--account", "other")
+    assert (told.code, told.out) == (0, "")
+    assert "no checkpoints of account other" in told.err
+
+
+def test_without_a_warehouse_it_says_what_to_run(ftw: Command, tmp_path: Path, host: Simulator) -> None:
+    for form in ("text", "json", "csv"):
+        missing = ftw("best", "--database", "missing.duckdb", "--output", form)
+        assert missing.code == 1
+        assert is_told_well(missing, "missing.duckdb", "ftw sync")
+    other = ftw("best", "--dataset", "other")
+    assert other.code == 1
+    assert is_told_well(other, "best_checkpoints", "ftw sync")
+    assert ftw("best", "--output", "yaml").code == 2
+    elsewhere = Command(tmp_path, host.base_url)
+    assert elsewhere("sync").code == 0
+    empty = elsewhere("best", "--output", "json")
+    assert (empty.code, empty.json) == (0, [])
+    assert "no checkpoints" in elsewhere("best").err
+    assert elsewhere("best", "--output", "csv").out.strip() == ",".join(COLUMNS)
+
+
+def in_a_terminal(ftw: Command, columns: int, *arguments: str) -> list[str]:
+    """The lines that a command prints into a terminal of so many columns."""
+    if sys.platform == "win32":
+        pytest.skip("Windows has no pseudo-terminals")
+    import fcntl
+    import pty
+    import struct
+    import subprocess
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    with subprocess.Popen(
+        [str(FTW), *arguments], cwd=ftw.folder, env=ftw.env, stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        read = b""
+        while True:
+            try:
+                part = os.read(ours, 65536)
+            except OSError:
+                break
+            if not part:
+                break
+            read += part
+        assert process.wait(60) == 0
+    os.close(ours)
+    return read.decode().replace("\r", "").splitlines()
+
+
+def test_it_fits_a_narrow_terminal(ftw: Command) -> None:
+    lines = in_a_terminal(ftw, 80, "best")
+    assert max(map(len, lines)) <= 80
+    assert lines[-5:] == [
+        "ftjob-old · gpt-4o-mini-2024-07-18 · old",
+        "  ft:gpt-4o-mini-2024-07-18:example-org::tjob-old:ckpt-step-10",
+        "  step 10 · valid_loss 0.4, final 0.5, cost of final 0.1",
+        "  Lowest valid_loss of 2 checkpoints (0.4000 at step 10); deploying the final",
+        "  one would cost 0.1000.",
+    ]
+    assert all(character.isprintable() for line in lines for character in line)
+    wide = in_a_terminal(ftw, 400, "best")
+    assert len(wide) == 4
+
+
+def test_every_column_of_a_wide_table_is_shown_or_named(ftw: Command) -> None:
+    lines = in_a_terminal(ftw, 80, "query", "SELECT * FROM jobs ORDER BY id")
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines[2:5]] == ["ftjob-new", "ftjob-old", "ftjob-runs"]
+    told = " ".join(lines)
+    for name in ("created_at", "status", "checkpoints_listed_at", "error__message", "account default"):
+        assert name in told
+    one = in_a_terminal(ftw, 80, "query", "SELECT * FROM jobs WHERE id = 'ftjob-old'")
+    assert max(map(len, one)) <= 80
+    assert [line.split() for line in one if line.startswith("status ")] == [["status", "succeeded"]]
+
+
+def test_a_table_fits_any_width() -> None:
+    names = ["a", "long" * 10, "wide", "n"]
+    rows: list[list[object]] = [["x", "y" * 50, "広い" * 10, 1.5], ["z", "y", "狭", None]]
+    from rich.cells import cell_len
+
+    for width in range(10, 150):
+        assert max(cell_len(line) for line in output.as_table(names, rows, width).splitlines()) <= width
+    assert output.as_table(names, rows, 200) == output.as_table(names, rows)
+    assert output.as_table(["a", "b"], [], 80).splitlines()[0].split() == ["a", "b"]
+    assert output.as_table([], []) == ""
+
+
+@pytest.mark.timeout(300)
+def test_it_reads_other_destinations(
+    ftw: Command, tmp_path: Path, host: Simulator, world: ScriptedWorld, postgres: Postgres
+) -> None:
+    add_history(world)
+    command = Command(tmp_path, host.base_url)
+    there = {"DESTINATION__POSTGRES__CREDENTIALS": postgres.credentials}
+    before = command("best", "--destination", "postgres", env=there)
+    assert before.code == 1
+    assert is_told_well(before, "best_checkpoints", "ftw sync")
+    assert command("sync", "--destination", "postgres", env=there).code == 0
+    ended = command("best", "--destination", "postgres", "--output", "json", env=there)
+    assert (ended.code, ended.err) == (0, "")
+    assert [dict(row, job_created_at=0) for row in ended.json] == [
+        dict(row, job_created_at=0) for row in ftw("best", "--output", "json").json
+    ]
+    assert is_told_well(
+        command("best", "--destination", "postgres", "--job", "ftjob-runs", env=there), "ftjob-runs has no checkpoints"
+    )
+    nowhere = {"DESTINATION__POSTGRES__CREDENTIALS": "postgresql://postgres:secret-word@127.0.0.1:1/none"}
+    lost = command("best", "--destination", "postgres", env=nowhere)
+    assert lost.code == 1
+    assert is_told_well(lost, "postgres")
+    assert "secret-word" not in lost.all
+
+
+def test_two_accounts_are_told_apart(tmp_path: Path) -> None:
+    row = dict.fromkeys(COLUMNS)
+    rows = [{**row, "account": label, "fine_tuning_job_id": "ftjob-1", "reason": "Because."} for label in ("a", "b")]
+    assert [line.split()[0] for line in as_text(rows).splitlines()[2:]] == ["a", "b"]
+    assert as_text(rows, 60).splitlines()[0] == "a · ftjob-1"
+    with pytest.raises(Exception, match="no database"):
+        best_checkpoints(Warehouse("duckdb", tmp_path / "none.duckdb"))
