@@ -34,7 +34,7 @@ class Postgres:
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """The rows of a query; table names need no dataset."""
-        import psycopg2
+        import psycopg2  # type: ignore[import-untyped]
 
         connection = psycopg2.connect(self.credentials, options="-c search_path=fine_tuning -c TimeZone=UTC")
         try:

@@ -22,7 +22,7 @@ import pytest
 from command import KEY, Command, is_told_well, wait_until
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from histories import add_history, assert_holds, truth_of
-from openai_fine_tuning import FineTuningSourceError, settings
+from openai_fine_tuning import ConfigurationError, FineTuningSourceError, settings
 from openai_fine_tuning.api import FineTuningApi
 
 
@@ -205,10 +205,13 @@ def test_a_url_with_a_password_or_without_https_is_refused(host: Simulator, ftw:
         "ftp://127.0.0.1/v1",
         "http:///v1",
     ):
-        ended = ftw("sync", "--base-url", url)
-        assert ended.code == 2, (url, ended)
-        assert is_told_well(ended)
-        assert "secret" not in ended.err
+        with pytest.raises(ConfigurationError) as raised:
+            FineTuningApi(url, KEY)
+        assert "secret" not in str(raised.value)
+    ended = ftw("sync", "--base-url", f"http://me:secret@127.0.0.1:{port}/v1")
+    assert ended.code == 2
+    assert is_told_well(ended, "password")
+    assert "secret" not in ended.err
     assert host.requests == []
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from command import Command, Ended, is_told_well, wait_until
 from fine_tuning_simulator import ScriptedWorld, Simulator
-from histories import add_history, assert_holds, truth_of
+from histories import Rows, add_history, assert_holds, truth_of
 
 if TYPE_CHECKING:
     from postgres import Postgres
@@ -58,25 +58,28 @@ def test_a_second_sync_says_who_is_first_and_the_lock_of_a_killed_one_is_free(
     assert list(ftw.temporary.glob("*/sync-*")) == []
 
 
-@pytest.mark.parametrize("labels", [("one", "one"), ("one", "two")], ids=["same-account", "two-accounts"])
+@pytest.mark.parametrize("same", [True, False], ids=["same-account", "two-accounts"])
 def test_two_syncs_at_once_into_postgres_are_both_right(
-    world: ScriptedWorld, host: Simulator, ftw: Command, postgres: Postgres, labels: tuple[str, str]
+    world: ScriptedWorld, host: Simulator, ftw: Command, postgres: Postgres, same: bool
 ) -> None:
     add_history(world, range(6))
     ftw.env["DESTINATION__POSTGRES__CREDENTIALS"] = postgres.credentials
     arguments = ("sync", "--destination", "postgres", "--output", "json", "--account")
-    assert ftw(*arguments, labels[0], "--resources", "jobs").code == 0  # the tables are there
-    host.latency = 0.05
-    with ftw.start(*arguments, labels[0]) as first, ftw.start(*arguments, labels[1]) as second:
-        ends = [first.end(), second.end()]
-    host.latency = 0
-    assert [end.code for end in ends] in ([0, 0], [0, 1], [1, 0]), ends
-    for label in set(labels):
-        again = ftw(*arguments, label)  # what one of them may have had to leave
-        assert again.code == 0, again.err
-        of_account = f"WHERE account = '{label}'"
-        assert_holds(lambda sql, only=of_account: postgres.rows(f"{sql} {only}"), truth_of(world))
-    assert [end.code for end in ends] == [0, 0], ends
+    assert ftw(*arguments, "before").code == 0  # the tables are there
+    labels = set()
+    for number in range(3):  # which of two gets in the other's way depends on the moment
+        first_label, second_label = (f"{number}-same",) * 2 if same else (f"{number}-one", f"{number}-two")
+        labels |= {first_label, second_label}
+        with ftw.start(*arguments, first_label) as first, ftw.start(*arguments, second_label) as second:
+            ends = [first.end(), second.end()]
+        assert [end.code for end in ends] == [0, 0], ends
+    for label in sorted(labels):
+        assert_holds(rows_of_account(postgres, label), truth_of(world))
+
+
+def rows_of_account(postgres: Postgres, label: str) -> Rows:
+    """The rows of a query, of one account alone."""
+    return lambda sql: postgres.rows(f"{sql} WHERE account = '{label}'")
 
 
 # a reader ------------------------------------------------------------------------------------------------------------
@@ -204,6 +207,8 @@ def test_a_file_that_may_not_grow_is_told_and_what_was_there_stays(
     world: ScriptedWorld, host: Simulator, ftw: Command
 ) -> None:
     resource = pytest.importorskip("resource")
+    if os.geteuid() == 0:
+        pytest.skip("a disk that is full says more, and can be had")
     add_history(world, range(2))
     assert ftw("sync").code == 0
     before = truth_of(world)
@@ -232,7 +237,7 @@ def test_a_read_only_file_or_folder_is_told_before_anything_is_requested(
     with mounted(ftw.folder, "--bind", str(ftw.folder)):
         subprocess.run(["mount", "-o", "remount,ro,bind", str(ftw.folder)], check=True)
         assert is_told_as_failure(ftw("sync"), str(ftw.database), "read-only")
-        assert is_told_as_failure(ftw("sync", "--database", "new.duckdb"), "new.duckdb", "read-only")
+        assert is_told_as_failure(ftw("sync", "--database", "new.duckdb"), "new.duckdb", "written")
         assert ftw("query", "SELECT count(*) FROM jobs", "--output", "csv").out.split() == ["count_star()", "2"]
     done = subprocess.run(["chattr", "+i", str(ftw.database)], check=False, capture_output=True)
     if done.returncode == 0:
@@ -245,7 +250,7 @@ def test_a_read_only_file_or_folder_is_told_before_anything_is_requested(
     assert_holds(ftw.rows, truth_of(world))
 
 
-@pytest.mark.parametrize("damage", ["text", "empty", "short", "middle"])
+@pytest.mark.parametrize("damage", ["text", "short", "middle"])
 def test_a_file_that_is_no_database_is_told_and_left_as_it_is(
     world: ScriptedWorld, host: Simulator, ftw: Command, damage: str
 ) -> None:
@@ -259,13 +264,9 @@ def test_a_file_that_is_no_database_is_told_and_left_as_it_is(
             content = content[:5000]
         elif damage == "middle":
             content[4096:-4096] = os.urandom(len(content) - 8192)
-        ftw.database.write_bytes(b"" if damage == "empty" else bytes(content))
+        ftw.database.write_bytes(bytes(content))
     before = ftw.database.read_bytes()
     ended = ftw("sync")
-    if damage == "empty":  # which DuckDB takes for a new one
-        assert ended.code == 0
-        assert_holds(ftw.rows, truth_of(world))
-        return
     assert is_told_as_failure(ended, ftw.database.name)
     assert ftw.database.read_bytes() == before
     asked = ftw("query", "SELECT 1")

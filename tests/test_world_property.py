@@ -166,7 +166,7 @@ class SyncsOfARandomWorld(RuleBasedStateMachine):
         faulty=st.sampled_from([None, None, -1, *range(len(FAULTS))]),
         concurrency=st.sampled_from([1, 16]),
         number=NUMBERS,
-        commit_seconds=st.sampled_from([0, 300]),
+        commit_seconds=st.sampled_from([300, 300, 300, 0]),
     )
     def a_sync(
         self, resources: tuple[str, ...], faulty: int | None, concurrency: int, number: int, commit_seconds: float
@@ -251,4 +251,4 @@ def run_worlds(worlds: int, steps: int, *, derandomize: bool) -> None:
 
 
 def test_the_tables_equal_the_world_whatever_happened() -> None:
-    run_worlds(5, 12, derandomize=True)
+    run_worlds(3, 8, derandomize=True)

@@ -114,7 +114,8 @@ def check_database_file(path: Path) -> None:
     """Raise `CommandError` where the file can hold no database, before anything is requested."""
     if path.is_dir():
         raise CommandError(f"The database {path} is a folder: name a file, such as {path / DEFAULT_DATABASE}.")
-    check_database_folder(path)
+    if not path.parent.is_dir():
+        raise CommandError(f"The database {path} cannot be made: there is no folder {path.parent}.")
     if not path.exists():
         if not os.access(path.parent, os.W_OK):
             raise CommandError(f"The database {path} cannot be made: the folder {path.parent} cannot be written to.")
@@ -128,12 +129,6 @@ def check_database_file(path: Path) -> None:
         raise CommandError(f"{path} is no DuckDB database. It was left as it is: choose another --database.")
 
 
-def check_database_folder(path: Path) -> None:
-    """Raise `CommandError` where there is no folder for the file."""
-    if not path.parent.is_dir():
-        raise CommandError(f"The database {path} cannot be made: there is no folder {path.parent}.")
-
-
 @contextmanager
 def only_sync(warehouse: Warehouse) -> Iterator[None]:
     """Hold the warehouse for one sync at a time, where it could not take two.
@@ -144,19 +139,22 @@ def only_sync(warehouse: Warehouse) -> Iterator[None]:
     if not warehouse.is_duckdb_file or warehouse.database is None:
         yield
         return
-    check_database_folder(warehouse.database)
+    check_database_file(warehouse.database)
     lock_file = warehouse.database.with_name(warehouse.database.name + ".lock")
     lock = FileLock(lock_file, timeout=0)
     try:
         lock.acquire()
     except Timeout:
+        if not lock_file.exists():
+            raise CommandError(
+                f"The database {warehouse.database} cannot be made: its folder takes no files."
+            ) from None
         raise BusyError(
             f"Another sync is running on {warehouse.database}: wait for it to end (it holds {lock_file.name})."
         ) from None
     except OSError as error:
         raise CommandError(f"The database {warehouse.database} cannot be written: {error.strerror or error}.") from None
     try:
-        check_database_file(warehouse.database)
         yield
     finally:
         lock.release()

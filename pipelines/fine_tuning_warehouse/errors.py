@@ -28,11 +28,11 @@ class BusyError(CommandError):
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """What lies at the bottom of an error that libraries have wrapped."""
-    seen: set[int] = set()
-    while (cause := error.__cause__ or error.__context__) is not None and id(error) not in seen:
-        if getattr(error, "is_deliberate", False):
+    """What dlt has wrapped: the error of ours, or of the destination, or the bug, at the bottom of its wrappings."""
+    while not getattr(error, "is_deliberate", False):
+        # dlt wraps both ways; elsewhere a context is only what was being handled when something else went wrong.
+        inner = error.__cause__ or (error.__context__ if type(error).__module__.startswith("dlt.") else None)
+        if inner is None:
             break
-        seen.add(id(error))
-        error = cause
+        error = inner
     return error

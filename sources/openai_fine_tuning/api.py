@@ -214,11 +214,7 @@ class FineTuningApi:
         url, detail = self.url(path), self._without_key(_reason(error))
         if isinstance(error, requests.exceptions.SSLError):
             raise HostError(f"The certificate of {self.base_url} could not be verified: {detail}") from None
-        what = (
-            "could not be reached" if isinstance(error, requests.exceptions.ConnectTimeout) else "gave no whole answer"
-        )
-        if detail in _UNREACHABLE:
-            is_reached = detail not in _UNREACHABLE and not isinstance(error, requests.exceptions.ConnectTimeout)
+        is_reached = detail not in _UNREACHABLE and not isinstance(error, requests.exceptions.ConnectTimeout)
         what = "gave no whole answer" if is_reached else "could not be reached"
         return RequestError(f"{url} {what}: {detail}", url=url, detail=detail)
 

@@ -1,4 +1,4 @@
-"""The SQL views: answers over the tables. Each is a `.sql` file here, whose comments say what it and its columns hold."""
+"""The SQL views: answers over the tables. Each is a `.sql` file, whose comments say what it and its columns hold."""
 
 from __future__ import annotations
 

@@ -165,7 +165,8 @@ SELECT
         ELSE CAST(CAST(cost_of_final AS DECIMAL(18, 8)) AS VARCHAR)
       END
       || '.'
-    ELSE '; the final one would cost nothing.'
+    WHEN evaluation_value = final_evaluation_value THEN '; the final one is as good.'
+    ELSE '.'
   END
   || CASE
     WHEN retained = 0 THEN ' The host keeps none of them any more.'

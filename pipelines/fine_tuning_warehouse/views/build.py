@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from importlib.resources import files
+from typing import Any
 
 from sqlglot import exp, parse_one
 
@@ -15,6 +17,9 @@ Tables = Mapping[str, Mapping[str, str]]
 
 DIALECTS = ("duckdb", "postgres", "redshift", "snowflake", "bigquery", "clickhouse", "databricks", "spark")
 """The dialects of sqlglot that the views are known to transpile to."""
+
+SOURCES = ((files(__package__) / "build.py").read_text(encoding="utf-8"), *(view.text for view in VIEWS))
+"""All that a view's SELECT comes from but for the destination."""
 
 _LOSSES = ("train_loss", "valid_loss", "full_valid_loss")
 _REWARDS = ("train_mean_reward", "valid_mean_reward", "full_valid_mean_reward")
@@ -64,7 +69,7 @@ class Builder:
         for identifier in query.find_all(exp.Identifier):
             identifier.set("this", self._fold(identifier.name))
             identifier.set("quoted", True)
-        return query.transform(self._in_dialect).sql(self._dialect, comments=False, pretty=True)
+        return str(query.transform(self._in_dialect).sql(self._dialect, comments=False, pretty=True))
 
     def _query(self, view: View) -> exp.Query:
         query = parse_one(view.text, read="duckdb")
@@ -78,21 +83,30 @@ class Builder:
                 table.replace(self._table(table, used))
         return query
 
-    def _table(self, table: exp.Table, used: set[str]) -> exp.Expression:
+    def _table(self, table: exp.Table, used: set[str]) -> Any:
         """What stands for a table or view: itself, or what has all the columns that are used."""
         name, alias = table.name, table.alias_or_name
         view = next((view for view in VIEWS if view.name == name), None)
         if view is not None and view not in self.views:
             return self._query(view).subquery(alias)
         parts = [exp.to_identifier(part) for part in self._path(name)]
-        itself = exp.Table(this=parts[-1], db=parts[-2] if parts[1:] else None, catalog=parts[-3] if parts[2:] else None)
-        present = self._tables.get(name, {})
-        missing = {} if view else {column: type_ for column, type_ in _columns(name, used) if column not in present}
-        if not missing:
+        itself = exp.Table(
+            this=parts[-1], db=parts[-2] if parts[1:] else None, catalog=parts[-3] if parts[2:] else None
+        )
+        if view is not None:
             return exp.alias_(itself, alias, table=True)
-        nulls = [exp.alias_(exp.cast(exp.null(), _SQL_TYPES.get(type_, "VARCHAR")), column) for column, type_ in missing.items()]
-        if present:
-            known = [exp.column(column) for column, _ in _columns(name, used) if column in present]
+        present = self._tables.get(name, {})
+        known, nulls = [], []
+        for column, type_ in _columns(name, used):
+            stored = present.get(column)
+            # A column that holds texts where numbers are meant is of no use.
+            if stored is None or (type_ in _NUMBERS and stored not in _NUMBERS):
+                nulls.append(exp.alias_(exp.cast(exp.null(), _SQL_TYPES.get(type_, "VARCHAR")), column))
+            else:
+                known.append(exp.column(column))
+        if not nulls:
+            return exp.alias_(itself, alias, table=True)
+        if known:
             return exp.select(*known, *nulls).from_(itself).subquery(alias)
         one = exp.select(exp.alias_(exp.Literal.number(1), "one")).subquery("nothing")
         return exp.select(*nulls).from_(one).where("1 = 0").subquery(alias)
@@ -113,11 +127,13 @@ class Builder:
             if name.startswith(prefix) and type_ in _NUMBERS and metric and metric not in _NO_METRICS:
                 yield part.transform(_with_metric, name, metric)
 
-    def _in_dialect(self, node: exp.Expression) -> exp.Expression:
+    def _in_dialect(self, node: Any) -> Any:
         """What sqlglot leaves as it is, though the dialect has no such function."""
         if isinstance(node, exp.TimeToUnix):
             if self._dialect == "bigquery":
-                return exp.Div(this=exp.Anonymous(this="UNIX_MICROS", expressions=[node.this]), expression=exp.convert(1e6))
+                return exp.Div(
+                    this=exp.Anonymous(this="UNIX_MICROS", expressions=[node.this]), expression=exp.convert(1e6)
+                )
             if self._dialect == "clickhouse":
                 return exp.Anonymous(this="toUnixTimestamp", expressions=[node.this])
         if isinstance(node, exp.SplitPart):
@@ -139,7 +155,7 @@ def _columns(table: str, used: set[str]) -> Iterator[tuple[str, str]]:
             yield name, type_
 
 
-def _united(query: exp.Query) -> Iterator[exp.Query]:
+def _united(query: Any) -> Iterator[exp.Query]:
     if isinstance(query, exp.Union):
         yield from _united(query.left)
         yield from _united(query.right)
@@ -147,7 +163,7 @@ def _united(query: exp.Query) -> Iterator[exp.Query]:
         yield query
 
 
-def _with_metric(node: exp.Expression, column: str, metric: str) -> exp.Expression:
+def _with_metric(node: Any, column: str, metric: str) -> Any:
     if isinstance(node, exp.Column) and node.name == EACH_METRIC:
         return exp.column(column, quoted=True)
     if isinstance(node, exp.Literal) and node.name == EACH_METRIC:

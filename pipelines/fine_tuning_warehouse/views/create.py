@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 from fine_tuning_warehouse.errors import CommandError
 
-from .build import DIALECTS, READ_TABLES, Builder
+from .build import DIALECTS, READ_TABLES, SOURCES, Builder
 from .files import View
 
 if TYPE_CHECKING:
     import dlt
 
-# Where comments say which definition a view has, it is made anew only when that changes; elsewhere, after every sync.
+# Where comments say what a view was made from, it is made anew only when that changes; elsewhere, after every sync.
 _COMMENTS = {
     "duckdb": "SELECT view_name, comment FROM duckdb_views() "
     "WHERE schema_name = %s AND database_name = current_database()",
@@ -32,10 +33,14 @@ def write_views(pipeline: dlt.Pipeline) -> None:
     """
     from dlt.destinations.job_client_impl import SqlJobClientBase  # noqa: PLC0415 - see accounts
 
-    with pipeline.destination_client() as client:
-        if not isinstance(client, SqlJobClientBase) or client.capabilities.sqlglot_dialect not in DIALECTS:
-            return
-        _Views(client).write()
+    try:
+        with pipeline.destination_client() as client:
+            if isinstance(client, SqlJobClientBase) and client.capabilities.sqlglot_dialect in DIALECTS:
+                _Views(client).write()
+    except CommandError:
+        raise
+    except Exception as error:
+        raise CommandError(f"The tables are loaded, but their views could not be made: {_first_line(error)}") from error
 
 
 class _Views:
@@ -48,13 +53,13 @@ class _Views:
             name: {str(column).lower(): str(hints.get("data_type")) for column, hints in columns.items()}
             for name, columns in client.get_storage_tables(READ_TABLES)
         }
-        builder = Builder(
+        self._builder = Builder(
             self._dialect,
             tables,
             lambda name: self._sql.make_qualified_table_name_path(name, quote=False),
             client.capabilities.casefold_identifier,
         )
-        self._definitions = {view: builder.select(view) for view in builder.views}
+        self._made_from = _digest(self._dialect, json.dumps(tables, sort_keys=True), self._name("view"), *SOURCES)
 
     def write(self) -> None:
         """Make what is missing or has changed."""
@@ -69,25 +74,24 @@ class _Views:
             if not self._sql.capabilities.supports_ddl_transactions:
                 raise
             # PostgreSQL replaces no view whose columns have changed: all are dropped and made anew, or none is.
-            self._replace(list(self._definitions), drop=True)
+            self._replace(list(self._builder.views), drop=True)
 
     def _outdated(self) -> list[View]:
         query = _COMMENTS.get(self._dialect)
         if query is None:
-            return list(self._definitions)
+            return list(self._builder.views)
         present = dict(self._sql.execute_sql(query, self._sql.dataset_name) or ())
-        return [view for view in self._definitions if present.get(view.name) != self._comment(view)]
+        return [view for view in self._builder.views if present.get(view.name) != self._comment(view)]
 
     def _comment(self, view: View) -> str:
-        text = self._definitions[view] + view.text
-        return f"{view.description} (definition {hashlib.sha256(text.encode()).hexdigest()[:8]})"
+        return f"{view.description} (made from {self._made_from})"
 
     def _replace(self, views: list[View], *, drop: bool = False) -> None:
         with self._transaction():
             for view in reversed(views) if drop else ():
                 self._execute(view, f"DROP VIEW IF EXISTS {self._name(view.name)}")
             for view in views:
-                self._execute(view, f"CREATE OR REPLACE VIEW {self._name(view.name)} AS {self._definitions[view]}")
+                self._execute(view, f"CREATE OR REPLACE VIEW {self._name(view.name)} AS {self._builder.select(view)}")
                 for comment in self._comments(view) if self._dialect in _COMMENTS else ():
                     self._execute(view, comment)
 
@@ -100,8 +104,10 @@ class _Views:
         try:
             self._sql.execute_sql(statement)
         except Exception as error:
-            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise CommandError(f"The tables are loaded, but the view {view.name} could not be made: {reason}") from error
+            reason = _first_line(error)
+            raise CommandError(
+                f"The tables are loaded, but the view {view.name} could not be made: {reason}"
+            ) from error
 
     def _comments(self, view: View) -> Iterator[str]:
         name = self._name(view.name)
@@ -113,5 +119,13 @@ class _Views:
         return str(self._sql.make_qualified_table_name(name))
 
 
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:8]
+
+
 def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
