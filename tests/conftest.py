@@ -14,6 +14,13 @@ from harness import DAY, HOUR, NOW, Database
 __all__ = ["DAY", "HOUR", "NOW", "Database"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a real PostgreSQL, so that it can be run alone (`-m engine`)."""
+    for item in items:
+        if {"postgres", "postgres_server"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.engine)
+
+
 @pytest.fixture(autouse=True)
 def _bare_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees this machine's keys, hosts, proxies, or dlt configuration."""

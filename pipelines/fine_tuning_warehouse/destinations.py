@@ -147,7 +147,7 @@ def only_sync(warehouse: Warehouse) -> Iterator[None]:
     except Timeout:
         if not lock_file.exists():
             raise CommandError(
-                f"The database {warehouse.database} cannot be made: its folder takes no files."
+                f"The database {warehouse.database} cannot be written: its folder takes no files."
             ) from None
         raise BusyError(
             f"Another sync is running on {warehouse.database}: wait for it to end (it holds {lock_file.name})."
