@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pytest
 import sqlglot
-from harness import DAY, HOUR, NOW, Database
 from sqlglot import exp
 
 from fine_tuning_simulator import Clock, GeneratedWorld, ScriptedWorld, Simulator
@@ -18,6 +17,7 @@ from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.sync import Reading, run_sync
 from fine_tuning_warehouse.views import VIEWS, View
 from fine_tuning_warehouse.views.build import DIALECTS, Builder
+from harness import DAY, HOUR, NOW, Database
 from openai_fine_tuning.tables import TABLES
 
 if TYPE_CHECKING:

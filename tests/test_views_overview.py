@@ -6,9 +6,9 @@ from datetime import datetime, timezone
 
 import duckdb
 import pytest
-from harness import DAY, HOUR, NOW, Database
 
 from fine_tuning_simulator import Clock, ScriptedWorld
+from harness import DAY, HOUR, NOW, Database
 
 
 def test_a_row_a_job_with_or_without_checkpoints(world: ScriptedWorld, database: Database) -> None:

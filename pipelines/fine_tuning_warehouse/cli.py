@@ -12,6 +12,7 @@ import click
 from . import output
 from .commands.best import best
 from .commands.check import check
+from .commands.explore import explore
 from .commands.query import query
 from .commands.simulate import simulate
 from .commands.sync import sync
@@ -64,5 +65,5 @@ def ftw() -> None:
     """The whole history of your fine-tuning, in your own warehouse."""
 
 
-for command in (sync, check, verify, best, query, simulate):
+for command in (sync, check, verify, best, query, explore, simulate):
     ftw.add_command(command)

@@ -125,7 +125,7 @@ def check_database_file(path: Path) -> None:
             start = file.read(12)
     except OSError as error:
         raise CommandError(f"The database {path} cannot be written: {error.strerror or error}.") from None
-    if start[8:12] != b"DUCK":
+    if start and start[8:12] != b"DUCK":
         raise CommandError(f"{path} is no DuckDB database. It was left as it is: choose another --database.")
 
 

@@ -5,10 +5,21 @@ from __future__ import annotations
 import logging
 import os
 
+from . import output
+
+
+class _SafeRecord(logging.LogRecord):
+    """A record whose message cannot steer a terminal: it may hold words of the host, in dlt's messages too."""
+
+    def getMessage(self) -> str:  # noqa: N802 - the name that logging calls
+        """The message, line by line."""
+        return "\n".join(output.safe(line) for line in super().getMessage().split("\n"))
+
 
 def set_up_logging(*, quiet: bool, verbose: bool) -> None:
     """Our own warnings for people on stderr; what dlt does only on request."""
     os.environ["RUNTIME__LOG_LEVEL"] = "INFO" if verbose else "CRITICAL"
+    logging.setLogRecordFactory(_SafeRecord)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     ours = logging.getLogger("fine_tuning_warehouse")

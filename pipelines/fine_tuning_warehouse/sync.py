@@ -10,7 +10,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -20,6 +20,7 @@ from .comments import write_comments
 from .destinations import Warehouse, only_sync
 from .errors import CommandError, UsageError, root_cause
 from .patience import Patience
+from .turns import turn
 from .version import __version__
 from .views import write_views
 from .workspace import working_directory
@@ -125,8 +126,9 @@ def run_sync(
             patience = Patience(warehouse, reading.lock_wait_seconds)
             for load_ids in _run_parts(pipeline, account, warehouse, reading, report, patience=patience):
                 summary.load_ids.extend(load_ids)
-            patience.apply(lambda: write_comments(pipeline))
-            patience.apply(lambda: write_views(pipeline))
+            with _told(warehouse), turn(pipeline):
+                patience.apply(lambda: write_comments(pipeline))
+                patience.apply(lambda: write_views(pipeline))
     except ConfigurationError as error:
         raise UsageError(str(error)) from None
     except FineTuningSourceError as error:
@@ -169,28 +171,34 @@ def _run_parts(
                     table_format=warehouse.table_format,
                     write_disposition={"disposition": "merge", "strategy": "upsert"},
                 )
-        yield _run(pipeline, [source, log], patience)
+        with _told(warehouse):
+            load_ids = _run(pipeline, [source, log], patience)
+        yield load_ids
         reading = replace(reading, full_refresh=False)
 
 
 def _run(pipeline: dlt.Pipeline, sources: list[Any], patience: Patience) -> list[str]:
-    """Extract, normalise and load; returns the load ids.
-
-    A failure of ours, or of the destination, is told as what it is, without dlt's wrapping.
-    """
-    try:
-        if pipeline.first_run:
-            patience.apply(pipeline.sync_destination)
-        pipeline.extract(sources)
-        pipeline.normalize()
+    """Extract, normalise and load; returns the load ids."""
+    if pipeline.first_run:
+        patience.apply(pipeline.sync_destination)
+    pipeline.extract(sources)
+    pipeline.normalize()
+    with turn(pipeline):
         return list(patience.apply(pipeline.load).loads_ids)
+
+
+@contextmanager
+def _told(warehouse: Warehouse) -> Iterator[None]:
+    """Tell a failure of ours, or of the destination, as what it is, without dlt's wrapping."""
+    try:
+        yield
     except CommandError:
         raise
     except Exception as error:
         cause = root_cause(error)
         if isinstance(cause, (FineTuningSourceError, KeyboardInterrupt)):
             raise cause from None
-        raise CommandError(f"The sync failed: {_first_line(cause)}") from error
+        raise CommandError(f"The sync into {warehouse.shown} failed: {_first_line(cause)}") from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 _LOCK = ".lock"
+_FRESH_SECONDS = 60.0
 
 
 @contextmanager
@@ -45,7 +47,7 @@ def _root() -> Path:
 def _remove_abandoned(root: Path) -> None:
     for directory in root.glob("sync-*"):
         lock_file = directory / _LOCK
-        if not lock_file.exists():
+        if not lock_file.exists() and time.time() - directory.stat().st_mtime < _FRESH_SECONDS:
             continue  # another sync has just made it
         try:
             with FileLock(lock_file, timeout=0):

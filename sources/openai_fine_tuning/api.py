@@ -111,7 +111,7 @@ class FineTuningApi:
         session.mount("http://", pool)
         host = urlsplit(self.base_url).hostname or ""
         # What is on this machine is reached directly, whatever proxy the environment names for the world.
-        session.trust_env = not is_loopback(host)
+        self._proxies = {"no_proxy": host} if is_loopback(host) else {}
         header = "api-key" if host.endswith(AZURE_HOSTS) else "Authorization"
         self._client = RESTClient(
             self.base_url,
@@ -149,7 +149,7 @@ class FineTuningApi:
 
     def get_bytes(self, path: str) -> Answer:
         """Request a path whose answer is a file's content. Raises as `get_json` does."""
-        return self._get(path, None, None, bytes)
+        return self._get(path, None, None, _file_content)
 
     def close(self) -> None:
         """Let nothing start any more, and close the connections."""
@@ -185,10 +185,9 @@ class FineTuningApi:
         try:
             content = parse(response.content)
         except ValueError:
-            start = response.content[:60].decode("utf-8", "replace")
-            message = (
-                f"{self.url(path)} answered {response.status_code} with something that is not whole JSON: {start!r}"
-            )
+            start = self._without_key(response.content[:2000].decode("utf-8", "replace"))[:60]
+            what = f"answered {response.status_code}, but not with what was asked for: {start!r}"
+            message = f"{self.url(path)} {what}"
             raise _TransientError(RequestError(message, url=self.url(path), status=response.status_code)) from None
         self.limiter.succeeded()
         with self._counting:
@@ -199,7 +198,9 @@ class FineTuningApi:
         target, query = path, dict(params)
         for _ in range(MAX_REDIRECTS + 1):
             try:
-                response = self._client.get(target, params=query, allow_redirects=False, timeout=self._timeout)
+                response = self._client.get(
+                    target, params=query, allow_redirects=False, timeout=self._timeout, proxies=dict(self._proxies)
+                )
             except requests.RequestException as error:
                 raise _TransientError(self._no_answer(path, error)) from None
             if not response.is_redirect:
@@ -223,7 +224,7 @@ class FineTuningApi:
         url, status, headers = self.url(path), response.status_code, response.headers
         code, words, about = self._error_body(path, response)
         if response.is_redirect:
-            where = urlsplit(headers["location"]).hostname or "itself"
+            where = self._without_key(urlsplit(headers["location"]).hostname or "itself")
             return RequestError(
                 f"{url} redirects to {where}, and the key is not sent there. If that is your host, set it as base URL.",
                 url=url,
@@ -263,7 +264,7 @@ class FineTuningApi:
         error = body.get("error", body.get("detail", body.get("message")))
         if not isinstance(error, dict):
             error = {"message": error}
-        code = str(error["code"]) if error.get("code") is not None else None
+        code = self._without_key(str(error["code"])) if error.get("code") is not None else None
         words = self._without_key(str(error.get("message") or ""))[:300]
         if body.get("detail") == "Not Found" or re.search(r"\b(url|endpoint|route)\b", words.lower()):
             return code, words, "endpoint"
@@ -274,7 +275,7 @@ class FineTuningApi:
     def _without_key(self, text: str) -> str:
         # A key as short as a word (of a gateway, of a test) is only hidden where it is one.
         edge = "" if len(self._key) >= 12 else r"\b"
-        return re.sub(f"{edge}{re.escape(self._key)}{edge}", "[key]", text)
+        return re.sub(f"{edge}{re.escape(self._key)}{edge}", "[key]", text, flags=re.IGNORECASE)
 
     def _sleep_and_count(self, seconds: float) -> None:
         with self._counting:
@@ -362,6 +363,13 @@ def _origin(url: str) -> tuple[str, str, int | None]:
     parts = urlsplit(url)
     default = {"http": 80, "https": 443}.get(parts.scheme)
     return parts.scheme, (parts.hostname or "").lower(), parts.port or default
+
+
+def _file_content(body: bytes) -> bytes:
+    """A file as it is. Raises ValueError for a page of HTML, which proxies put in its place."""
+    if body[:1000].lstrip()[:1] == b"<":
+        raise ValueError("a page of HTML")
+    return body
 
 
 def _made_shallow(text: str) -> str:

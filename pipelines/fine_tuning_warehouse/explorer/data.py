@@ -11,6 +11,7 @@ from typing import Any
 
 from fine_tuning_warehouse.destinations import DEFAULT_DATASET
 from fine_tuning_warehouse.errors import CommandError
+from fine_tuning_warehouse.output import safe
 from fine_tuning_warehouse.query import query
 
 Row = dict[str, Any]
@@ -100,7 +101,7 @@ class Reader:
         return answer
 
     def _stamp(self) -> object:
-        stamps = []
+        stamps: list[tuple[int, ...] | None] = []
         for path in (self.database, self.database.with_name(self.database.name + ".wal")):
             try:
                 stat = path.stat()
@@ -310,10 +311,17 @@ def all_points(reader: Reader, keys: Collection[Key]) -> list[Row]:
     return reader.rows(f"SELECT * FROM training_curves WHERE {_one_of(keys)} ORDER BY ALL")  # noqa: S608
 
 
-def last_syncs(reader: Reader) -> list[Row]:
-    """The last sync of each account, the latest first."""
-    if "sync_history" not in views(reader):
-        return []
+def last_syncs(reader: Reader) -> list[Row] | None:
+    """The last sync of each account, the latest first; None where that cannot be known."""
+    try:
+        if "sync_history" not in views(reader):
+            return None
+        return _last_syncs(reader)
+    except CommandError:
+        return None
+
+
+def _last_syncs(reader: Reader) -> list[Row]:
     return reader.rows(
         "SELECT * FROM sync_history QUALIFY row_number() OVER (PARTITION BY account ORDER BY finished_at DESC) = 1 "
         "ORDER BY finished_at DESC"
@@ -330,6 +338,15 @@ def comparable_runs(rows: Sequence[Row], chosen: Row | None, limit: int = 6) -> 
 
     alike = [row for row in rows if judged(row) == judged(chosen) and key(row) != key(chosen)]
     return [chosen, *alike][:limit] if chosen["best_evaluation_value"] is not None else [chosen]
+
+
+def by_metric(rows: Sequence[Row]) -> list[list[Row]]:
+    """Runs that have a best value, together with those that are judged by the same metric."""
+    judged: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["best_evaluation_value"] is not None:
+            judged.setdefault(row["evaluation_metric"], []).append(row)
+    return list(judged.values())
 
 
 def key(row: Row) -> Key:
@@ -349,7 +366,7 @@ def run_names(rows: Sequence[Row]) -> dict[Key, str]:
             str(row["status"] or "no status"),
             row["fine_tuning_job_id"],
         ]
-        names[key(row)] = " · ".join([*parts, row["account"]] if several else parts)
+        names[key(row)] = safe(" · ".join([*parts, row["account"]] if several else parts))
     return names
 
 
