@@ -372,7 +372,7 @@ def test_a_failure_that_concerns_one_job_skips_it_and_the_next_sync_reads_it(
     [
         (Fault("stuck_cursor", path="/jobs$", times=None), "/v1/fine_tuning/jobs"),
         (Fault("empty_more", path="/jobs$", times=None), "has_more"),
-        (Fault("html", path="/jobs$", times=None), "not whole JSON"),
+        (Fault("html", path="/jobs$", times=None), "not with what was asked for"),
         (Fault("reset", times=None), "no whole answer"),
         (Fault("status", times=None, status=503, message="Come back later."), "Come back later."),
         (Fault("status", times=None, status=429, headers={"retry-after": "600"}), "600 s"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
 from . import output
 
@@ -11,9 +12,19 @@ from . import output
 class _SafeRecord(logging.LogRecord):
     """A record whose message cannot steer a terminal: it may hold words of the host, in dlt's messages too."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.exc_info:
+            # A formatter takes the text that is there already.
+            self.exc_text = _safe_lines(logging.Formatter().formatException(self.exc_info))
+
     def getMessage(self) -> str:  # noqa: N802 - the name that logging calls
         """The message, line by line."""
-        return "\n".join(output.safe(line) for line in super().getMessage().split("\n"))
+        return _safe_lines(super().getMessage())
+
+
+def _safe_lines(text: str) -> str:
+    return "\n".join(output.safe(line) for line in text.split("\n"))
 
 
 def set_up_logging(*, quiet: bool, verbose: bool) -> None:

@@ -264,7 +264,7 @@ class FineTuningApi:
         error = body.get("error", body.get("detail", body.get("message")))
         if not isinstance(error, dict):
             error = {"message": error}
-        code = self._without_key(str(error["code"])) if error.get("code") is not None else None
+        code = self._without_key(str(error["code"]))[:100] if error.get("code") is not None else None
         words = self._without_key(str(error.get("message") or ""))[:300]
         if body.get("detail") == "Not Found" or re.search(r"\b(url|endpoint|route)\b", words.lower()):
             return code, words, "endpoint"

@@ -31,14 +31,15 @@ def _():
 
 @app.cell
 def _(reader):
-    mo.md(f"# Fine-tuning explorer\n\n{mo.Html(words.escaped(reader.database.name))}")
+    mo.md(f"# Fine-tuning explorer\n\n{words.escaped(reader.database.name)}")
     return
 
 
 @app.cell
 def _():
     version, set_version = mo.state(0)
-    tick = mo.ui.refresh(options=["5s", "10s", "1m", "10m"], default_interval="10s", label="Look for a new sync every")
+    tick = mo.ui.refresh(default_interval="5s")
+    tick.style({"display": "none"})
     return set_version, tick, version
 
 
@@ -54,12 +55,7 @@ def _(reader, set_version, tick):
 @app.cell
 def _(reader, tick, version):
     tick.value, version()
-    mo.hstack(
-        [mo.md(words.freshness(data.last_syncs(reader), reader.problem)), tick],
-        justify="space-between",
-        align="center",
-        wrap=True,
-    )
+    mo.md(words.freshness(data.last_syncs(reader), reader.problem))
     return
 
 
@@ -69,10 +65,7 @@ def _(reader, version):
     missing = data.what_is_missing(reader)
     mo.stop(
         missing is not None,
-        mo.callout(
-            mo.md(words.nothing_to_show(missing or "", str(reader.database))),
-            kind="warn",
-        ),
+        mo.callout(mo.md(words.nothing_to_show(missing or "", str(reader.database))), kind="warn"),
     )
     offered = data.choices(reader)
     return (offered,)

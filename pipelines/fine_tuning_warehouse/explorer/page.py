@@ -45,14 +45,14 @@ def table(rows: Sequence[Row], columns: Mapping[str, str], label: str, *, search
 
 def download(rows: Callable[[], Sequence[Row]], filename: str, label: str) -> Any:
     """A button that downloads rows as CSV, all columns, as they are in the warehouse, asked for when pressed."""
-
-    def content() -> bytes:
-        found = rows()
-        names = list(found[0]) if found else []
-        return as_csv(names, [[row[name] for name in names] for row in found]).encode()
-
-    button = mo.download(content, filename=filename, mimetype="text/csv", label=label)
+    button = mo.download(lambda: as_bytes(rows()), filename=filename, mimetype="text/csv", label=label)
     return mo.hstack([button], justify="start")
+
+
+def as_bytes(rows: Sequence[Row]) -> bytes:
+    """Rows as CSV with a header; nothing where there are none."""
+    names = list(rows[0]) if rows else []
+    return as_csv(names, [[row[name] for name in names] for row in rows]).encode()
 
 
 def filter_controls(offered: Choices, memory: Memory) -> Any:

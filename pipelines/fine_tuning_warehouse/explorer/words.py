@@ -36,7 +36,7 @@ JOB_COLUMNS = {
     "error": "error_message",
 }
 CHECKPOINT_COLUMNS = {
-    "": "mark",
+    "role": "role",
     "step": "step_number",
     "metric": "evaluation_metric",
     "value": "evaluation_value",
@@ -156,7 +156,7 @@ def cell(head: str) -> Callable[[Any], str]:
 
     def shown(value: Any) -> str:
         if value is None or value == "":
-            return "" if not head else NONE
+            return NONE
         if isinstance(value, int):
             return count(value)
         if isinstance(value, float):
@@ -182,7 +182,7 @@ def freshness(syncs: Sequence[Row] | None, problem: str | None) -> str:
         return ""
     lines = [
         f"Last sync of account **{escaped(sync['account'])}**: "
-        f"**{ago(sync['finished_at'])}** ({time(sync['finished_at'])} UTC), {count(sync['jobs_open'])} jobs still open"
+        f"**{ago(sync['finished_at'])}** ({time(sync['finished_at'])} UTC), {count(sync['jobs_open'])} jobs still open."
         for sync in syncs[:_SHOWN_ACCOUNTS]
         if isinstance(sync["finished_at"], datetime)
     ]
@@ -190,7 +190,7 @@ def freshness(syncs: Sequence[Row] | None, problem: str | None) -> str:
         lines.append(f"and {len(syncs) - _SHOWN_ACCOUNTS} more accounts")
     if problem:
         lines.append(f"⏳ Shown as it was before: {escaped(problem)}")
-    return "<br>".join(lines) or "No sync has completed yet."
+    return "<br>".join([*lines, "This page follows new syncs by itself."]) if lines else "No sync has completed yet."
 
 
 def nothing_to_show(problem: str, database: str) -> str:
@@ -285,7 +285,7 @@ def marked(checkpoints: Sequence[Row]) -> list[Row]:
     def sign(row: Row) -> str:
         return " ".join(word for word, holds in (("★ best", row["is_best"]), ("final", row["is_final"])) if holds)
 
-    return [{**row, "mark": sign(row)} for row in checkpoints]
+    return [{**row, "role": sign(row)} for row in checkpoints]
 
 
 def line_of(job: Row) -> str:

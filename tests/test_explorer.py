@@ -1,0 +1,519 @@
+"""The explorer: what it reads, what it draws, the notebook as a script, and `ftw explore` as a server."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+import requests
+
+from command import Command, Running, is_told_well
+from fine_tuning_warehouse import query as querying
+from fine_tuning_warehouse.errors import CommandError
+
+pytest.importorskip("marimo", reason="the explorer needs the extra `explore`")
+pytest.importorskip("altair", reason="the explorer needs the extra `explore`")
+
+from fine_tuning_warehouse.explorer import charts, data, words
+from fine_tuning_warehouse.explorer.serve import NOTEBOOK
+
+JOB = ("default", "ftjob-1")
+
+
+@pytest.fixture(scope="module")
+def ftw(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """The command beside the demo's database."""
+    command = Command(tmp_path_factory.mktemp("explorer"))
+    assert command("sync", "--demo").code == 0
+    return command
+
+
+@pytest.fixture(scope="module")
+def demo(ftw: Command) -> Path:
+    """The demo's database."""
+    return ftw.folder / "fine_tuning_demo.duckdb"
+
+
+@pytest.fixture
+def reader(demo: Path) -> data.Reader:
+    """A reader of the demo's database."""
+    return data.Reader(demo)
+
+
+def asked(database: Path, sql: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect(str(database), read_only=True) as connection:
+        connection.execute("SET search_path = 'fine_tuning'")
+        connection.execute("SET TimeZone = 'UTC'")
+        return connection.execute(sql).fetchall()
+
+
+def make_curves(path: Path, select: str) -> data.Reader:
+    """A database that holds nothing but the view of the curves."""
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE SCHEMA fine_tuning")
+        connection.execute(f"CREATE TABLE fine_tuning.points AS {select}")
+        connection.execute("CREATE VIEW fine_tuning.training_curves AS FROM fine_tuning.points")
+    return data.Reader(path)
+
+
+# What it reads
+
+
+def test_jobs_are_those_of_the_view_with_their_best_checkpoint(reader: data.Reader, demo: Path) -> None:
+    shown = data.jobs(reader)
+    told = asked(
+        demo,
+        """
+        SELECT o.fine_tuning_job_id, o.best_evaluation_value, b.fine_tuned_model_checkpoint, b.cost_of_final
+        FROM job_overview o LEFT JOIN best_checkpoints b USING (account, fine_tuning_job_id) ORDER BY o.created_at DESC
+        """,
+    )
+    columns = ("fine_tuning_job_id", "best_evaluation_value", "checkpoint_to_deploy", "cost_of_final")
+    assert sorted(tuple(row[name] for name in columns) for row in shown) == sorted(told)
+    created = [row["created_at"] for row in shown]
+    assert created == sorted(created, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("filters", "condition"),
+    [
+        (data.Filters(), "true"),
+        (data.Filters(accounts=["demo"]), "account = 'demo'"),
+        (data.Filters(accounts=["o'ther"]), "false"),
+        (data.Filters(base_models=["gpt-4o-2024-08-06"]), "base_model = 'gpt-4o-2024-08-06'"),
+        (data.Filters(statuses=["failed", "cancelled"]), "status IN ('failed', 'cancelled')"),
+        (data.Filters(since=date(2026, 5, 31)), "created_at >= '2026-05-31'"),
+        (data.Filters(until=date(2026, 5, 30)), "created_at < '2026-05-31'"),
+        (data.Filters(text="TONE-of succ"), "false"),
+        (data.Filters(text=" release NANO "), "suffix = 'release-notes' AND base_model LIKE '%nano%'"),
+        (data.Filters(text="%"), "false"),
+    ],
+)
+def test_filters_are_right(reader: data.Reader, demo: Path, filters: data.Filters, condition: str) -> None:
+    shown = [row["fine_tuning_job_id"] for row in data.jobs(reader, filters)]
+    told = asked(demo, f"SELECT fine_tuning_job_id FROM job_overview WHERE {condition}")
+    assert sorted(shown) == sorted(job for (job,) in told)
+
+
+def test_the_filters_offer_what_there_is(reader: data.Reader, demo: Path) -> None:
+    offered = data.choices(reader)
+    assert offered.accounts == ["demo"]
+    for column, values in (("base_model", offered.base_models), ("status", offered.statuses)):
+        assert values == [v for (v,) in asked(demo, f"SELECT DISTINCT {column} FROM job_overview ORDER BY 1")]
+    ((first, last),) = asked(demo, "SELECT min(created_at)::DATE, max(created_at)::DATE FROM job_overview")
+    assert (offered.first, offered.last) == (first, last)
+
+
+def test_curves_are_those_of_the_events(reader: data.Reader, demo: Path) -> None:
+    runs = [row for row in data.jobs(reader) if row["checkpoints"]]
+    lines = data.curves(reader, [data.key(row) for row in runs])
+    assert not lines.is_binned
+    shown = [
+        (point["fine_tuning_job_id"], point["step"], point["value"])
+        for point in lines.of("loss")
+        if point["split"] == "validation"
+    ]
+    told = asked(
+        demo,
+        "SELECT fine_tuning_job_id, data__step::BIGINT, data__valid_loss FROM events "
+        "WHERE data__valid_loss IS NOT NULL AND fine_tuning_job_id IN (SELECT fine_tuning_job_id FROM checkpoint_history)",
+    )
+    assert len(shown) > 100
+    assert sorted(shown) == sorted(told)
+    assert lines.steps == len(lines.points)
+    assert {point["family"] for point in lines.points} == {"loss", "accuracy", "reward"}
+
+
+def test_a_step_has_one_value_the_events_first(tmp_path: Path) -> None:
+    reader = make_curves(
+        tmp_path / "made.duckdb",
+        """
+        SELECT 'default' account, 'ftjob-1' fine_tuning_job_id, * FROM (VALUES
+            (1, 'train_loss', 0.5, 'event'), (1, 'train_loss', 0.7, 'event'), (1, 'train_loss', 0.1, 'result_file'),
+            (2, 'train_loss', 0.4, 'result_file'), (2, 'train_loss', 0.3, 'checkpoint'),
+            (3, 'train_loss', 'nan'::DOUBLE, 'event'), (4, 'train_loss', 'inf'::DOUBLE, 'event'),
+            (5, 'train_loss', 0.2, 'checkpoint'), (5, 'valid_loss', 0.25, 'checkpoint'),
+            (5, 'train_accuracy', 0.9, 'result_file'), (5, 'train_mean_token_accuracy', 0.8, 'event'),
+            (5, 'completion_tokens_mean', 900.0, 'event')
+        ) AS v(step, metric, value, source)
+        UNION ALL SELECT 'other', 'ftjob-1', 1, 'train_loss', 9.0, 'event'
+        """,
+    )
+    lines = data.curves(reader, [JOB])
+    assert [
+        (point["family"], point["split"], point["step"], pytest.approx(point["value"])) for point in lines.points
+    ] == [
+        ("accuracy", "train", 5, 0.8),
+        ("loss", "train", 1, 0.6),
+        ("loss", "train", 2, 0.4),
+        ("loss", "train", 5, 0.2),
+        ("loss", "validation", 5, 0.25),
+    ]
+    assert (lines.steps, lines.not_finite) == (5, 2)
+    assert "2 values are NaN" in words.about_curves(lines)
+    assert len(data.all_points(reader, [JOB])) == 12
+
+
+def test_a_million_points_are_thinned_out_and_it_is_said(tmp_path: Path) -> None:
+    reader = make_curves(
+        tmp_path / "made.duckdb",
+        "SELECT 'default' account, 'ftjob-1' fine_tuning_job_id, i AS step, 'train_loss' metric, "
+        "CASE i WHEN 777777 THEN 50.0 ELSE 1000000.0 / i END AS value, 'event' source FROM range(1, 1000001) t(i)",
+    )
+    began = time.monotonic()
+    lines = data.curves(reader, [JOB])
+    assert time.monotonic() - began < 20
+    assert len(lines.points) == data.BINS
+    assert lines.is_binned
+    assert lines.steps == 1_000_000 == sum(point["points"] for point in lines.points)
+    assert {point["points"] for point in lines.points} == {2500}
+    assert max(point["highest"] for point in lines.points[100:]) == 50.0
+    assert lines.points[-1]["lowest"] == 1.0
+    assert all(point["lowest"] <= point["value"] <= point["highest"] for point in lines.points)
+    assert "Drawn are 400 points for 1,000,000 values" in words.about_curves(lines)
+
+
+def test_five_thousand_jobs_are_listed_and_the_newest_offered(tmp_path: Path) -> None:
+    path = tmp_path / "made.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE SCHEMA fine_tuning")
+        connection.execute(
+            "CREATE VIEW fine_tuning.job_overview AS SELECT 'default' account, 'ftjob-' || i AS fine_tuning_job_id, "
+            "'m' base_model, NULL suffix, 'supervised' AS method, 'succeeded' status, NULL training_file_name, "
+            "TIMESTAMPTZ '2026-01-01 00:00:00+00' + to_minutes(i) AS created_at FROM range(5000) t(i)"
+        )
+    reader = data.Reader(path)
+    rows = data.jobs(reader)
+    assert len(rows) == 5000
+    assert rows[0]["fine_tuning_job_id"] == "ftjob-4999"
+    assert len(set(data.run_names(rows).values())) == 5000
+    assert "newest 500 of 5,000" in words.more_runs(len(rows), data.MAX_CHOICES)
+    assert len(data.jobs(reader, data.Filters(text="ftjob-123 m"))) == 11
+
+
+def test_a_question_is_asked_once_until_the_file_changes(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy.duckdb"
+    shutil.copyfile(demo, copy)
+    reader = data.Reader(copy)
+    opened: list[str] = []
+    real = querying.query
+
+    def counting(database: Path, sql: str, dataset: str) -> Any:
+        opened.append(sql)
+        return real(database, sql, dataset)
+
+    monkeypatch.setattr(data, "query", counting)
+    before = data.jobs(reader)
+    asked_then = len(opened)
+    assert data.jobs(reader) == before
+    assert len(opened) == asked_then
+    assert not reader.has_news()
+    with duckdb.connect(str(copy)) as connection:  # nothing holds the file: it can be written at once
+        connection.execute("UPDATE fine_tuning.jobs SET status = 'paused'")
+    assert reader.has_news()
+    assert not reader.has_news()
+    assert {row["status"] for row in data.jobs(reader)} == {"paused"}
+
+
+def test_while_a_sync_holds_the_file_what_was_read_stays(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(querying, "_WAIT_SECONDS", 0.2)
+    copy = tmp_path / "copy.duckdb"
+    shutil.copyfile(demo, copy)
+    reader = data.Reader(copy)
+    before = data.jobs(reader)
+    with writer(copy):
+        assert data.jobs(reader) == before
+        assert "A sync is writing" in str(reader.problem)
+        began = time.monotonic()
+        for _ in range(20):
+            data.jobs(reader)
+        assert time.monotonic() - began < 0.15, "it waited again"
+        assert "A sync is writing" in words.freshness([], reader.problem)
+        with pytest.raises(CommandError, match="A sync is writing"):
+            reader.rows("SELECT 1 AS never_asked_before")
+        assert "A sync is writing" in str(data.what_is_missing(data.Reader(copy)))
+    assert reader.has_news()
+    assert {row["status"] for row in data.jobs(reader)} == {"paused"}
+    assert reader.problem is None
+
+
+@contextmanager
+def writer(database: Path) -> Iterator[None]:
+    """Another process that writes to a database, and holds it."""
+    code = (
+        f"import duckdb; c = duckdb.connect({str(database)!r}); "
+        "c.execute(\"UPDATE fine_tuning.jobs SET status = 'paused'\"); c.execute('CHECKPOINT'); print(1, flush=True); "
+        "input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        try:
+            yield
+        finally:
+            process.communicate("\n")
+
+
+@pytest.mark.parametrize(
+    ("statements", "told"),
+    [
+        ([], "holds no dataset fine_tuning yet: `ftw sync`"),
+        (["CREATE SCHEMA fine_tuning", "CREATE TABLE fine_tuning.jobs (id VARCHAR)"], "no view job_overview"),
+        (["CREATE SCHEMA fine_tuning", "CREATE VIEW fine_tuning.job_overview AS SELECT 1 WHERE false"], "no jobs yet"),
+    ],
+)
+def test_what_is_missing_is_told_with_what_to_run(tmp_path: Path, statements: list[str], told: str) -> None:
+    path = tmp_path / "made.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    missing = data.what_is_missing(data.Reader(path))
+    assert told in str(missing)
+    assert "ftw sync" in words.nothing_to_show(str(missing), str(path))
+
+
+def test_the_last_sync_is_the_one_of_the_history(reader: data.Reader, demo: Path) -> None:
+    (sync,) = data.last_syncs(reader) or []
+    assert [(sync["sync_id"], sync["finished_at"])] == asked(demo, "SELECT sync_id, finished_at FROM sync_history")
+    assert "Last sync of account **demo**: **just now**" in words.freshness([sync], None)
+    assert words.ago(sync["finished_at"], sync["finished_at"] + timedelta(hours=26, minutes=1)) == "1 d 2 h ago"
+
+
+# What it draws
+
+
+def values_of(chart: Any) -> list[list[dict[str, Any]]]:
+    """The data of a chart's layers; where all share it, it stands above them."""
+    drawn = chart.to_dict()
+    return [layer.get("data", drawn.get("data"))["values"] for layer in drawn["layer"]]
+
+
+def test_the_best_checkpoint_is_starred_where_the_views_say(reader: data.Reader, demo: Path) -> None:
+    for row in data.jobs(reader):
+        if not row["checkpoints"]:
+            continue
+        family = str(row["evaluation_metric"]).rpartition("_")[2]
+        marks = charts.checkpoint_marks(data.checkpoints(reader, [data.key(row)]), family)
+        assert len(marks) == row["checkpoints"]
+        (best,) = [mark for mark in marks if mark["kind"] == "best"]
+        assert (best["checkpoint_id"], best["value"]) == (row["best_checkpoint_id"], row["best_evaluation_value"])
+        chart = charts.curve_chart(family, data.curves(reader, [data.key(row)]).of(family), marks)
+        starred = [value for values in values_of(chart) for value in values if value.get("kind") == "best"]
+        assert {(value["step"], value["value"]) for value in starred} == {(row["best_step"], best["value"])}
+
+
+def test_runs_are_compared_on_one_line_and_one_metric(reader: data.Reader) -> None:
+    rows = data.jobs(reader)
+    chosen = next(row for row in rows if row["evaluation_metric"] == "full_valid_loss")
+    alike = data.comparable_runs(rows, chosen)
+    assert alike[0] is chosen
+    assert {(row["base_model"], row["evaluation_metric"]) for row in alike} == {
+        (chosen["base_model"], "full_valid_loss")
+    }
+    names = data.short_names(alike)
+    lines = data.curves(reader, list(names))
+    chart = charts.comparison_chart("loss", "validation", lines.of("loss"), [], names)
+    drawn = {value["line"] for value in values_of(chart)[0]}
+    assert drawn == set(names.values())
+    both = values_of(charts.best_and_final_chart(alike, names))[0]
+    assert {(value["run"], value["checkpoint"], value["value"]) for value in both} == {
+        (names[data.key(row)], kind, row[f"{kind}_evaluation_value"]) for row in alike for kind in ("best", "final")
+    }
+    assert len(data.by_metric(rows)) == len({row["evaluation_metric"] for row in rows if row["evaluation_metric"]})
+
+
+def test_a_logarithmic_axis_leaves_out_what_is_not_above_zero() -> None:
+    points = [
+        {"split": "train", "step": step, "value": value, "lowest": value, "highest": value, "points": 1}
+        for step, value in ((1, 1.0), (2, 0.0), (3, 7.6e-07))
+    ]
+    chart = charts.curve_chart("loss", points, [], logarithmic=True)
+    assert [value["step"] for value in values_of(chart)[0]] == [1, 3]
+    assert values_of(chart)[0][1]["told"] == "7.6e-07"
+    assert chart.to_dict()["layer"][0]["encoding"]["y"]["scale"]["type"] == "log"
+
+
+def test_numbers_and_times_are_told_in_short() -> None:
+    assert [words.number(value) for value in (0.42792599, 7.6e-07, 1.0, 12345.6, math.nan, None, True)] == [
+        "0.4279",
+        "7.6e-07",
+        "1",
+        "12,346",
+        "–",
+        "–",
+        "–",
+    ]
+    assert [words.duration(value) for value in (5, 90, 9290, 200_000, None)] == [
+        "5 s",
+        "2 min",
+        "2 h 35 min",
+        "2 d 8 h",
+        "–",
+    ]
+    assert [words.compact(value) for value in (999, 259_932, 3.2e6, 4e9)] == ["999", "260 k", "3.2 M", "4 G"]
+    assert words.time(datetime(2026, 6, 1, 1, 56, tzinfo=timezone.utc)) == "2026-06-01 01:56"
+
+
+def test_texts_of_unknown_origin_neither_steer_nor_link() -> None:
+    evil = "<img src=x onerror=alert(1)>\x1b[31m https://example.com/pixel.png data:image/png;base64,AA"
+    shown = words.escaped(evil)
+    assert "<" not in shown
+    assert "\x1b" not in shown
+    assert "://" not in shown
+    assert "data:" not in shown
+    (row,) = words.table([{"suffix": evil, "status": "s"}], {"suffix": "suffix", "status": "status"})
+    assert "://" not in row["suffix"]
+    assert words.table([{"status": "s", "error_message": None}], {"status": "status", "error": "error_message"}) == [
+        {"status": "s"}
+    ]
+
+
+# The notebook
+
+
+@pytest.fixture
+def worlds(demo: Path, tmp_path: Path) -> dict[str, Path]:
+    """Databases of every kind that the notebook may meet."""
+    made = {name: tmp_path / f"{name}.duckdb" for name in ("empty", "no-views", "no-jobs", "jobs-only", "missing")}
+    duckdb.connect(str(made["empty"])).close()
+    views = ("sync_history", "training_curves", "best_checkpoints", "job_overview", "checkpoint_history")
+    for name, dropped in (("no-views", views), ("jobs-only", (*views[1:3], views[4])), ("no-jobs", ())):
+        shutil.copyfile(demo, made[name])
+        with duckdb.connect(str(made[name])) as connection:
+            connection.execute("SET search_path = 'fine_tuning'")
+            if name == "jobs-only":
+                connection.execute(
+                    "CREATE TABLE kept AS SELECT * REPLACE (0 AS checkpoints, NULL AS best_evaluation_value, "
+                    "NULL AS evaluation_metric, NULL AS overfitting_band) FROM job_overview"
+                )
+                connection.execute("CREATE OR REPLACE VIEW job_overview AS FROM kept")
+            for view in dropped:
+                connection.execute(f"DROP VIEW {view}")
+            if name == "no-jobs":
+                connection.execute("DELETE FROM jobs")
+    return {"demo": demo, **made}
+
+
+@pytest.mark.parametrize(
+    ("world", "shown"),
+    [
+        ("demo", ["Jobs at a glance", "Download every value", "Last sync of account"]),
+        ("empty", ["Nothing to show yet", "ftw sync"]),
+        ("missing", ["Nothing to show yet", "There is no database"]),
+        ("no-views", ["Nothing to show yet", "job_overview"]),
+        ("no-jobs", ["Nothing to show yet", "no jobs yet"]),
+        ("jobs-only", ["Jobs at a glance", "It has no checkpoints yet", "No curve is known"]),
+    ],
+)
+def test_the_notebook_runs(
+    worlds: dict[str, Path], world: str, shown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fine_tuning_warehouse.explorer.notebook import app
+
+    monkeypatch.setenv("FTW_DATABASE", str(worlds[world]))
+    outputs, _ = app.run()
+    page = "\n".join(getattr(output, "text", "") for output in outputs)
+    for text in shown:
+        assert text in page
+    assert ("Nothing to show yet" in page) == (world not in ("demo", "jobs-only"))
+
+
+def test_the_notebook_is_a_script_too(demo: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, str(NOTEBOOK), "--", "--database", str(demo)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+# The command
+
+
+@contextmanager
+def explorer(ftw: Command, *options: str) -> Iterator[tuple[Running, str]]:
+    """The running command and the address that it prints."""
+    with ftw.start("explore", "--headless", *options) as running:
+        assert running.process.stderr is not None
+        line = running.process.stderr.readline()
+        found = re.search(r"http://127\.0\.0\.1:\d+/", line)
+        assert found, line
+        yield running, found[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_on_this_machine_and_ends_when_asked(ftw: Command, number: int) -> None:
+    with explorer(ftw) as (running, url):
+        page = requests.get(url, timeout=30)
+        assert page.status_code == 200
+        assert "Fine-tuning explorer" in page.text
+        assert requests.get(url.replace("127.0.0.1", "localhost"), timeout=30).status_code == 200
+        for headers in ({"Host": "example.com"}, {"Origin": "https://example.com"}, {"Origin": "null"}):
+            assert requests.get(url, headers=headers, timeout=30).status_code == 403
+        began = time.monotonic()
+        running.signal(number)
+        ended = running.end()
+        assert time.monotonic() - began < 5
+        assert ended.code in (0, 128 + number)
+        assert "Traceback" not in ended.err
+        assert ended.out == ""
+
+
+def test_no_database_is_exit_1_with_what_to_run(ftw: Command, tmp_path: Path) -> None:
+    ended = ftw("explore", "--headless", "--database", str(tmp_path / "missing.duckdb"))
+    assert ended.code == 1
+    assert is_told_well(ended, "missing.duckdb", "ftw sync", "--demo")
+    assert not (tmp_path / "missing.duckdb").exists()
+
+
+def test_a_port_that_is_taken_is_exit_1(ftw: Command) -> None:
+    with explorer(ftw) as (_, url):
+        port = url.split(":")[2].strip("/")
+        ended = ftw("explore", "--headless", "--port", port)
+    assert ended.code == 1
+    assert is_told_well(ended, port, "--port")
+
+
+def test_edit_writes_a_copy_once(ftw: Command, demo: Path) -> None:
+    ended = ftw("explore", "--edit")
+    copy = ftw.folder / "fine_tuning_explorer.py"
+    assert ended.code == 0
+    assert ended.out == f"marimo edit fine_tuning_explorer.py -- --database {demo} --dataset fine_tuning\n"
+    assert copy.read_text() == NOTEBOOK.read_text()
+    copy.write_text("mine")
+    assert ftw("explore", "--edit").code == 0
+    assert copy.read_text() == "mine"
+
+
+def test_downloads_hold_all_columns(reader: data.Reader, demo: Path) -> None:
+    from fine_tuning_warehouse.explorer import page
+
+    rows = data.jobs(reader)
+    button = page.download(lambda: rows, "jobs.csv", "Download")
+    assert "Download" in button.text
+    read = list(csv.DictReader(io.StringIO(page.as_bytes(rows).decode())))
+    assert [row["fine_tuning_job_id"] for row in read] == [row["fine_tuning_job_id"] for row in rows]
+    assert set(read[0]) == set(rows[0])
+    assert page.as_bytes([]) == b""
