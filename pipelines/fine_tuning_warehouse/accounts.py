@@ -5,9 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
+
+if TYPE_CHECKING:
+    from dlt.extract import DltSource
 
 DEFAULT_LABEL = "default"
 _SECTION = "sources.openai_fine_tuning"
@@ -38,6 +43,19 @@ class Account:
         if slug != self.label:
             slug = f"{slug[:40]}_{hashlib.sha256(self.label.encode()).hexdigest()[:8]}"
         return f"fine_tuning_{slug}"
+
+    def source(self, resources: Sequence[str], **arguments: Any) -> DltSource:
+        """The dlt source that reads these resources of it; `arguments` are those of `openai_fine_tuning`."""
+        from openai_fine_tuning import openai_fine_tuning  # noqa: PLC0415 - see _setting
+
+        return openai_fine_tuning(
+            openai_api_key=self.api_key,
+            openai_base_url=self.base_url,
+            openai_org_id=self.org_id,
+            openai_project_id=self.project_id,
+            account_label=self.label,
+            **arguments,
+        ).with_resources(*resources)
 
 
 def find_account(label: str | None, base_url: str | None) -> Account:

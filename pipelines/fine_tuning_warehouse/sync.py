@@ -30,7 +30,7 @@ os.environ.setdefault("NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID", "true")
 
 import dlt
 
-from openai_fine_tuning import ConfigurationError, FineTuningSourceError, Report, openai_fine_tuning
+from openai_fine_tuning import ConfigurationError, FineTuningSourceError, Report
 from openai_fine_tuning.records import Batches
 from openai_fine_tuning.settings import CONCURRENCY, RESOURCES
 from openai_fine_tuning.tables import REJECTED_RECORDS, SYNCS, schema
@@ -151,19 +151,15 @@ def _run_parts(
     """Read and commit in turn until everything owed is read; yields the load ids of each part."""
     sync_id, started_at = str(uuid.uuid4()), datetime.now(timezone.utc)
     while not report.is_complete:
-        source = openai_fine_tuning(
-            openai_api_key=account.api_key,
-            openai_base_url=account.base_url,
-            openai_org_id=account.org_id,
-            openai_project_id=account.project_id,
-            account_label=account.label,
+        source = account.source(
+            reading.resources,
             fine_tuning_job_ids=list(reading.job_ids) or None,
             fine_tuning_since=reading.since,
             fine_tuning_full_refresh=reading.full_refresh,
             fine_tuning_concurrency=reading.concurrency,
             fine_tuning_stop_after_seconds=reading.commit_seconds,
             fine_tuning_report=report,
-        ).with_resources(*reading.resources)
+        )
         log = _sync_log(sync_id, started_at, account.label, report=report)
         if warehouse.table_format is not None:
             for resource in (*source.selected_resources.values(), *log.selected_resources.values()):

@@ -15,7 +15,7 @@ import dlt
 import duckdb
 from dlt.extract import DltSource
 
-from openai_fine_tuning import FineTuningSourceError, Report, openai_fine_tuning
+from openai_fine_tuning import FineTuningSourceError, Report
 from openai_fine_tuning.api import FineTuningApi
 from openai_fine_tuning.settings import CONCURRENCY, OVERLAP_SECONDS, RESOURCES
 from openai_fine_tuning.tables import REJECTED_RECORDS, TABLES
@@ -110,15 +110,7 @@ def verify(
             raise CommandError(f"{warehouse.shown} holds no sync of account {account.label}: run `ftw sync` first.")
         held = [name for name in resources if name in kept.default_schema.data_table_names()]
         shown = directory / "shown.duckdb"
-        source = openai_fine_tuning(
-            openai_api_key=account.api_key,
-            openai_base_url=account.base_url,
-            openai_org_id=account.org_id,
-            openai_project_id=account.project_id,
-            account_label=account.label,
-            fine_tuning_concurrency=concurrency,
-            fine_tuning_report=report,
-        ).with_resources(*held)
+        source = account.source(held, fine_tuning_concurrency=concurrency, fine_tuning_report=report)
         _read_again(source, kept.default_schema, shown)
         with duckdb.connect(str(directory / "compare.duckdb")) as scratch:
             scratch.execute(f"ATTACH '{shown}' AS shown (READ_ONLY)")

@@ -4,30 +4,25 @@ threads only request."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from . import result_files, settings
+from . import settings
 from .api import FineTuningApi, is_safe_id, quoted
 from .crew import Crew, Read
 from .errors import EndlessListingError, HostError, RequestError
 from .frontier import Frontier, Job
+from .gates import Gates
 from .listing import Order, Page, pages
 from .records import Batches
 from .report import Report, Skipped
-from .values import UnfitError, escaped, number_from_text
+from .visit import Visit, files_to_read, read_checkpoints, read_events, read_result_files, take_in
 
 JOBS_PATH = "/fine_tuning/jobs"
-
-_KEPT_BYTES = 1_000_000
-"""How much is kept of a result file that is none."""
-
-_CONVINCING_FAILURES = 3
-"""After so many jobs of which a resource could not be read, and none of which it could, it is taken as unavailable."""
 
 
 @dataclass(frozen=True)
@@ -48,35 +43,6 @@ class Bounds:
     def admit(self, job: Job) -> bool:
         """Whether the job lies within."""
         return self.since is None or job.created_at is None or job.created_at >= self.since
-
-
-@dataclass
-class _Visit:
-    """The reading of one job: what of it is owed, and what is known of it so far."""
-
-    job: Job
-    owed: frozenset[str]
-    reads: int = 0
-    checkpoints_listed_at: int | None = None
-    newest_event: float | None = None
-    files: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class _Gate:
-    """Whether a resource can be read at all. The first read goes alone, so that a missing endpoint costs one request.
-
-    Attributes:
-        is_open: True once a read has worked, False once the resource turned out to be unavailable.
-        probe: The read that is to tell.
-        waiting: Reads that wait for it.
-        failed: Probes that failed in a way that may concern only their job.
-    """
-
-    is_open: bool | None = None
-    probe: Read | None = None
-    waiting: list[Read] = field(default_factory=list)
-    failed: list[Read] = field(default_factory=list)
 
 
 class Reader:
@@ -111,7 +77,7 @@ class Reader:
         self._bounds = bounds
         self._deadline = None if stop_after is None or bounds else time.monotonic() + stop_after
         self._crew = Crew(api, api.limiter.concurrency)
-        self._gates = {resource: _Gate() for resource in frontiers if resource != "jobs"}
+        self._gates = Gates((name for name in frontiers if name != "jobs"), self._crew.start, self._end_read)
         self._outstanding = 0
         self._met: set[str] = set()
         self._gone: set[str] = set()
@@ -131,7 +97,7 @@ class Reader:
             if self._bounds.job_ids:
                 yield from self._read_by_id(self._bounds.job_ids)
                 yield from self._collect(down_to=0)
-                self._conclude_gates()
+                self._conclude_probes()
             else:
                 yield from self._read_listing()
             self._count()
@@ -174,7 +140,7 @@ class Reader:
         if not self._bounds:
             yield from self._read_by_id(list(self._unmet()))
         yield from self._collect(down_to=0)
-        self._conclude_gates()
+        self._conclude_probes()
         began_at = time.time() if began_at is None else began_at
         for resource, frontier in self._frontiers.items():
             if self._is_unavailable(resource):
@@ -309,17 +275,10 @@ class Reader:
         return job
 
     def _visit(self, job: Job, owed: frozenset[str]) -> None:
-        visit = _Visit(job, owed)
+        visit = Visit(job, owed)
         self._outstanding += 1
         self._report.jobs_to_read += 1
-        works = {
-            "checkpoints": self._read_checkpoints,
-            "events": self._read_events,
-            "result_metrics": self._read_result_files,
-        }
-        reads = [
-            Read(name, job.id, partial(work, visit), context=visit) for name, work in works.items() if name in owed
-        ]
+        reads = [Read(name, job.id, work, context=visit) for name, work in self._works(visit).items() if name in owed]
         visit.reads = len(reads)
         for read in reads:
             if self._is_unavailable(read.resource):
@@ -328,64 +287,27 @@ class Reader:
                 self._skip(job.id, read.resource, "its id cannot be put into an address")
                 self._frontiers[read.resource].keep_open(job)
                 visit.reads -= 1
-            elif read.resource == "result_metrics" and not self._files_to_read(visit):
+            elif read.resource == "result_metrics" and not files_to_read(visit, self._frontiers[read.resource]):
                 self._settle(read)
                 visit.reads -= 1
             else:
-                self._start(read)
+                self._gates.admit(read)
         if visit.reads == 0:
             self._end_visit(visit)
 
-    def _read_checkpoints(self, visit: _Visit) -> Iterator[list[Any]]:
-        visit.checkpoints_listed_at = time.time_ns() // 1000
-        for page in pages(self._api, f"{visit.job.path}/checkpoints"):
-            yield page.records
+    def _works(self, visit: Visit) -> dict[str, Callable[[], Iterator[Any]]]:
+        """What is to be done for each resource, in a thread of the crew."""
+        api, frontiers = self._api, self._frontiers
 
-    def _read_events(self, visit: _Visit) -> Iterator[list[Any]]:
-        """The events back to the newest one known, where the host lists newest first; all of them the last time."""
-        frontier = self._frontiers["events"]
-        known = frontier.open.get(visit.job.id, {}).get("newest_event")
-        bound = None if frontier.is_over(visit.job) else known
-        order = Order()
-        for page in pages(self._api, f"{visit.job.path}/events"):
-            order.see(page.times, page.host_time)
-            visit.newest_event = order.newest if known is None else max(known, order.newest or known)
-            if bound is None or not order.is_newest_first:
-                yield page.records
-                continue
-            yield [record for record, at in zip(page.records, page.times, strict=True) if at is None or at >= bound]
-            if order.is_past(bound):
-                return
+        def result_metrics() -> Iterator[Any]:
+            is_known = bool(self._gates.is_open("result_metrics"))
+            return read_result_files(api, visit, frontiers["result_metrics"], is_known_endpoint=is_known)
 
-    def _files_to_read(self, visit: _Visit) -> list[Any]:
-        """Result files of a job that has ended: those not read before, and all that still exist the last time."""
-        if not visit.job.is_terminal:
-            return []
-        frontier = self._frontiers["result_metrics"]
-        before = frontier.open.get(visit.job.id, {}).get("files", {})
-        visit.files = dict(before)
-        again = frontier.is_over(visit.job)
-        return [
-            file_id
-            for file_id in _distinct(visit.job.result_files)
-            if not isinstance(file_id, str)
-            or (before.get(escaped(file_id)) != "gone" and (again or escaped(file_id) not in before))
-        ]
-
-    def _read_result_files(self, visit: _Visit) -> Iterator[tuple[Any, bytes | None]]:
-        """Each result file with its content, None where the host no longer has it."""
-        for file_id in self._files_to_read(visit):
-            if not isinstance(file_id, str) or not is_safe_id(file_id):
-                yield file_id, None
-                continue
-            try:
-                content = self._api.get_bytes(f"/files/{quoted(file_id)}/content").content
-            except RequestError as error:
-                if error.status != 404 or (error.is_missing_endpoint and not self._gates["result_metrics"].is_open):
-                    raise
-                yield file_id, None
-            else:
-                yield file_id, content
+        return {
+            "checkpoints": lambda: read_checkpoints(api, visit),
+            "events": lambda: read_events(api, visit, frontiers["events"]),
+            "result_metrics": result_metrics,
+        }
 
     # what the crew finds ---------------------------------------------------------------------------------------------
 
@@ -399,14 +321,17 @@ class Reader:
         while not self._bounds:
             wanting = [name for name, frontier in self._frontiers.items() if not self._is_past(frontier, order)]
             wanting = [name for name in wanting if not self._is_unavailable(name)]
-            if not wanting or any(name == "jobs" or self._gates[name].probe is None for name in wanting):
+            if not wanting or not all(self._gates.is_probing(name) for name in wanting):
                 return
             yield from self._collect_one()
 
     def _collect_one(self) -> Iterator[dict[str, pa.Table]]:
         read, found = self._crew.next()
         if not read.is_done:
-            self._take_in(read, found)
+            if read.resource == "jobs":
+                read.context = found
+            elif (reason := take_in(self._batches, read.resource, read.context, found)) is not None:
+                self._skip(read.job_id, read.resource, reason)
             if full := self._take(at_least=settings.BATCH_ROWS):
                 yield full
         elif read.resource == "jobs":
@@ -422,7 +347,7 @@ class Reader:
                     self._visit(job, self._owed(job))
         elif read.error is None:
             self._settle(read)
-            self._open_gate(read.resource)
+            self._gates.open(read.resource)
             self._end_read(read)
         else:
             self._read_failed(read, read.error)
@@ -434,66 +359,18 @@ class Reader:
             self._report.rows[name] += table.num_rows
         return tables
 
-    def _take_in(self, read: Read, found: Any) -> None:
-        if read.resource == "jobs":
-            read.context = found
-            return
-        visit: _Visit = read.context
-        if read.resource == "result_metrics":
-            self._take_in_file(visit, *found)
-            return
-        own = {"last_listed_at": visit.checkpoints_listed_at} if read.resource == "checkpoints" else {}
-        for record in found:
-            self._batches.add(
-                read.resource, record, job_id=visit.job.id, own=own, defaults={"fine_tuning_job_id": visit.job.id}
-            )
-
-    def _take_in_file(self, visit: _Visit, file_id: Any, content: bytes | None) -> None:
-        job_id = visit.job.id
-        if not isinstance(file_id, str) or not is_safe_id(file_id):
-            self._batches.reject("result_metrics", file_id, job_id=job_id, reason="the id of a result file is no text")
-            return
-        if content is None:
-            visit.files[escaped(file_id)] = "gone"
-            self._skip(job_id, "result_metrics", f"the host no longer has its result file {file_id} (404)")
-            return
-        visit.files[escaped(file_id)] = "read"
-        own = {"file_id": escaped(file_id), "fine_tuning_job_id": job_id}
-        steps: set[Any] = set()
-        try:
-            for row in result_files.rows(content):
-                step, shown = row.get("step"), {**row, "file_id": file_id}
-                if step is not None and step in steps:
-                    reason = f"step {step} stands twice in the file, with different values"
-                    self._batches.reject("result_metrics", shown, job_id=job_id, reason=reason)
-                else:
-                    steps.add(step)
-                    typed = {name: number_from_text(cell) for name, cell in row.items()}
-                    self._batches.add("result_metrics", typed, job_id=job_id, own=own, shown=shown)
-        except UnfitError as error:
-            shown = {"file_id": file_id, "content": content[:_KEPT_BYTES].decode("utf-8", "replace")}
-            self._batches.reject("result_metrics", shown, job_id=job_id, reason=str(error))
-
     def _settle(self, read: Read) -> None:
-        visit: _Visit = read.context
-        if visit.job.id in self._gone:
-            return
-        known: dict[str, Any] = {}
-        if read.resource == "checkpoints":
-            known = {"listed_at": visit.checkpoints_listed_at}
-        elif read.resource == "events":
-            known = {"newest_event": visit.newest_event}
-        elif read.resource == "result_metrics":
-            known = {"files": visit.files}
-        self._frontiers[read.resource].settle(visit.job, **known)
+        visit: Visit = read.context
+        if visit.job.id not in self._gone:
+            self._frontiers[read.resource].settle(visit.job, **visit.learned(read.resource))
 
     def _end_read(self, read: Read) -> None:
-        visit: _Visit = read.context
+        visit: Visit = read.context
         visit.reads -= 1
         if visit.reads == 0:
             self._end_visit(visit)
 
-    def _end_visit(self, visit: _Visit) -> None:
+    def _end_visit(self, visit: Visit) -> None:
         """All of the job is read: its own row comes last, since it says when its checkpoints were listed."""
         self._outstanding -= 1
         self._has_progressed = True
@@ -511,92 +388,46 @@ class Reader:
 
     # failures --------------------------------------------------------------------------------------------------------
 
-    def _start(self, read: Read) -> None:
-        gate = self._gates[read.resource]
-        if gate.is_open is False:
-            self._end_read(read)
-        elif gate.is_open:
-            self._crew.start(read)
-        elif gate.probe is None:
-            gate.probe = read
-            self._crew.start(read)
-        else:
-            gate.waiting.append(read)
-
-    def _open_gate(self, resource: str) -> None:
-        gate = self._gates[resource]
-        if gate.is_open is not None:
-            return
-        gate.is_open, gate.probe = True, None
-        waiting, gate.waiting = gate.waiting, []
-        for read in waiting:
-            self._crew.start(read)
-
-    def _close_gate(self, resource: str, reason: str) -> None:
-        """The resource cannot be read at all: said once, and its frontier stays where it is."""
-        gate = self._gates[resource]
-        gate.is_open, gate.probe = False, None
-        self._skip(None, resource, reason)
-        waiting, gate.waiting, gate.failed = gate.waiting, [], []
-        for read in waiting:
-            self._end_read(read)
-
     def _is_unavailable(self, resource: str) -> bool:
-        return resource in self._gates and self._gates[resource].is_open is False
+        return self._gates.is_open(resource) is False
 
-    def _conclude_gates(self) -> None:
-        """Probes that failed and were never followed by one that worked: each concerns its own job."""
-        for gate in self._gates.values():
-            for read in gate.failed:
-                self._leave_open(read)
-            gate.failed = []
+    def _conclude_probes(self) -> None:
+        for read in self._gates.conclude():
+            self._leave_open(read)
 
     def _read_failed(self, read: Read, error: Exception) -> None:
-        gate, visit = self._gates[read.resource], read.context
+        resource, visit = read.resource, read.context
         if not isinstance(error, (RequestError, EndlessListingError)):
             raise error
-        if read.resource == "checkpoints":
+        if resource == "checkpoints":
             visit.checkpoints_listed_at = None
         if isinstance(error, RequestError):
             self._raise_if_all_concerned(error)
-        if isinstance(error, EndlessListingError) or gate.is_open is not None:
-            if isinstance(error, RequestError) and error.status == 404 and self._is_gone(read.job_id):
-                self._close_job(read.job_id, str(error))
-            elif gate.is_open is not False:
-                self._leave_open(read)
-            self._open_gate(read.resource)
-            self._end_read(read)
-            return
-        if error.status == 404 and not error.is_missing_endpoint and self._is_gone(read.job_id):
+        is_open = self._gates.is_open(resource)
+        has_worked_before = self._frontiers[resource].bound is not None
+        if self._is_of_gone_job(read, error, is_open=is_open):
             self._close_job(read.job_id, str(error))
-            self._probe_next(read.resource)
-        elif self._is_convincing(read, error):
-            self._close_gate(read.resource, str(error))
+            if is_open is None:
+                self._gates.probe_again(resource)
+        elif isinstance(error, EndlessListingError) or is_open is not None:
+            self._leave_open(read)
+            self._gates.open(resource)
+        elif self._gates.is_convincing(read, error, has_worked_before=has_worked_before):
+            # Said once; the frontier stays where it is.
+            self._skip(None, resource, str(error))
+            self._gates.close(resource)
         else:
-            gate.failed.append(read)
-            self._probe_next(read.resource)
+            self._gates.probe_failed(read)
         self._end_read(read)
 
-    def _is_convincing(self, read: Read, error: RequestError) -> bool:
-        """Whether a failed probe tells that the whole resource is unavailable, and not only that of its job."""
-        if error.is_missing_scope:
-            return True
-        failures = len(self._gates[read.resource].failed) + 1
-        if error.is_missing_endpoint:
-            # Hosts that decode %2F take an id with a slash for another address; and what was there before is there.
-            is_plain = quoted(read.job_id) == read.job_id
-            return is_plain and (failures > 1 or self._frontiers[read.resource].bound is None)
-        return failures >= _CONVINCING_FAILURES
-
-    def _probe_next(self, resource: str) -> None:
-        gate = self._gates[resource]
-        # The oldest job that waits: what is wrong with a job is less likely to be wrong with one far from it.
-        gate.probe = gate.waiting.pop() if gate.waiting else None
-        if gate.probe is not None:
-            self._crew.start(gate.probe)
+    def _is_of_gone_job(self, read: Read, error: Exception, *, is_open: bool | None) -> bool:
+        """Whether a read failed because the host no longer has the job."""
+        if not isinstance(error, RequestError) or error.status != 404:
+            return False
+        return (is_open is not None or not error.is_missing_endpoint) and self._is_gone(read.job_id)
 
     def _leave_open(self, read: Read) -> None:
-        visit: _Visit = read.context
+        visit: Visit = read.context
         if visit.job.id in self._gone:
             return
         self._skip(read.job_id, read.resource, str(read.error))
@@ -649,8 +480,3 @@ class Reader:
         self._report.requests = requests + self._api.requests
         self._report.retries = retries + self._api.retries
         self._report.rejected = rejected + self._batches.rejected
-
-
-def _distinct(values: list[Any]) -> list[Any]:
-    """The values in order, each text once."""
-    return list({value if isinstance(value, str) else index: value for index, value in enumerate(values)}.values())
