@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import altair as alt
 
@@ -31,6 +31,7 @@ _STAR = (
     "M0,-1L0.236,-0.325L0.951,-0.309L0.382,0.124L0.588,0.809"
     "L0,0.4L-0.588,0.809L-0.382,0.124L-0.951,-0.309L-0.236,-0.325Z"
 )
+_KINDS = {"best": "best checkpoint", "final": "final checkpoint", "checkpoint": "checkpoint"}
 _MARKS: Mapping[str, Mapping[str, Any]] = {
     "other": {"shape": "diamond", "size": 110, "color": "#8c8c8c"},
     "best": {"shape": _STAR, "size": 380, "color": _BEST},
@@ -103,6 +104,7 @@ def best_and_final_chart(rows: Sequence[Row], names: Mapping[Key, str]) -> alt.L
             "checkpoint": kind,
             "value": row[column],
             "told": number(row[column]),
+            "label": f"{names[key(row)]}, {kind}: {number(row[column])}",
             "best": row["best_evaluation_value"],
             "final": row["final_evaluation_value"],
         }
@@ -122,17 +124,13 @@ def best_and_final_chart(rows: Sequence[Row], names: Mapping[Key, str]) -> alt.L
         x=alt.X("best:Q"), x2=alt.X2("final:Q")
     )
     kinds = ["best", "final"]
-    dots = (
-        base.mark_point(filled=False, strokeWidth=3, opacity=1)
-        .encode(
-            x=value_axis,
-            color=alt.Color("checkpoint:N", title=None).scale(domain=kinds, range=[_BEST, "#e08a1e"]),
-            shape=alt.Shape("checkpoint:N", title=None).scale(domain=kinds, range=["diamond", "circle"]),
-            size=alt.condition(alt.datum.checkpoint == "best", alt.value(40), alt.value(220)),
-            tooltip=[alt.Tooltip("run:N"), alt.Tooltip("checkpoint:N"), alt.Tooltip("told:N", title=metric)],
-            description=alt.Description("label:N"),
-        )
-        .transform_calculate(label="datum.run + ', ' + datum.checkpoint + ': ' + datum.told")
+    dots = base.mark_point(filled=False, strokeWidth=3, opacity=1).encode(
+        x=value_axis,
+        color=alt.Color("checkpoint:N", title=None).scale(domain=kinds, range=[_BEST, "#e08a1e"]),
+        shape=alt.Shape("checkpoint:N", title=None).scale(domain=kinds, range=["diamond", "circle"]),
+        size=alt.condition(alt.datum.checkpoint == "best", alt.value(40), alt.value(220)),
+        tooltip=[alt.Tooltip("run:N"), alt.Tooltip("checkpoint:N"), alt.Tooltip("told:N", title=metric)],
+        description=alt.Description("label:N"),
     )
     chart = alt.layer(between, dots).properties(height=max(36 * len(names), 72))
     title = f"Best and final {metric.replace('_', ' ').replace('valid', 'validation')}"
@@ -176,12 +174,13 @@ def _point(row: Row, line: str) -> Row:
         "highest": row["highest"],
         "steps": row["points"],
         "told": number(row["value"]),
+        "label": f"{line}, step {row['step']}: {number(row['value'])}",
     }
 
 
 def _lines(points: Sequence[Row], what: str, colour: alt.Color, *, logarithmic: bool) -> list[alt.Chart]:
     family = what.rpartition(" ")[2]
-    kind: Literal["log", "linear"] = "log" if logarithmic else "linear"
+    scale = alt.Scale(type="log") if logarithmic else alt.Scale(zero=False)
     chart = alt.Chart(_data(list(points)))
     x = (
         alt.X("step:Q", title="Training step")
@@ -189,11 +188,7 @@ def _lines(points: Sequence[Row], what: str, colour: alt.Color, *, logarithmic: 
         .scale(nice=False)
     )
     title = _TITLES[family] if what == family else what.capitalize() + _TITLES[family].partition(family.capitalize())[2]
-    y = (
-        alt.Y("value:Q", title=title)
-        .scale(type=kind, zero=False)
-        .axis(format="~%" if family == "accuracy" else "~g", tickCount=6)
-    )
+    y = alt.Y("value:Q", title=title).scale(scale).axis(format="~%" if family == "accuracy" else "~g", tickCount=6)
     layers = [
         chart.mark_line(strokeWidth=2, interpolate="linear", aria=False).encode(x=x, y=y, color=colour),
         chart.transform_joinaggregate(length="count()", groupby=["line"])
@@ -210,12 +205,11 @@ def _lines(points: Sequence[Row], what: str, colour: alt.Color, *, logarithmic: 
                 alt.Tooltip("steps:Q", format=",d", title="steps in this point"),
             ],
             description=alt.Description("label:N"),
-        )
-        .transform_calculate(label="datum.line + ', step ' + datum.step + ': ' + datum.told"),
+        ),
     ]
     if any(point["steps"] > 1 for point in points):
         band = chart.mark_area(opacity=0.18, aria=False).encode(
-            x=x, y=alt.Y("lowest:Q").scale(type=kind, zero=False), y2=alt.Y2("highest:Q"), color=colour
+            x=x, y=alt.Y("lowest:Q").scale(scale), y2=alt.Y2("highest:Q"), color=colour
         )
         layers.insert(0, band)
     return layers
@@ -228,6 +222,7 @@ def _marks(marks: Sequence[Row], *, logarithmic: bool) -> list[alt.Chart]:
             "value": mark["value"],
             "told": number(mark["value"]),
             "kind": mark["kind"],
+            "label": f"{_KINDS[mark['kind']]}, step {mark['step_number']}: {number(mark['value'])}",
             "line": mark.get("line", ""),
             "name": text(mark["fine_tuned_model_checkpoint"] or mark["checkpoint_id"]),
         }
@@ -246,9 +241,7 @@ def _marks(marks: Sequence[Row], *, logarithmic: bool) -> list[alt.Chart]:
             rule = chart.mark_rule(color=_BEST, strokeDash=[4, 4], opacity=0.7, aria=False)
             layers.append(rule.encode(y=alt.value(0), y2=alt.value("height")))
         layers.append(
-            chart.mark_point(filled=True, stroke="white", strokeWidth=1, opacity=1, **style)
-            .transform_calculate(label="datum.kind + ' checkpoint, step ' + datum.step + ': ' + datum.told")
-            .encode(
+            chart.mark_point(filled=True, stroke="white", strokeWidth=1, opacity=1, **style).encode(
                 y=alt.Y("value:Q"),
                 tooltip=[
                     alt.Tooltip("kind:N", title="checkpoint"),
@@ -283,6 +276,6 @@ def _finished(
         )
         .configure_view(strokeOpacity=0)
         .configure_axis(labelFontSize=12, titleFontSize=12, titleFontWeight="normal", gridOpacity=0.25)
-        .configure_legend(orient="top", labelFontSize=12, labelLimit=260, columns=columns)
+        .configure_legend(orient="top", labelFontSize=12, labelLimit=260, columns=columns, symbolOpacity=1)
     )
     return finished

@@ -372,9 +372,11 @@ def run_names(rows: Sequence[Row]) -> dict[Key, str]:
 
 def short_names(rows: Sequence[Row]) -> dict[Key, str]:
     """A short name for each job, for a legend: suffix or model, and the end of its id."""
-    return {
-        key(row): f"{row['suffix'] or row['base_model'] or 'run'} …{row['fine_tuning_job_id'][-5:]}" for row in rows
-    }
+
+    def name(row: Row) -> str:
+        return f"{safe(str(row['suffix'] or row['base_model'] or 'run'))[:24]} …{safe(row['fine_tuning_job_id'])[-5:]}"
+
+    return {key(row): name(row) for row in rows}
 
 
 def _present(values: list[str | None] | None) -> list[str]:

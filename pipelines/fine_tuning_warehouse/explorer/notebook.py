@@ -111,7 +111,7 @@ def _(jobs, remembered):
     by_key = {data.key(row): row for row in offered_runs}
     run = page.run_picker(offered_runs, remembered)
     logarithmic = mo.ui.switch(label="Logarithmic loss axis", value=remembered.get("log", False))
-    mo.vstack([mo.md("## One run"), run, mo.md(words.more_runs(len(jobs), len(offered_runs)))])
+    mo.vstack([mo.md("## One run"), run, mo.md(words.more_runs(len(jobs), len(offered_runs))), logarithmic])
     return by_key, logarithmic, offered_runs, run
 
 
@@ -137,7 +137,7 @@ def _(checkpoints, lines, logarithmic, remembered):
         for family in data.FAMILIES
         if lines.of(family)
     ]
-    mo.vstack([logarithmic if lines.of("loss") else mo.md(""), *drawn, mo.md(words.about_curves(lines))])
+    mo.vstack([*drawn, mo.md(words.about_curves(lines))])
     return
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -137,8 +136,8 @@ def text(value: Any) -> str:
 
 
 def escaped(value: Any) -> str:
-    """A text of unknown origin for HTML."""
-    return html.escape(text(value))
+    """A text of unknown origin for Markdown and HTML, in which it is neither."""
+    return "".join(sign if sign.isalnum() or sign in " _.," else f"&#{ord(sign)};" for sign in text(value))
 
 
 def table(rows: Sequence[Row], columns: Mapping[str, str]) -> list[Row]:
@@ -195,7 +194,7 @@ def freshness(syncs: Sequence[Row] | None, problem: str | None) -> str:
 
 def nothing_to_show(problem: str, database: str) -> str:
     """What to run where there is nothing to show, as Markdown."""
-    shown = escaped(problem).replace("`ftw sync`", "<code>ftw sync</code>")
+    shown = escaped(problem).replace(escaped("`ftw sync`"), "<code>ftw sync</code>")
     return (
         f"**Nothing to show yet.** {shown}\n\n"
         "- With your key: <code>export OPENAI_API_KEY=sk-...</code>, then "
