@@ -25,6 +25,9 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = ftw.main(standalone_mode=False) or DONE
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        code = USAGE
     except click.ClickException as error:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "ftw"
         code = _tell(f"{error.format_message()} (`{command} --help` shows what there is)", USAGE)

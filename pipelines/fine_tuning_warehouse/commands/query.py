@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from fine_tuning_warehouse import output
+from fine_tuning_warehouse.errors import UsageError
 
 from .options import existing_database
 
@@ -18,6 +19,8 @@ def query(sql: str, database: str | None, dataset: str, form: str) -> None:
     """Read-only SQL over the warehouse."""
     from fine_tuning_warehouse.query import query as run  # noqa: PLC0415
 
+    if not sql.strip():
+        raise UsageError("The query is empty.")
     names, rows = run(existing_database(database), sql, dataset)
     if form == "json":
         click.echo(output.as_json([dict(zip(names, row, strict=True)) for row in rows]))

@@ -22,7 +22,10 @@ def simulate(port: int, seed: int, jobs: int, profile: str, speed: float) -> Non
 
     def ready(base_url: str) -> None:
         click.echo(f"Serving {base_url} until you press Ctrl-C. To sync from it:", err=True)
-        click.echo(f"  OPENAI_API_KEY=any ftw sync --base-url {base_url}", err=True)
+        click.echo(
+            f"  OPENAI_API_KEY=any ftw sync --base-url {base_url} --account simulated --database simulated.duckdb",
+            err=True,
+        )
 
     try:
         serve(port=port, seed=seed, jobs=jobs, profile=profile, speed=speed, on_ready=ready)
