@@ -164,6 +164,7 @@ def test_a_read_only_folder_is_exit_1(host: Simulator, ftw: Command) -> None:
     assert host.requests == []
 
 
+@pytest.mark.thorough
 def test_a_host_that_lists_no_jobs_is_exit_1_and_the_database_stays_as_it_was(
     world: ScriptedWorld, host: Simulator, ftw: Command
 ) -> None:
@@ -191,6 +192,7 @@ def test_a_host_that_lists_no_jobs_is_exit_1_and_the_database_stays_as_it_was(
     assert ftw("sync", "--strict").code == 0
 
 
+@pytest.mark.thorough
 def test_a_host_that_is_down_or_answers_with_garbage_is_exit_1_within_half_a_minute(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -212,9 +214,9 @@ def test_a_host_that_is_down_or_answers_with_garbage_is_exit_1_within_half_a_min
         assert one.code == 1, (name, one)
         assert one.seconds < 30, name
     assert is_told_well(ended["down"], "host up", f"http://127.0.0.1:{port}/v1")
-    assert is_told_well(ended["html"], "JSON", "127.0.0.1")
+    assert is_told_well(ended["html"], "not with what was asked for", "127.0.0.1")
     assert is_told_well(ended["gateway"], "502", "127.0.0.1")
-    assert is_told_well(ended["garbage"], "JSON")
+    assert is_told_well(ended["garbage"], "not with what was asked for")
     assert is_told_well(ended["reset"], "127.0.0.1")
 
 

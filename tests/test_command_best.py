@@ -83,6 +83,7 @@ def test_people_get_a_table_with_the_reason(ftw: Command) -> None:
     assert all(character.isprintable() or character == "\n" for character in ended.out)
 
 
+@pytest.mark.thorough
 def test_jobs_and_accounts_can_be_chosen(ftw: Command) -> None:
     chosen = ftw("best", "--job", "ftjob-old", "--job", "ftjob-new", "--account", "default", "--output", "json")
     assert len(chosen.json) == 2
@@ -100,6 +101,7 @@ def test_jobs_and_accounts_can_be_chosen(ftw: Command) -> None:
     assert "no checkpoints of account other" in told.err
 
 
+@pytest.mark.thorough
 def test_without_a_warehouse_it_says_what_to_run(ftw: Command, tmp_path: Path, host: Simulator) -> None:
     for form in ("text", "json", "csv"):
         missing = ftw("best", "--database", "missing.duckdb", "--output", form)

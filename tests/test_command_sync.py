@@ -180,6 +180,7 @@ def test_one_resource_alone_and_the_others_later(host: Simulator, ftw: Command) 
     assert ftw.tables() == {"checkpoints", "events", "jobs", "rejected_records", "syncs"}
 
 
+@pytest.mark.thorough
 def test_job_and_since_are_bounded_and_hide_nothing_from_a_later_sync(world: ScriptedWorld, ftw: Command) -> None:
     world.add_job(id="ftjob-old", created_at=NOW - 400 * HOUR)
     world.add_checkpoint("ftjob-old", id="ftckpt-old")
@@ -199,6 +200,7 @@ def test_job_and_since_are_bounded_and_hide_nothing_from_a_later_sync(world: Scr
     assert unknown.json["skipped"][0]["job"] == "ftjob-none"
 
 
+@pytest.mark.thorough
 def test_a_full_refresh_reads_everything_again_into_the_same_rows(host: Simulator, ftw: Command) -> None:
     first = ftw("sync", "--output", "json").json
     queries = [f"SELECT * EXCLUDE (_dlt_load_id) FROM {name} ORDER BY ALL" for name in ("events", "result_metrics")]

@@ -42,6 +42,7 @@ def steers(text: str) -> list[str]:
     return sorted({repr(character) for character in text if not character.isprintable() and character != "\n"})
 
 
+@pytest.mark.thorough
 def test_hostile_texts_go_through_as_data(world: ScriptedWorld, host: Simulator, ftw: Command) -> None:
     large = "A" * 1_000_000 + STEERING
     texts = [*HOSTILE, large]
@@ -150,6 +151,7 @@ def test_one_job_with_a_hostile_id_does_not_keep_the_others_from_being_read(
     assert len(ftw.rows("FROM events")) == 3
 
 
+@pytest.mark.thorough
 def test_hostile_words_of_the_host_do_not_steer_the_terminal(
     world: ScriptedWorld, host: Simulator, ftw: Command
 ) -> None:

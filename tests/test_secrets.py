@@ -37,6 +37,7 @@ def key_stands_in(folder: Path) -> list[Path]:
     return [file for file in folder.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
 
 
+@pytest.mark.thorough
 def test_the_key_stands_nowhere_after_verbose_runs_that_fail(
     tmp_path: Path, world: ScriptedWorld, host: Simulator, ftw: Command
 ) -> None:

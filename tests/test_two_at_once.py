@@ -118,6 +118,7 @@ def test_a_sync_waits_for_a_reader_and_says_for_whom(world: ScriptedWorld, host:
     assert_holds(ftw.rows, truth_of(world))
 
 
+@pytest.mark.thorough
 def test_a_reader_that_does_not_go_is_exit_1_and_the_next_sync_loads_it_all(
     world: ScriptedWorld, host: Simulator, ftw: Command
 ) -> None:
@@ -163,6 +164,7 @@ def is_told_as_failure(ended: Ended, *words: str) -> bool:
     return is_told_well(ended, *words)
 
 
+@pytest.mark.thorough
 def test_a_full_disk_is_told_and_what_was_there_stays(
     tmp_path: Path, world: ScriptedWorld, host: Simulator, ftw: Command
 ) -> None:
@@ -185,6 +187,7 @@ def test_a_full_disk_is_told_and_what_was_there_stays(
         assert_holds(lambda sql: ftw.rows(sql, database), truth_of(world))
 
 
+@pytest.mark.thorough
 def test_a_full_disk_for_temporary_files_is_told(
     tmp_path: Path, world: ScriptedWorld, host: Simulator, ftw: Command
 ) -> None:
@@ -228,6 +231,7 @@ def test_a_file_that_may_not_grow_is_told_and_what_was_there_stays(
     assert_holds(ftw.rows, truth_of(world))
 
 
+@pytest.mark.thorough
 def test_a_read_only_file_or_folder_is_told_before_anything_is_requested(
     tmp_path: Path, world: ScriptedWorld, host: Simulator, ftw: Command
 ) -> None:
@@ -251,6 +255,7 @@ def test_a_read_only_file_or_folder_is_told_before_anything_is_requested(
 
 
 @pytest.mark.parametrize("damage", ["text", "short", "middle"])
+@pytest.mark.thorough
 def test_a_file_that_is_no_database_is_told_and_left_as_it_is(
     world: ScriptedWorld, host: Simulator, ftw: Command, damage: str
 ) -> None:

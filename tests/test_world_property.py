@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pytest
 from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -251,4 +252,9 @@ def run_worlds(worlds: int, steps: int, *, derandomize: bool) -> None:
 
 
 def test_the_tables_equal_the_world_whatever_happened() -> None:
+    run_worlds(1, 8, derandomize=True)
+
+
+@pytest.mark.thorough
+def test_the_tables_equal_more_worlds_whatever_happened() -> None:
     run_worlds(3, 8, derandomize=True)

@@ -208,10 +208,10 @@ def serve(
 ) -> None:
     """Run a generated world until interrupted (Ctrl-C); `on_ready` is told the base URL once it answers."""
     clock = Clock(start=start, speed=speed)
-    with Simulator(GeneratedWorld(seed=seed, jobs=jobs, profile=profile, clock=clock), port=port) as simulator:
+    world = GeneratedWorld(seed=seed, jobs=jobs, profile=profile, clock=clock)
+    with contextlib.suppress(KeyboardInterrupt), Simulator(world, port=port) as simulator:
         if on_ready is not None:
             on_ready(simulator.base_url)
         forever = threading.Event()
-        with contextlib.suppress(KeyboardInterrupt):
-            while not forever.wait(0.5):
-                pass
+        while not forever.wait(0.5):
+            pass
