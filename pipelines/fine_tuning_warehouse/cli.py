@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from typing import NoReturn
 
 import click
@@ -22,7 +23,8 @@ from .errors import DONE, FAILED, USAGE, CommandError
 
 def main() -> NoReturn:
     """The console command. Failures are told in a line or two on stderr, with the exit codes of the contract."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         code = ftw.main(standalone_mode=False) or DONE
     except click.exceptions.NoArgsIsHelpError as error:
@@ -46,6 +48,7 @@ def main() -> NoReturn:
     os._exit(int(code))
 
 
+_LONGEST_STOP_SECONDS = 1.5
 _STOPPED = "Stopped. What was loaded stays, and the next sync goes on there."
 
 
@@ -53,8 +56,16 @@ class _TerminatedError(KeyboardInterrupt):
     """SIGTERM, which ends a command as Ctrl-C does."""
 
 
-def _terminate(*_: object) -> NoReturn:
-    raise _TerminatedError
+def _interrupt(number: int, _frame: object) -> NoReturn:
+    """End the command, at the latest after a moment: a library may swallow what is raised inside it."""
+    timer = threading.Timer(_LONGEST_STOP_SECONDS, _leave_at_once, [number])
+    timer.daemon = True
+    timer.start()
+    raise _TerminatedError if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def _leave_at_once(number: int) -> None:
+    os._exit(_tell(_STOPPED, 128 + number))
 
 
 def _tell(message: str, code: int) -> int:
