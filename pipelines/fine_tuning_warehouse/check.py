@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from openai_fine_tuning import ConfigurationError, FineTuningSourceError, RequestError
-from openai_fine_tuning.api import FineTuningApi, quoted
-from openai_fine_tuning.reader import JOBS_PATH
+from openai_fine_tuning.api import JOBS_PATH, FineTuningApi, quoted
 
 from .accounts import Account
 from .destinations import Warehouse, check_database_file

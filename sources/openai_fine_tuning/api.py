@@ -24,6 +24,8 @@ from . import retry, settings
 from .errors import ConfigurationError, HostError, RequestError
 from .limiter import Limiter
 
+JOBS_PATH = "/fine_tuning/jobs"
+
 MAX_REDIRECTS = 3
 
 _UNREACHABLE = ("Connection refused", "Name or service not known", "No route to host", "Network is unreachable")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import settings
-from .api import quoted
+from .api import JOBS_PATH, quoted
 from .errors import StateTooNewError
 from .listing import Order
 from .values import escaped, unix_seconds
@@ -60,7 +60,7 @@ class Job:
     @property
     def path(self) -> str:
         """The job's address below the base URL."""
-        return f"/fine_tuning/jobs/{quoted(str(self.record['id']))}"
+        return f"{JOBS_PATH}/{quoted(str(self.record['id']))}"
 
     @property
     def finished_at(self) -> float | None:

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from . import settings
-from .api import FineTuningApi, is_safe_id, quoted
+from .api import JOBS_PATH, FineTuningApi, is_safe_id, quoted
 from .crew import Crew, Read
 from .errors import EndlessListingError, HostError, RequestError
 from .frontier import Frontier, Job
@@ -21,8 +21,6 @@ from .listing import Order, Page, pages
 from .records import Batches
 from .report import Report, Skipped
 from .visit import Visit, files_to_read, read_checkpoints, read_events, read_result_files, take_in
-
-JOBS_PATH = "/fine_tuning/jobs"
 
 
 @dataclass(frozen=True)
