@@ -34,6 +34,7 @@ SUMMARY_KEYS = {
     "skipped",
     "rejected",
     "seconds",
+    "accounts",
 }
 """What `--output json` prints: no more, no less."""
 

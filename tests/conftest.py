@@ -15,9 +15,9 @@ __all__ = ["DAY", "HOUR", "NOW", "Database"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a real PostgreSQL, so that it can be run alone (`-m engine`)."""
+    """Mark what needs a real PostgreSQL or S3, so that it can be run alone (`-m engine`)."""
     for item in items:
-        if {"postgres", "postgres_server"} & set(getattr(item, "fixturenames", ())):
+        if {"postgres", "postgres_server", "bucket", "lake"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.engine)
 
 
@@ -25,7 +25,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _bare_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees this machine's keys, hosts, proxies, or dlt configuration."""
     for name in list(os.environ):
-        if name.startswith(("OPENAI_", "AZURE_", "SOURCES__", "DESTINATION__")) or name.lower().endswith("_proxy"):
+        if name.startswith(("OPENAI_", "AZURE_", "AWS_", "SOURCES__", "DESTINATION__")) or name.lower().endswith(
+            "_proxy"
+        ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "home" / ".dlt"))  # root's is elsewhere, whatever its HOME

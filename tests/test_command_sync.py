@@ -41,7 +41,7 @@ def test_json_is_the_one_thing_on_stdout_and_says_what_was_done(host: Simulator,
     told = first.json
     assert set(told) == SUMMARY_KEYS
     assert (told["status"], told["error"], told["account"]) == ("done", None, "default")
-    tables = {"jobs": 2, "checkpoints": 3, "events": 2, "result_metrics": 2}
+    tables = {"jobs": 2, "checkpoints": 3, "events": 2, "result_metrics": 2, "files": 2}
     assert {name: told["rows"][name] for name in tables} == tables
     assert {
         name: count for name, count in told["rows"].items() if name not in tables and name != "syncs" and count
@@ -66,7 +66,7 @@ def test_text_is_a_line_a_table_without_control_codes(ftw: Command) -> None:
     ended = ftw("sync")
     assert ended.code == 0
     lines = ended.all.splitlines()
-    for table, count in {"jobs": 2, "checkpoints": 3, "events": 2, "result_metrics": 2}.items():
+    for table, count in {"jobs": 2, "checkpoints": 3, "events": 2, "result_metrics": 2, "files": 2}.items():
         (line,) = [line for line in lines if line.split()[:1] == [table]]
         assert re.search(rf"\b{count}\b", line)
     assert all(character.isprintable() or character == "\n" for character in ended.all)

@@ -99,7 +99,10 @@ def test_jobs_are_those_of_the_view_with_their_best_checkpoint(reader: data.Read
         (data.Filters(since=date(2026, 5, 31)), "created_at >= '2026-05-31'"),
         (data.Filters(until=date(2026, 5, 30)), "created_at < '2026-05-31'"),
         (data.Filters(text="TONE-of succ"), "false"),
-        (data.Filters(text=" release NANO "), "suffix = 'release-notes' AND base_model LIKE '%nano%'"),
+        (
+            data.Filters(text=" release NANO "),
+            "(suffix = 'release-notes' OR training_file_name LIKE '%release%') AND base_model LIKE '%nano%'",
+        ),
         (data.Filters(text="%"), "false"),
     ],
 )

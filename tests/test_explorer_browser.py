@@ -187,7 +187,8 @@ def test_filters_tables_and_downloads_agree_with_sql(ftw: Command, demo: Path, c
         page.get_by_label("Find", exact=True).fill("release nano")
         some = asked(
             demo,
-            "SELECT fine_tuning_job_id FROM job_overview WHERE suffix = 'release-notes' AND base_model LIKE '%nano%' ",
+            "SELECT fine_tuning_job_id FROM job_overview "
+            "WHERE (suffix = 'release-notes' OR training_file_name LIKE '%release%') AND base_model LIKE '%nano%'",
         )
         page.get_by_text(f"{len(some)} rows").wait_for()
         assert page.get_by_label("Run", exact=True).locator("option").count() == len(some)

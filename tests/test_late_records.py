@@ -168,7 +168,8 @@ def test_a_resource_that_is_switched_on_after_the_jobs_closed_is_loaded_whole(
     first = database.sync(resources=("checkpoints",))
     assert first.rows["checkpoints"] == 3
     second = database.sync()
-    assert second.rows == {"jobs": 3, "checkpoints": 0, "events": 3, "result_metrics": 3, "rejected_records": 0}
+    expected = {"jobs": 3, "checkpoints": 0, "events": 3, "result_metrics": 3, "files": 4, "rejected_records": 0}
+    assert second.rows == expected
     assert not [path for path in database.paths() if path.endswith("/checkpoints")]
     database.sync()
     assert database.paths() == ["/fine_tuning/jobs"]

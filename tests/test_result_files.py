@@ -173,11 +173,11 @@ def test_a_key_that_may_not_read_files_loads_the_rest_and_the_files_once_it_may(
     with Simulator(world, clock=clock, api_keys=scopes) as strict:
         limited = Database(database.path, strict)
         for _ in range(2):
-            (skip,) = limited.sync(key="limited").skipped
-            assert skip["job"] is None
-            assert skip["resource"] == "result_metrics"
-            assert "api.files.read" in (skip["reason"] or "")
-            assert len([path for path in limited.paths() if path.startswith("/files")]) == 1
+            skips = limited.sync(key="limited").skipped
+            assert [skip["job"] for skip in skips] == [None, None]
+            assert {skip["resource"] for skip in skips} == {"result_metrics", "files"}
+            assert all("api.files.read" in (skip["reason"] or "") for skip in skips)
+            assert len([path for path in limited.paths() if path.startswith("/files")]) == 2
         assert database.rows("SELECT count(*) FROM checkpoints") == [(4,)]
         scopes["limited"] = frozenset()
         assert limited.sync(key="limited").rows["result_metrics"] == 8

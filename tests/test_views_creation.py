@@ -1,4 +1,4 @@
-"""The views themselves: made where they can be, in every dialect, described, and never in a sync's way."""
+"""The views themselves: made where they can be, described, and never in a sync's way."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pytest
 import sqlglot
-from sqlglot import exp
 
 from fine_tuning_simulator import Clock, GeneratedWorld, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts import Account
@@ -16,9 +15,7 @@ from fine_tuning_warehouse.destinations import Warehouse
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.sync import Reading, run_sync
 from fine_tuning_warehouse.views import VIEWS, View
-from fine_tuning_warehouse.views.build import DIALECTS, Builder
 from harness import DAY, HOUR, NOW, Database
-from openai_fine_tuning.tables import TABLES
 
 if TYPE_CHECKING:
     from postgres import Postgres
@@ -26,12 +23,6 @@ if TYPE_CHECKING:
 pytest_plugins = ["postgres"]
 
 NAMES = [view.name for view in VIEWS]
-ALL_TABLES: dict[str, dict[str, Any]] = {
-    **{name: dict(table.types) for name, table in TABLES.items()},
-    "files": dict.fromkeys(("account", "id", "filename"), "text"),
-    "_dlt_loads": {"load_id": "text", "status": "bigint"},
-}
-ALL_TABLES["syncs"]["_dlt_load_id"] = "text"
 
 
 def views_of(database: Database) -> list[str]:
@@ -53,23 +44,6 @@ def test_every_column_is_described_in_order(view: View) -> None:
     assert list(view.columns) == query.named_selects
     assert view.description.endswith(".")
     assert all(description.endswith(".") for description in view.columns.values())
-
-
-@pytest.mark.parametrize("dialect", DIALECTS)
-@pytest.mark.parametrize("view", VIEWS, ids=NAMES)
-@pytest.mark.parametrize("tables", [ALL_TABLES, {view.over[0]: ALL_TABLES[view.over[0]] for view in VIEWS}])
-def test_every_view_transpiles_and_parses(view: View, dialect: str, tables: Any) -> None:
-    fold = str.upper if dialect == "snowflake" else str
-    sql = Builder(dialect, tables, lambda name: ["catalog", "fine_tuning", name], fold).select(view)
-    parsed = sqlglot.parse_one(sql, read=dialect)
-    assert isinstance(parsed, exp.Query)
-    assert [fold(name) for name in view.columns] == parsed.named_selects
-    assert "each_metric" not in sql.lower()
-    unknown = {node.name.upper() for node in parsed.find_all(exp.Anonymous)}
-    assert unknown <= {"UNIX_MICROS", "SAFE_ORDINAL", "TOUNIXTIMESTAMP", "SPLITBYSTRING", "ARRAYELEMENT"}
-    if dialect in ("bigquery", "clickhouse"):
-        assert "TIME_TO_UNIX" not in sql
-        assert "SPLIT_PART" not in sql
 
 
 def test_comments_stand_on_views_and_columns(world: ScriptedWorld, database: Database) -> None:

@@ -12,9 +12,7 @@ from harness import DAY, HOUR, NOW, Database
 
 
 def test_a_row_a_job_with_or_without_checkpoints(world: ScriptedWorld, database: Database) -> None:
-    world.add_job(
-        id="done", created_at=NOW - DAY, finished_at=NOW - DAY + HOUR, trained_tokens=900, training_file="file-7"
-    )
+    world.add_job(id="done", created_at=NOW - DAY, finished_at=NOW - DAY + HOUR, trained_tokens=900)
     for step, (train_loss, valid_loss) in {1: (0.5, 0.6), 2: (0.2, 0.7)}.items():
         metrics = {"train_loss": train_loss, "valid_loss": valid_loss}
         world.add_checkpoint("done", id=f"done-{step}", step_number=step, metrics=metrics)
@@ -28,11 +26,11 @@ def test_a_row_a_job_with_or_without_checkpoints(world: ScriptedWorld, database:
         "evaluation_metric, best_evaluation_value, final_evaluation_value, overfitting_band, training_file_name, "
         "error_message"
     )
-    model = "gpt-4o-mini-2024-07-18"
+    model, name = "gpt-4o-mini-2024-07-18", "training.jsonl"
     assert database.rows(f"SELECT {columns} FROM job_overview ORDER BY 1") == [
-        ("done", model, None, "supervised", "succeeded", 3600, 900, 2, "valid_loss", 0.6, 0.7, "severe", None, None),
-        ("failed", model, None, None, "failed", None, None, 0, None, None, None, None, None, "The job failed."),
-        ("runs", model, None, "dpo", "running", None, None, 0, None, None, None, None, None, None),
+        ("done", model, None, "supervised", "succeeded", 3600, 900, 2, "valid_loss", 0.6, 0.7, "severe", name, None),
+        ("failed", model, None, None, "failed", None, None, 0, None, None, None, None, name, "The job failed."),
+        ("runs", model, None, "dpo", "running", None, None, 0, None, None, None, None, name, None),
     ]
     moments = database.rows("SELECT created_at, finished_at FROM job_overview WHERE fine_tuning_job_id = 'done'")
     assert moments == [tuple(datetime.fromtimestamp(NOW - DAY + s, timezone.utc) for s in (0, HOUR))]
@@ -41,11 +39,12 @@ def test_a_row_a_job_with_or_without_checkpoints(world: ScriptedWorld, database:
 def test_the_training_files_name_is_there_once_files_are(world: ScriptedWorld, database: Database) -> None:
     world.add_job(id="job", created_at=NOW - DAY, training_file="file-7")
     world.add_job(id="other", created_at=NOW - DAY, training_file="file-8")
-    database.sync()
-    with duckdb.connect(str(database.path)) as connection:
-        connection.execute("CREATE TABLE fine_tuning.files (account VARCHAR, id VARCHAR, filename VARCHAR)")
-        connection.execute("INSERT INTO fine_tuning.files VALUES ('default', 'file-7', 'tone.jsonl')")
-        connection.execute("INSERT INTO fine_tuning.files VALUES ('stranger', 'file-8', 'theirs.jsonl')")
+    world.add_file("file-7", filename="tone.jsonl", purpose="fine-tune")
+    world.add_file("file-8", filename="theirs.jsonl", purpose="fine-tune")
+    database.sync(resources=("jobs",))
+    before = database.rows("SELECT training_file_name FROM job_overview")
+    assert before == [(None,), (None,)]
+    world.remove_file("file-8")
     database.sync()
     rows = database.rows("SELECT fine_tuning_job_id, training_file, training_file_name FROM job_overview ORDER BY 1")
     assert rows == [("job", "file-7", "tone.jsonl"), ("other", "file-8", None)]

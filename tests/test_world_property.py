@@ -20,7 +20,7 @@ from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.sync import Reading, Summary, run_sync
 from histories import DAY, HOUR, NOW, Truth, assert_holds, mixed_faults
 
-RESOURCES = ("jobs", "checkpoints", "events", "result_metrics")
+RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
 STEPS = 3
 """Rows of a result file."""
 NUMBERS = st.integers(0, 10_000)
@@ -256,5 +256,6 @@ def test_the_tables_equal_the_world_whatever_happened() -> None:
 
 
 @pytest.mark.thorough
+@pytest.mark.timeout(600)  # some 60 s on a machine of its own; a busy one takes its time
 def test_the_tables_equal_more_worlds_whatever_happened() -> None:
     run_worlds(3, 8, derandomize=True)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,13 @@ _EVENTS_A_PAGE = 20
 _FILES_A_PAGE = 10_000
 
 
+RESOURCE_NOT_FOUND = {"error": {"code": "404", "message": "Resource not found"}}
+"""What Azure says of a path, and of a version that it does not know."""
+
+OLDEST_VERSION = "2024-08-01"
+"""The first `api-version` whose fine-tuning has checkpoints."""
+
+
 class RefusedError(Exception):
     """A request that ends in an error answer."""
 
@@ -49,8 +57,6 @@ def answer(value: Any, status: int = 200) -> Response:
 def make_app(world: World, profile: Profile, api_keys: ApiKeys | None) -> Starlette:
     """The host's API over `world`."""
     api = _Api(world, profile)
-    base = profile.base_path
-    jobs, files = f"{base}/fine_tuning/jobs", f"{base}/files"
 
     def route(path: str, endpoint: Endpoint, scope: str) -> Route:
         async def respond(request: Request) -> Response:
@@ -58,6 +64,7 @@ def make_app(world: World, profile: Profile, api_keys: ApiKeys | None) -> Starle
             if refused is not None:
                 return answer(refused, 401)
             try:
+                refuse_version(request, profile)
                 return endpoint(request)
             except RefusedError as problem:
                 return answer(problem.body, problem.status)
@@ -72,7 +79,7 @@ def make_app(world: World, profile: Profile, api_keys: ApiKeys | None) -> Starle
         if status == 405:
             text = f"Not allowed to {request.method} on {request.url.path}."
             return answer(error_body(text, code="method_not_supported"), 405)
-        return answer(_invalid_url(request), 404)
+        return answer(RESOURCE_NOT_FOUND if profile.name == "azure" else _invalid_url(request), 404)
 
     async def broken(request: Request, problem: Exception) -> Response:
         log.error("the simulator failed on %s", request.url.path, exc_info=problem)
@@ -83,20 +90,37 @@ def make_app(world: World, profile: Profile, api_keys: ApiKeys | None) -> Starle
         405: no_such_url,
         Exception: broken,
     }
+    bases = [profile.base_path, *profile.other_paths, *([profile.classic_path] if profile.classic_path else [])]
+    endpoints = (
+        ("/fine_tuning/jobs", api.list_jobs, JOBS_SCOPE),
+        ("/fine_tuning/jobs/{job_id}", api.job, JOBS_SCOPE),
+        ("/fine_tuning/jobs/{job_id}/checkpoints", api.list_checkpoints, JOBS_SCOPE),
+        ("/fine_tuning/jobs/{job_id}/events", api.list_events, JOBS_SCOPE),
+        ("/files", api.list_files, FILES_SCOPE),
+        ("/files/{file_id}", api.file, FILES_SCOPE),
+        ("/files/{file_id}/content", api.file_content, FILES_SCOPE),
+    )
     app = Starlette(
-        routes=[
-            route(jobs, api.list_jobs, JOBS_SCOPE),
-            route(f"{jobs}/{{job_id}}", api.job, JOBS_SCOPE),
-            route(f"{jobs}/{{job_id}}/checkpoints", api.list_checkpoints, JOBS_SCOPE),
-            route(f"{jobs}/{{job_id}}/events", api.list_events, JOBS_SCOPE),
-            route(files, api.list_files, FILES_SCOPE),
-            route(f"{files}/{{file_id}}", api.file, FILES_SCOPE),
-            route(f"{files}/{{file_id}}/content", api.file_content, FILES_SCOPE),
-        ],
+        routes=[route(base + path, endpoint, scope) for base in bases for path, endpoint, scope in endpoints],
         exception_handlers=handlers,
     )
     app.router.redirect_slashes = False
     return app
+
+
+def refuse_version(request: Request, profile: Profile) -> None:
+    """Raise `RefusedError` where the `api-version` is not one that Azure's fine-tuning takes at this path."""
+    if profile.classic_path is None:
+        return
+    version = request.query_params.get("api-version")
+    is_dated = version is not None and re.match(r"\d{4}-\d\d-\d\d", version) is not None
+    if request.url.path.startswith(f"{profile.classic_path}/v1/") or not request.url.path.startswith(
+        f"{profile.classic_path}/"
+    ):
+        if is_dated:
+            raise RefusedError(400, {"error": {"code": "BadRequest", "message": "API version not supported"}})
+    elif version is None or not is_dated or version < OLDEST_VERSION:
+        raise RefusedError(404, RESOURCE_NOT_FOUND)
 
 
 class _Api:
@@ -151,7 +175,7 @@ class _Api:
         content = self._world.file_content(request.path_params["file_id"])
         if content is None:
             raise RefusedError(404, _no_such_file(request))
-        return Response(content, media_type="application/octet-stream")
+        return _part(content, request.headers.get("range", ""))
 
     def _child(self, request: Request, listing: Callable[[str], Sequence[Any] | None]) -> Sequence[Any]:
         job_id = request.path_params["job_id"]
@@ -205,6 +229,19 @@ def _start(records: Sequence[Any], after: str | None) -> int:
         if found == after or (found is not None and not isinstance(found, str) and str(found) == after):
             return position + 1
     raise RefusedError(404, error_body(f"No object is called '{after}' - 'after'", param="after"))
+
+
+def _part(content: bytes, asked: str) -> Response:
+    """The bytes that a `Range` header asks for, all of them where there is none that is understood."""
+    found = re.fullmatch(r"bytes=(\d+)-(\d*)", asked.strip())
+    headers = {"accept-ranges": "bytes"}
+    if found is None:
+        return Response(content, media_type="application/octet-stream", headers=headers)
+    start, end = int(found[1]), min(int(found[2] or len(content)), len(content) - 1)
+    if start > end:
+        return Response(status_code=416, headers={"content-range": f"bytes */{len(content)}"})
+    headers["content-range"] = f"bytes {start}-{end}/{len(content)}"
+    return Response(content[start : end + 1], 206, media_type="application/octet-stream", headers=headers)
 
 
 def _id(record: Any) -> Any:

@@ -17,7 +17,11 @@ FaultKind = Literal[
     "empty_more",
     "lost_cursor",
     "redirect",
+    "no_ranges",
 ]
+
+PASSING = frozenset({"slow", "no_ranges"})
+"""After these, another fault may befall the same request."""
 
 _DETAILS: Mapping[str, frozenset[str]] = {
     "status": frozenset({"status", "headers", "body", "code", "message"}),
@@ -44,6 +48,7 @@ class Fault:
     | `empty_more` | no data, `has_more` true | |
     | `lost_cursor` | 404 where the request carries `after` | |
     | `redirect` | sent elsewhere | `location`, `status` (307) |
+    | `no_ranges` | `Range` is ignored, as some gateways do; a later fault may still change the answer | |
 
     `path` is a regular expression searched in the path (without the query). `times` is how often it strikes (`None`:
     for ever), `probability` how likely at each match, drawn from `seed`. `hits` counts.
@@ -89,11 +94,11 @@ class Fault:
 
 
 def befalling(faults: list[Fault], path: str, query: Mapping[str, str]) -> list[Fault]:
-    """The faults for one request: any delays, then at most one that changes the answer."""
+    """The faults for one request: any that leave the answer to others, then at most one that changes it."""
     struck: list[Fault] = []
     for fault in list(faults):
         if fault.strikes(path, query):
             struck.append(fault)
-            if fault.kind != "slow":
+            if fault.kind not in PASSING:
                 break
     return struck

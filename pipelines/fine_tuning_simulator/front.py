@@ -16,7 +16,7 @@ from fine_tuning_simulator.access import credential
 from fine_tuning_simulator.app import encoded
 from fine_tuning_simulator.clock import Clock
 from fine_tuning_simulator.errors import default_error, error_body
-from fine_tuning_simulator.faults import Fault, befalling
+from fine_tuning_simulator.faults import PASSING, Fault, befalling
 from fine_tuning_simulator.profiles import Profile
 
 _ERROR_PAGE = "<!DOCTYPE html><html><head><title>Bad gateway</title></head><body><h1>Bad gateway</h1></body></html>"
@@ -79,7 +79,9 @@ class Front:
         wait = self.latency + sum(float(fault.details.get("seconds", 1)) for fault in faults if fault.kind == "slow")
         if wait and not await self._pause(wait, receive):
             return
-        fault = faults[-1] if faults and faults[-1].kind != "slow" else None
+        if any(fault.kind == "no_ranges" for fault in faults):
+            scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"range"]}
+        fault = faults[-1] if faults and faults[-1].kind not in PASSING else None
         if fault is not None and fault.kind == "silent":
             if await self._pause(fault.details.get("seconds"), receive):
                 await _reset(scope, receive)

@@ -23,6 +23,10 @@ class Profile:
     keeps_all_checkpoints: bool
     shows_checkpoints_of_cancelled_jobs: bool
     supervised_models: tuple[str, ...]
+    other_paths: tuple[str, ...] = ()
+    """Base paths that the same API answers at as well."""
+    classic_path: str | None = None
+    """One more, where each request has to say a dated `api-version`."""
     reinforcement_models: tuple[str, ...] = ()
     """Empty where the host offers supervised training only."""
 
@@ -61,6 +65,8 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             keeps_all_checkpoints=False,
             shows_checkpoints_of_cancelled_jobs=True,
             supervised_models=("gpt-4o-mini-2024-07-18", "gpt-4.1-mini-2025-04-14", "gpt-4o-2024-08-06"),
+            other_paths=("/api/projects/{project}/openai/v1",),
+            classic_path="/openai",
         ),
         "nebius": Profile(
             name="nebius",

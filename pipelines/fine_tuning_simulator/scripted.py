@@ -73,6 +73,10 @@ def _created_at(record: Any, otherwise: float) -> float:
         return math.inf
 
 
+TRAINING_FILE = "file-scripted-training"
+"""The file that jobs are trained on where a test names none; it is there from the start."""
+
+
 class ScriptedWorld:
     """A mutable world for tests. It holds raw records and shows them verbatim, malformed ones included.
 
@@ -90,6 +94,9 @@ class ScriptedWorld:
         self._hidden: set[tuple[str, str]] = set()
         self._count = 0
         self._lock = threading.RLock()
+        self.add_file(
+            TRAINING_FILE, b'{"messages": []}\n', purpose="fine-tune", filename="training.jsonl", created_at=0
+        )
 
     # -- what a test says ------------------------------------------------------------------------------------------
 
@@ -123,7 +130,7 @@ class ScriptedWorld:
                 "result_files": [],
                 "status": status,
                 "validation_file": None,
-                "training_file": "file-scripted-training",
+                "training_file": TRAINING_FILE,
                 "hyperparameters": hyperparameters,
                 "trained_tokens": 12_000 if succeeded else None,
                 "error": {},

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
 from typing import Any
 
 from .destinations import Warehouse
-from .errors import CommandError, root_cause
+from .errors import CommandError
 from .output import as_table, safe, table_width
-from .query import query
-from .views.build import DIALECTS
-from .workspace import working_directory
+from .rows import Relation, Rows, open_rows
 
 VIEW = "best_checkpoints"
-_ROWS = "SELECT * FROM {view} ORDER BY job_created_at DESC, account, fine_tuning_job_id"
-_JOBS = "SELECT account, id, status FROM {jobs}"
+
+_WAIT_SECONDS = 10.0
+_NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
 Row = dict[str, Any]
 
@@ -36,79 +36,46 @@ _SHOWN = {
 
 
 def best_checkpoints(
-    warehouse: Warehouse, *, account: str | None = None, job_ids: Sequence[str] = ()
+    warehouse: Warehouse, *, accounts: Sequence[str] = (), job_ids: Sequence[str] = ()
 ) -> tuple[list[str], list[Row]]:
     """The checkpoint to deploy for each job, newest job first: column names and rows.
 
     Args:
-        warehouse: Where the view is.
-        account: Only this account's jobs.
+        warehouse: Where the view is; where its engine knows no views, it is computed.
+        accounts: Only these accounts' jobs; all where there are none.
         job_ids: Only these jobs.
 
     Raises:
         CommandError: There is no such warehouse, view or job.
     """
-    if warehouse.is_duckdb_file:
-        names, rows, jobs = _from_file(warehouse, with_jobs=bool(job_ids))
-    else:
-        names, rows, jobs = _from_destination(warehouse, with_jobs=bool(job_ids))
-    chosen = [dict(zip(names, row, strict=True)) for row in rows]
-    chosen = [row for row in chosen if account is None or row["account"] == account]
+    with open_rows(warehouse, names=(VIEW, "jobs"), lock_wait_seconds=_WAIT_SECONDS) as rows:
+        view, all_jobs = rows.relation(VIEW), rows.relation("jobs")
+        if view is None:
+            raise CommandError(
+                f"{warehouse.shown} holds no view {VIEW}: `ftw sync` makes it, where it reads checkpoints."
+            )
+        chosen = list(_rows(rows, view))
+        jobs = list(_rows(rows, all_jobs.only("account", "id", "status"))) if job_ids and all_jobs else []
+    # The newest job first, one of unknown time last; both sorts are stable.
+    chosen.sort(key=lambda row: (row["account"], row["fine_tuning_job_id"]))
+    chosen.sort(key=lambda row: row["job_created_at"] or _NEVER, reverse=True)
+    chosen = [row for row in chosen if not accounts or row["account"] in accounts]
     if job_ids:
         known = {row["fine_tuning_job_id"] for row in chosen}
-        status = {job_id: status for label, job_id, status in jobs if account is None or label == account}
+        status = {job["id"]: job["status"] for job in jobs if not accounts or job["account"] in accounts}
         for job_id in job_ids:
             if job_id in status and job_id not in known:
                 raise CommandError(f"The job {job_id} has no checkpoints (it is {status[job_id] or 'of no status'}).")
             if job_id not in known:
-                whose = "" if account is None else f" of account {account}"
+                whose = f" of account {' or '.join(accounts)}" if accounts else ""
                 raise CommandError(f"There is no job {job_id}{whose} in {warehouse.shown}: `ftw sync` brings new ones.")
         chosen = [row for row in chosen if row["fine_tuning_job_id"] in job_ids]
-    return names, chosen
+    return view.schema.names, chosen
 
 
-def _from_file(warehouse: Warehouse, *, with_jobs: bool) -> tuple[list[str], list[Any], list[Any]]:
-    assert warehouse.database is not None  # noqa: S101 - a DuckDB file has a path
-    database, dataset = warehouse.database, warehouse.dataset
-
-    def is_there(name: str) -> bool:
-        sql = f"SELECT 1 FROM duckdb_columns() WHERE schema_name = '{dataset}' AND table_name = '{name}'"  # noqa: S608
-        return bool(query(database, sql, dataset)[1])
-
-    if not is_there(VIEW):
-        raise _no_view(warehouse)
-    jobs = query(database, _JOBS.format(jobs="jobs"), dataset)[1] if with_jobs and is_there("jobs") else []
-    return *query(database, _ROWS.format(view=VIEW), dataset), jobs
-
-
-def _from_destination(warehouse: Warehouse, *, with_jobs: bool) -> tuple[list[str], list[Any], list[Any]]:
-    from dlt.destinations.job_client_impl import SqlJobClientBase  # noqa: PLC0415 - see accounts
-
-    try:
-        with (
-            working_directory() as directory,
-            warehouse.pipeline("fine_tuning_best", directory).destination_client() as client,
-        ):
-            if not isinstance(client, SqlJobClientBase) or client.capabilities.sqlglot_dialect not in DIALECTS:
-                raise CommandError(f"There are no views in {warehouse.shown}: `ftw best` needs a SQL destination.")
-            sql = client.sql_client
-            tables = dict(client.get_storage_tables([VIEW, "jobs"]))
-            if not tables[VIEW]:
-                raise _no_view(warehouse)
-            jobs: Sequence[Any] = ()
-            if with_jobs and tables["jobs"]:
-                jobs = sql.execute_sql(_JOBS.format(jobs=sql.make_qualified_table_name("jobs"))) or ()
-            with sql.execute_query(_ROWS.format(view=sql.make_qualified_table_name(VIEW))) as cursor:
-                names = [str(column[0]).lower() for column in cursor.description]
-                return names, list(cursor.fetchall()), list(jobs)
-    except CommandError:
-        raise
-    except Exception as error:
-        raise CommandError(f"{warehouse.shown} cannot be read: {str(root_cause(error)).splitlines()[0]}") from error
-
-
-def _no_view(warehouse: Warehouse) -> CommandError:
-    return CommandError(f"{warehouse.shown} holds no view {VIEW}: `ftw sync` makes it, where it reads checkpoints.")
+def _rows(rows: Rows, relation: Relation) -> Iterator[Row]:
+    for batch in rows.batches(relation):
+        yield from batch.to_pylist()
 
 
 def as_text(rows: Sequence[Row], width: int | None = None) -> str:

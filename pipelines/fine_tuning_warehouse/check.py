@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from openai_fine_tuning import ConfigurationError, FineTuningSourceError, RequestError
+from openai_fine_tuning import FineTuningSourceError, RequestError
 from openai_fine_tuning.api import JOBS_PATH, FineTuningApi, quoted
 
 from .accounts import Account
 from .destinations import Warehouse, check_database_file
-from .errors import CommandError, UsageError
+from .diagnosis import advice_on_resource, diagnose, is_listing, told_settings
+from .errors import CommandError
 from .workspace import working_directory
 
 
@@ -23,52 +25,68 @@ class Finding:
     words: str
 
 
-def check(account: Account, warehouse: Warehouse) -> Iterator[Finding]:
-    """Try the key, its scopes and the destination; at most five requests, and nothing is written but a probe file."""
-    yield from _check_host(account)
-    yield _check_destination(account, warehouse)
+def check(accounts: Sequence[Account], warehouse: Warehouse) -> Iterator[tuple[str | None, Finding]]:
+    """Try every key and its scopes, and the destination; nothing is written but a probe file.
+
+    Yields:
+        An account's label and what was found of it, with at most five requests each where all is well, and a few more
+        to find out what is wrong; last, without a label, what was found of the destination.
+    """
+    for account in accounts:
+        for finding in _check_host(account):
+            yield account.label, finding
+    yield None, _check_destination(accounts[0], warehouse)
 
 
 def _check_host(account: Account) -> Iterator[Finding]:
-    headers = {"OpenAI-Organization": account.org_id or "", "OpenAI-Project": account.project_id or ""}
-    try:
-        api = FineTuningApi(
-            account.base_url, account.api_key, headers={name: value for name, value in headers.items() if value}
-        )
-    except ConfigurationError as error:
-        raise UsageError(str(error)) from None
+    yield Finding("settings", True, told_settings(account))
+    api = account.api()
     try:
         listing = api.get_json(JOBS_PATH, {"limit": 1}, attempts=2).content
+        if not is_listing(listing):
+            raise RequestError(f"{api.url(JOBS_PATH)} answers, but not with a listing", url=api.base_url, status=200)
+        yield Finding("host", True, account.base_url)
+        yield from _check_resources(account, api, listing)
     except FineTuningSourceError as error:
         is_answered = isinstance(error, RequestError) and error.status is not None
-        yield Finding("host", is_answered, account.base_url if is_answered else _advice(error))
+        yield Finding("host", is_answered, account.base_url if is_answered else diagnose(account, error))
         if is_answered:
-            yield Finding("jobs", False, _advice(error))
-        return
-    yield Finding("host", True, account.base_url)
-    data = listing.get("data") if isinstance(listing, dict) else None
-    if not isinstance(data, list):
-        yield Finding("jobs", False, f"{api.url(JOBS_PATH)} answers, but not with a listing. Check the base URL.")
-        return
+            yield Finding("jobs", False, diagnose(account, error))
+    finally:
+        api.close()
+
+
+def _check_resources(account: Account, api: FineTuningApi, listing: dict[str, Any]) -> Iterator[Finding]:
+    jobs = [job for job in listing["data"] if isinstance(job, dict)]
     more = " and more" if listing.get("has_more") else ""
-    yield Finding("jobs", True, f"{len(data)}{more}" if data else "none yet: a sync will make empty tables")
-    job_id = data[0].get("id") if data and isinstance(data[0], dict) else None
-    trials = {
-        "checkpoints": f"{JOBS_PATH}/{quoted(str(job_id))}/checkpoints" if job_id else None,
-        "events": f"{JOBS_PATH}/{quoted(str(job_id))}/events" if job_id else None,
-        "result_metrics": "/files",
-    }
-    for what, path in trials.items():
-        if path is None:
-            yield Finding(what, None, "there is no job to try it with")
-            continue
-        try:
-            api.get_json(path, {"limit": 1}, attempts=2)
-        except FineTuningSourceError as error:
-            yield Finding(what, False, _advice(error))
+    words = f"{len(jobs)}{more}" if jobs else "none yet: a sync will make empty tables. Some gateways list none, ever"
+    yield Finding("jobs", True, words)
+    job = f"{JOBS_PATH}/{quoted(str(jobs[0].get('id')))}" if jobs else None
+    for what in ("checkpoints", "events"):
+        yield _tried(what, account, api, None if job is None else f"{job}/{what}", "there is no job to try it with")
+    files = _tried("files", account, api, "/files", "")
+    results = jobs[0].get("result_files") if jobs else None
+    if files.is_fine and isinstance(results, list) and results and isinstance(results[0], str):
+        path = f"/files/{quoted(results[0])}/content"
+        yield _tried("result_metrics", account, api, path, "", is_file=True)
+    else:
+        yield Finding("result_metrics", files.is_fine, files.words)
+    yield files
+
+
+def _tried(
+    what: str, account: Account, api: FineTuningApi, path: str | None, otherwise: str, *, is_file: bool = False
+) -> Finding:
+    if path is None:
+        return Finding(what, None, otherwise)
+    try:
+        if is_file:
+            api.get_bytes(path)
         else:
-            yield Finding(what, True, "can be read")
-    api.close()
+            api.get_json(path, {"limit": 1}, attempts=2)
+    except FineTuningSourceError as error:
+        return Finding(what, False, advice_on_resource(account, error))
+    return Finding(what, True, "can be read")
 
 
 def _check_destination(account: Account, warehouse: Warehouse) -> Finding:
@@ -84,16 +102,3 @@ def _check_destination(account: Account, warehouse: Warehouse) -> Finding:
         return Finding("destination", False, str(error))
     except Exception as error:
         return Finding("destination", False, f"{warehouse.shown}: {str(error).strip().splitlines()[0]}")
-
-
-def _advice(error: FineTuningSourceError) -> str:
-    if isinstance(error, RequestError):
-        if error.is_missing_scope:
-            return f"{error}. Give the key the scopes api.fine_tuning.jobs.read and api.files.read."
-        if error.status == 401:
-            return f"{error}. The key was refused: check OPENAI_API_KEY."
-        if error.status == 404:
-            return f"{error}. The base URL may lack its version path, such as /v1."
-        if error.status is None:
-            return f"{error}. Is the host up, and the base URL right?"
-    return str(error)

@@ -11,13 +11,16 @@ from typing import NoReturn
 import click
 
 from . import output
+from .commands.archive import archive
 from .commands.best import best
 from .commands.check import check
+from .commands.copy import copy
 from .commands.explore import explore
 from .commands.query import query
 from .commands.simulate import simulate
 from .commands.sync import sync
 from .commands.verify import verify
+from .commands.views import views
 from .errors import DONE, FAILED, USAGE, CommandError
 
 
@@ -79,5 +82,5 @@ def ftw() -> None:
     """The whole history of your fine-tuning, in your own warehouse."""
 
 
-for command in (sync, check, verify, best, query, explore, simulate):
+for command in (sync, check, verify, archive, copy, best, query, views, explore, simulate):
     ftw.add_command(command)

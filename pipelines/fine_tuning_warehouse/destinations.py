@@ -16,6 +16,8 @@ from .errors import BusyError, CommandError, UsageError
 if TYPE_CHECKING:
     import dlt
 
+    from .lake import Lease
+
 DEFAULT_DATABASE = "fine_tuning_warehouse.duckdb"
 DEFAULT_DATASET = "fine_tuning"
 
@@ -48,30 +50,46 @@ class Warehouse:
         """What people call it."""
         return str(self.database) if self.is_duckdb_file else f"{self.destination} (dataset {self.dataset})"
 
-    def pipeline(self, name: str, directory: Path) -> dlt.Pipeline:
-        """dlt's pipeline into it, working in `directory`."""
+    @property
+    def is_lake(self) -> bool:
+        """Whether its tables are files, in a folder or a bucket."""
+        return self.destination == "filesystem"
+
+    def pipeline(self, name: str, directory: Path, *, lease: Lease | None = None) -> dlt.Pipeline:
+        """dlt's pipeline into it, working in `directory`; what writes to a lake does so under a lease."""
         import dlt  # noqa: PLC0415 - see accounts
 
         return dlt.pipeline(
             name,
             pipelines_dir=str(directory),
-            destination=self._dlt_destination(),
+            destination=self._dlt_destination(name, lease),
             dataset_name=self.dataset,
         )
 
-    def _dlt_destination(self) -> Any:
+    def _dlt_destination(self, pipeline_name: str, lease: Lease | None) -> Any:
         import dlt  # noqa: PLC0415 - see accounts
+        from dlt.common.destination.client import DestinationClientDwhConfiguration  # noqa: PLC0415
         from dlt.common.destination.exceptions import UnknownDestinationModule  # noqa: PLC0415
 
         if self.is_duckdb_file:
             return dlt.destinations.duckdb(str(self.database))
+        if self.is_lake:
+            from .lake import Lake  # noqa: PLC0415 - dlt's libraries for files
+
+            lake = Lake()
+            lake.lease = lease
+            return lake
         try:
-            return dlt.destinations.__dict__.get(self.destination) or dlt.common.destination.Destination.from_reference(
-                self.destination
-            )
+            destination: Any = dlt.common.destination.Destination.from_reference(self.destination)
         except (UnknownDestinationModule, ImportError):
             known = ", ".join(sorted(name for name in dlt.destinations.__all__ if name != "destination"))
             raise UsageError(f"dlt has no destination {self.destination!r}. It has {known}.") from None
+        if issubclass(destination.spec, DestinationClientDwhConfiguration):
+            # Tables that dlt empties and fills for a merge: two accounts that sync at once must not share them.
+            account = pipeline_name.removeprefix("fine_tuning_")
+            layout = "%s_staging" if account == "default" else f"%s_staging_{account}"
+            destination.config_params["staging_dataset_name_layout"] = layout
+        return destination
 
 
 def find_warehouse(

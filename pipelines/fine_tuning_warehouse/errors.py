@@ -10,9 +10,11 @@ class CommandError(Exception):
 
     Attributes:
         exit_code: What the command ends with.
+        is_deliberate: It says all that is to be said, whatever it was raised from.
     """
 
     exit_code = FAILED
+    is_deliberate = True
 
 
 class UsageError(CommandError):

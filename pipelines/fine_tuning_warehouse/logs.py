@@ -36,6 +36,9 @@ def set_up_logging(*, quiet: bool, verbose: bool) -> None:
     ours = logging.getLogger("fine_tuning_warehouse")
     ours.handlers, ours.propagate = [handler], False
     ours.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
+    # What azure-identity tries on its way to a token is told by us, where none has worked.
+    azure = logging.getLogger("azure")
+    azure.handlers, azure.propagate = [logging.NullHandler()], False
     # What the source skips is told at the end, all together.
     source = logging.getLogger("openai_fine_tuning")
     source.handlers, source.propagate = [handler if verbose else logging.NullHandler()], False

@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .sync import Summary
+    from .totals import Summary, Totals
 
 _SHOWN_SKIPS = 10
 
@@ -41,9 +41,20 @@ def summary_lines(summary: Summary, host: str, warehouse: str) -> list[str]:
     return lines
 
 
-def skip_lines(summary: Summary) -> list[str]:
-    """What was skipped or rejected, for people."""
+def totals_line(totals: Totals) -> str:
+    """A sync of several accounts for people."""
+    done, rows = len(totals.accounts) - len(totals.failures), sum(totals.rows.values())
+    requests = sum(summary.requests for summary in totals.accounts)
+    return (
+        f"Synced {done} of {len(totals.accounts)} accounts: {rows:,} rows new or changed, {requests:,} requests, "
+        f"{totals.seconds:.1f} s."
+    )
+
+
+def skip_lines(summary: Summary, *, several: bool = False) -> list[str]:
+    """What was skipped or rejected, for people; of which account, where there are several."""
     lines = []
+    whose = f"Account {summary.account}: " if several else ""
     for skip in summary.skipped[:_SHOWN_SKIPS]:
         what = f"{skip['resource']} of {skip['job']}" if skip["job"] else str(skip["resource"])
         lines.append(f"Skipped {safe(what)}: {safe(str(skip['reason']))}")
@@ -51,7 +62,7 @@ def skip_lines(summary: Summary) -> list[str]:
         lines.append(f"Skipped {len(summary.skipped) - _SHOWN_SKIPS:,} more (all of them: --output json).")
     if summary.rejected:
         lines.append(f"Rejected {summary.rejected:,} records that could not be typed: see the table rejected_records.")
-    return lines
+    return [f"{whose}{line}" for line in lines]
 
 
 def as_json(value: Any) -> str:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 if TYPE_CHECKING:
     from openai_fine_tuning import Report
@@ -50,3 +58,12 @@ def progress_bar(report: Report) -> Iterator[None]:
         finally:
             ended.set()
             watcher.join()
+
+
+@contextmanager
+def bytes_bar(words: str, size: int | None) -> Iterator[Callable[[int], None]]:
+    """Show on stderr how many bytes of something have come; yields what is to be told of them."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(words, total=size)
+        yield lambda number: progress.advance(task, number)

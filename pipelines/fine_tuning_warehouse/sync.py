@@ -1,4 +1,4 @@
-"""One sync, whole: the one way in for the command and for every scheduler.
+"""One sync, whole, of one account or several: the one way in for the command and for every scheduler.
 
 It owns what a sync needs beside the source: the lock, the working directory, the pipeline's name, the row in `syncs`,
 the comments on tables, and the views.
@@ -11,15 +11,18 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .accounts import Account
 from .comments import write_comments
-from .destinations import Warehouse, only_sync
+from .destinations import Warehouse
 from .errors import CommandError, UsageError, root_cause
+from .holding import held
 from .patience import Patience
+from .readiness import merge_strategy, without_secrets
+from .totals import Summary, Totals
 from .turns import turn
 from .version import __version__
 from .views import write_views
@@ -30,10 +33,26 @@ os.environ.setdefault("NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID", "true")
 
 import dlt
 
-from openai_fine_tuning import ConfigurationError, FineTuningSourceError, Report
+from openai_fine_tuning import CancelledError, ConfigurationError, FineTuningSourceError, Report
 from openai_fine_tuning.records import Batches
 from openai_fine_tuning.settings import CONCURRENCY, RESOURCES
 from openai_fine_tuning.tables import REJECTED_RECORDS, SYNCS, schema
+
+__all__ = [
+    "COMMIT_SECONDS",
+    "LOCK_WAIT_SECONDS",
+    "Reading",
+    "Summary",
+    "Tell",
+    "Totals",
+    "Watch",
+    "run_sync",
+    "sync_accounts",
+    "watch_nothing",
+]
+
+if TYPE_CHECKING:
+    from .lake import Lease
 
 COMMIT_SECONDS = 300.0
 """What a long sync has read is loaded, together with its state, about this often."""
@@ -66,35 +85,12 @@ class Reading:
     lock_wait_seconds: float = LOCK_WAIT_SECONDS
 
 
-@dataclass
-class Summary:
-    """What a sync did: the object that `--output json` prints."""
-
-    account: str
-    status: str = "done"
-    error: str | None = None
-    load_ids: list[str] = field(default_factory=list)
-    rows: dict[str, int] = field(default_factory=dict)
-    requests: int = 0
-    retries: int = 0
-    jobs: dict[str, int] = field(default_factory=lambda: {"seen": 0, "open": 0})
-    skipped: list[dict[str, str | None]] = field(default_factory=list)
-    rejected: int = 0
-    seconds: float = 0.0
-
-    @property
-    def is_incomplete(self) -> bool:
-        """Whether something was rejected or skipped."""
-        return bool(self.rejected or self.skipped)
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields in the order of the contract."""
-        order = ("status", "error", "account", "load_ids", "rows", "requests", "retries", "jobs", "skipped", "rejected")
-        return {**{name: getattr(self, name) for name in order}, "seconds": round(self.seconds, 3)}
-
-
 Watch = Callable[[Report], AbstractContextManager[None]]
 """Shows a report while it grows."""
+
+
+Tell = Callable[[Account, Summary], None]
+"""Told of each account when it has ended."""
 
 
 def run_sync(
@@ -117,12 +113,78 @@ def run_sync(
     Raises:
         CommandError: It failed; what was loaded before stays, and the next sync goes on there.
     """
-    summary = summary if summary is not None else Summary(account.label)
+    summary = summary if summary is not None else _nothing_done(account, reading)
+    with held(warehouse) as lease:
+        _run_held(account, warehouse, reading, watch=watch, summary=summary, lease=lease)
+    return summary
+
+
+def sync_accounts(
+    accounts: Sequence[Account],
+    warehouse: Warehouse,
+    reading: Reading,
+    *,
+    watch: Watch | None = None,
+    tell: Tell | None = None,
+    totals: Totals | None = None,
+) -> Totals:
+    """Sync accounts one after another into one warehouse, which is held for all of them.
+
+    Args:
+        accounts: Whose histories.
+        warehouse: Where to.
+        reading: What of them.
+        watch: Shows the progress of each.
+        tell: Told of each when it has ended.
+        totals: Filled in as they go, so that a run that was ended can be told too.
+
+    Returns:
+        The totals, with the failures of accounts: none is raised.
+
+    Raises:
+        CommandError: The warehouse cannot be held: nothing was done.
+    """
+    totals = totals if totals is not None else Totals.of(accounts)
+    began = time.monotonic()
+    try:
+        with held(warehouse) as lease:
+            for account in accounts:
+                summary = _nothing_done(account, reading)
+                totals.accounts.append(summary)
+                try:
+                    _run_held(account, warehouse, reading, watch=watch, summary=summary, lease=lease)
+                except CommandError as error:
+                    summary.status, summary.error = "failed", str(error)
+                    totals.failures[account.label] = error
+                    if isinstance(error.__cause__, CancelledError):
+                        raise
+                if tell is not None:
+                    tell(account, summary)
+    except CommandError as error:
+        for account in accounts[len(totals.accounts) :]:
+            totals.accounts.append(_nothing_done(account, reading, str(error)))
+        totals.error = str(error)
+        raise
+    finally:
+        totals.seconds = time.monotonic() - began
+    return totals
+
+
+def _run_held(
+    account: Account,
+    warehouse: Warehouse,
+    reading: Reading,
+    *,
+    watch: Watch | None = None,
+    summary: Summary,
+    lease: Lease | None,
+) -> None:
+    """As `run_sync`, by one that holds the warehouse already."""
     began = time.monotonic()
     report = Report()
     try:
-        with only_sync(warehouse), working_directory() as directory, (watch or watch_nothing)(report):
-            pipeline = warehouse.pipeline(account.pipeline_name, directory)
+        with working_directory() as directory, (watch or watch_nothing)(report):
+            pipeline = warehouse.pipeline(account.pipeline_name, directory, lease=lease)
             patience = Patience(warehouse, reading.lock_wait_seconds)
             for load_ids in _run_parts(pipeline, account, warehouse, reading, report, patience=patience):
                 summary.load_ids.extend(load_ids)
@@ -136,6 +198,12 @@ def run_sync(
     finally:
         _fill(summary, report, reading)
         summary.seconds = time.monotonic() - began
+
+
+def _nothing_done(account: Account, reading: Reading, error: str | None = None) -> Summary:
+    """The summary of a sync that has not begun; of one that cannot begin, where there is an error."""
+    summary = Summary(account.label, "done" if error is None else "failed", error)
+    _fill(summary, Report(), reading)
     return summary
 
 
@@ -161,11 +229,12 @@ def _run_parts(
             fine_tuning_report=report,
         )
         log = _sync_log(sync_id, started_at, account.label, report=report)
-        if warehouse.table_format is not None:
+        if not warehouse.is_duckdb_file:
+            strategy: Any = merge_strategy(warehouse, pipeline)
             for resource in (*source.selected_resources.values(), *log.selected_resources.values()):
                 resource.apply_hints(
                     table_format=warehouse.table_format,
-                    write_disposition={"disposition": "merge", "strategy": "upsert"},
+                    write_disposition={"disposition": "merge", "strategy": strategy},
                 )
         with _told(warehouse):
             load_ids = _run(pipeline, [source, log], patience)
@@ -194,12 +263,9 @@ def _told(warehouse: Warehouse) -> Iterator[None]:
         cause = root_cause(error)
         if isinstance(cause, (FineTuningSourceError, KeyboardInterrupt)):
             raise cause from None
-        raise CommandError(f"The sync into {warehouse.shown} failed: {_first_line(cause)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{lines[0] if lines else 'no message'} ({type(error).__name__})"
+        if isinstance(cause, CommandError):
+            raise cause from error
+        raise CommandError(f"The sync into {warehouse.shown} failed: {without_secrets(cause)}") from error
 
 
 @dlt.source(section="openai_fine_tuning", schema=schema())
@@ -239,6 +305,7 @@ def _fill(summary: Summary, report: Report, reading: Reading) -> None:
         for skip in report.skipped
     ]
     summary.rejected = report.rejected
+    summary.notes = list(report.notes)
 
 
 def watch_nothing(_: Report) -> AbstractContextManager[None]:

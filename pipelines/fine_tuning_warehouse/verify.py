@@ -16,7 +16,7 @@ import duckdb
 from dlt.extract import DltSource
 
 from openai_fine_tuning import FineTuningSourceError, Report
-from openai_fine_tuning.api import FineTuningApi
+from openai_fine_tuning.handover import frontier_in_force
 from openai_fine_tuning.settings import CONCURRENCY, OVERLAP_SECONDS, RESOURCES
 from openai_fine_tuning.tables import REJECTED_RECORDS, TABLES
 
@@ -24,11 +24,16 @@ from .accounts import Account
 from .destinations import Warehouse
 from .errors import CommandError, root_cause
 from .patience import Patience
+from .rows import Rows, open_rows
+from .stored import Stored, find_stored
 from .sync import LOCK_WAIT_SECONDS, Watch, watch_nothing
 from .workspace import working_directory
 
 BOOKKEEPING = frozenset({"_dlt_load_id", "last_listed_at", "checkpoints_listed_at", "rejected_at"})
 """Columns that tell of a sync, not of the API."""
+
+PASSING = frozenset({"status", "status_details", "expires_at"})
+"""Columns of a file that its host may change after it was read, which happens once."""
 
 Verdict = Literal["missing", "different", "pending", "unlisted", "unreadable"]
 
@@ -99,26 +104,26 @@ def verify(
     Raises:
         CommandError: There is no warehouse, or the host cannot be read.
     """
-    if warehouse.database is not None and not warehouse.database.is_file():
-        raise CommandError(f"There is no database {warehouse.database}: `ftw sync` makes it.")
-    patience = Patience(warehouse, lock_wait_seconds)
     report = Report()
     with working_directory() as directory, (watch or watch_nothing)(report):
-        kept = warehouse.pipeline(account.pipeline_name, directory / "kept")
-        patience.apply(kept.sync_destination)
-        if not kept.default_schema_name:
+        stored = find_stored(account, warehouse, directory / "kept", Patience(warehouse, lock_wait_seconds))
+        if stored.schema is None:
             raise CommandError(f"{warehouse.shown} holds no sync of account {account.label}: run `ftw sync` first.")
-        held = [name for name in resources if name in kept.default_schema.data_table_names()]
+        held = [name for name in resources if name in stored.schema.data_table_names()]
         shown = directory / "shown.duckdb"
         source = account.source(held, fine_tuning_concurrency=concurrency, fine_tuning_report=report)
-        _read_again(source, kept.default_schema, shown)
-        with duckdb.connect(str(directory / "compare.duckdb")) as scratch:
+        _read_again(source, stored, shown)
+        tables = [*held, REJECTED_RECORDS.name]
+        with (
+            duckdb.connect(str(directory / "compare.duckdb")) as scratch,
+            open_rows(warehouse, names=tables, lock_wait_seconds=lock_wait_seconds) as rows,
+        ):
             scratch.execute(f"ATTACH '{shown}' AS shown (READ_ONLY)")
-            tables = [*held, REJECTED_RECORDS.name]
-            patience.apply(lambda: _fetch(kept, scratch, tables, account.label))
+            for table in tables:
+                _fetch(rows, scratch, table, account.label)
             comparison = Comparison(requests=report.requests)
             for table in tables:
-                _compare(scratch, table, _Owed.of(kept, table, account), report, comparison)
+                _compare(scratch, table, _Owed.of(stored, table, account), report, comparison)
     comparison.skipped = [
         {"account": skip.account, "job": skip.job, "resource": skip.resource, "reason": skip.reason}
         for skip in report.skipped
@@ -126,7 +131,7 @@ def verify(
     return comparison
 
 
-def _read_again(source: DltSource, schema: dlt.Schema, database: Path) -> None:
+def _read_again(source: DltSource, stored: Stored, database: Path) -> None:
     """Load everything into a scratch database, with the column types that the warehouse has."""
     pipeline = dlt.pipeline(
         "shown",
@@ -134,9 +139,7 @@ def _read_again(source: DltSource, schema: dlt.Schema, database: Path) -> None:
         destination=dlt.destinations.duckdb(str(database)),
         dataset_name="api",
     )
-    for name in (*source.selected_resources, REJECTED_RECORDS.name):
-        if name in schema.tables:
-            source.schema.update_table(schema.tables[name])
+    stored.columns_into(source.schema, (*source.selected_resources, REJECTED_RECORDS.name))
     try:
         pipeline.run(source)
     except Exception as error:
@@ -146,21 +149,15 @@ def _read_again(source: DltSource, schema: dlt.Schema, database: Path) -> None:
         raise cause from None
 
 
-def _fetch(kept: dlt.Pipeline, scratch: duckdb.DuckDBPyConnection, tables: list[str], account: str) -> None:
+def _fetch(rows: Rows, scratch: duckdb.DuckDBPyConnection, table: str, account: str) -> None:
     """Copy an account's rows of the warehouse into the scratch database."""
-    with kept.sql_client() as client:
-        for table in tables:
-            scratch.execute(f'DROP TABLE IF EXISTS "{table}"')
-            query = f"SELECT * FROM {client.make_qualified_table_name(table)} WHERE account = %s"  # noqa: S608
-            is_first = True
-            with client.execute_query(query, account) as cursor:
-                for rows in cursor.iter_arrow(chunk_size=100_000):
-                    scratch.register("rows", rows)
-                    into = f'CREATE TABLE "{table}" AS' if is_first else f'INSERT INTO "{table}" BY NAME'
-                    scratch.execute(f"{into} FROM rows")
-                    is_first = False
-            if is_first:
-                scratch.execute(f'CREATE TABLE "{table}" AS FROM shown.api."{table}" LIMIT 0')
+    relation = rows.relation(table)
+    if relation is None:
+        scratch.execute(f'CREATE TABLE "{table}" AS FROM shown.api."{table}" LIMIT 0')
+        return
+    scratch.register("rows", rows.reader(relation, account=account))
+    scratch.execute(f'CREATE TABLE "{table}" AS FROM rows')
+    scratch.unregister("rows")
 
 
 @dataclass(frozen=True)
@@ -171,21 +168,20 @@ class _Owed:
         open_jobs: Ids of the open jobs.
         closed_jobs: Ids of the newest closed jobs.
         newer_than: Other jobs created since this (unix seconds) are new; None where all are.
+        read_files: Files that were read for open jobs, or found gone.
     """
 
     open_jobs: frozenset[str]
     closed_jobs: frozenset[str]
     newer_than: float | None
+    read_files: frozenset[str]
 
     @classmethod
-    def of(cls, kept: dlt.Pipeline, table: str, account: Account) -> _Owed:
+    def of(cls, stored: Stored, table: str, account: Account) -> _Owed:
         """Read it off the state that the last sync left in the warehouse."""
-        identity = FineTuningApi(account.base_url, account.api_key).identity
-        resources: dict[str, Any] = (
-            kept.state.get("sources", {}).get(kept.default_schema_name or "", {}).get("resources", {})
-        )
+        resources: dict[str, Any] = stored.state.get("resources", {})
         states = [
-            resources.get(name, {}).get("frontiers", {}).get(account.label, {}).get(identity, {})
+            frontier_in_force(resources.get(name, {}), account.label, account.identity)
             for name in ([table] if table in RESOURCES else RESOURCES)
         ]
         newest = [state["newest"] for state in states if state.get("newest") is not None]
@@ -193,6 +189,9 @@ class _Owed:
             frozenset(job_id for state in states for job_id in state.get("open", {})),
             frozenset(job_id for state in states for job_id in state.get("recent", {})),
             min(newest) - OVERLAP_SECONDS if newest else None,
+            frozenset(
+                file for state in states for known in state.get("open", {}).values() for file in known.get("files", ())
+            ),
         )
 
 
@@ -201,7 +200,8 @@ def _compare(
 ) -> None:
     keys = [name for name in TABLES[table].keys if name != "account"]
     shown, kept = _columns(scratch, "shown.api", table), _columns(scratch, "compare.main", table)
-    values = [name for name in dict.fromkeys([*shown, *kept]) if name not in (*keys, "account", *BOOKKEEPING)]
+    left_out = {*keys, "account", *BOOKKEEPING, *(PASSING if table == "files" else ())}
+    values = [name for name in dict.fromkeys([*shown, *kept]) if name not in left_out]
 
     def side(alias: str, name: str, present: Sequence[str]) -> str:
         return f'{alias}."{name}"' if name in present else "NULL"
@@ -212,10 +212,12 @@ def _compare(
     )
     joined = " AND ".join(f's."{name}" = k."{name}"' for name in keys)
     key = " || ' ' || ".join(f'coalesce(s."{name}"::VARCHAR, k."{name}"::VARCHAR)' for name in keys)
-    job = "id" if table == "jobs" else "fine_tuning_job_id"
+    job = {"jobs": "coalesce(s.id, k.id)", "files": "NULL"}.get(
+        table, "coalesce(s.fine_tuning_job_id, k.fine_tuning_job_id)"
+    )
     rows = scratch.execute(
         f"""
-        SELECT {key}, coalesce(s."{job}", k."{job}"), s.account IS NOT NULL, k.account IS NOT NULL,
+        SELECT {key}, {job}, s.account IS NOT NULL, k.account IS NOT NULL,
                list_filter([{differing}], name -> name IS NOT NULL)
         FROM shown.api."{table}" AS s FULL JOIN compare.main."{table}" AS k ON {joined}
         WHERE s.account IS NULL OR k.account IS NULL OR len(list_filter([{differing}], name -> name IS NOT NULL)) > 0
@@ -227,9 +229,12 @@ def _compare(
     ).fetchone()
     created = _created_at(scratch)
     newest_events = _newest_events(scratch) if table == "events" else {}
+    naming = _naming_jobs(scratch) if table == "files" else {}
     unreadable = {(skip.job, skip.resource) for skip in report.skipped}
     findings = []
-    for row_key, job_id, is_shown, is_kept, columns in rows:
+    for row_key, row_job_id, is_shown, is_kept, columns in rows:
+        # Of the jobs that name a file the oldest one: it was read for that one first.
+        job_id: Any = naming.get(row_key) if table == "files" else row_job_id
         is_open, created_at = job_id in owed.open_jobs, created.get(job_id)
         is_new = owed.newer_than is None or (created_at is not None and created_at >= owed.newer_than)
         is_new = is_new and not is_open and job_id not in owed.closed_jobs
@@ -238,7 +243,7 @@ def _compare(
             skipped = {(job_id, table), (job_id, "jobs"), (None, table)} & unreadable
             verdict = "unreadable" if skipped else "unlisted"
         elif not is_kept:
-            late = is_open and row_key not in newest_events.get(job_id, ())
+            late = is_open and row_key not in newest_events.get(job_id, ()) and row_key not in owed.read_files
             verdict = "pending" if late or is_new else "missing"
         else:
             verdict = "pending" if is_open and table == "jobs" else "different"
@@ -258,6 +263,23 @@ def _created_at(scratch: duckdb.DuckDBPyConnection) -> dict[str, float]:
     if not scratch.execute(has_jobs).fetchone():
         return {}
     return dict(scratch.execute("SELECT id, epoch(created_at) FROM shown.api.jobs").fetchall())
+
+
+def _naming_jobs(scratch: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Of each file the oldest job that names it, where jobs were compared."""
+    if not _created_at(scratch):
+        return {}
+    rows = scratch.execute(
+        """
+        SELECT file_id, arg_min(id, created_at) FROM (
+          SELECT id, created_at, unnest([training_file, validation_file]) AS file_id FROM shown.api.jobs
+          UNION ALL
+          SELECT id, created_at, unnest(from_json(result_files, '["VARCHAR"]')) FROM shown.api.jobs
+          WHERE json_type(result_files) = 'ARRAY'
+        ) WHERE file_id IS NOT NULL GROUP BY 1
+        """
+    ).fetchall()
+    return dict(rows)
 
 
 def _newest_events(scratch: duckdb.DuckDBPyConnection) -> dict[str, set[str]]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 _LOCK = ".lock"
+_TIDYING = ".tidying"
 _FRESH_SECONDS = 60.0
 
 
@@ -23,10 +24,12 @@ _FRESH_SECONDS = 60.0
 def working_directory() -> Iterator[Path]:
     """A fresh directory for one sync, removed at its end; what killed syncs left behind is removed first."""
     root = _root()
-    _remove_abandoned(root)
-    directory = Path(tempfile.mkdtemp(prefix="sync-", dir=root))
-    lock = FileLock(directory / _LOCK)
-    lock.acquire()
+    # One at a time: a directory whose lock another is just about to take looks abandoned.
+    with FileLock(root / _TIDYING):
+        _remove_abandoned(root)
+        directory = Path(tempfile.mkdtemp(prefix="sync-", dir=root))
+        lock = FileLock(directory / _LOCK)
+        lock.acquire()
     try:
         yield directory
     finally:
@@ -47,9 +50,9 @@ def _root() -> Path:
 def _remove_abandoned(root: Path) -> None:
     for directory in root.glob("sync-*"):
         lock_file = directory / _LOCK
-        if not lock_file.exists() and time.time() - directory.stat().st_mtime < _FRESH_SECONDS:
-            continue  # another sync has just made it
         try:
+            if not lock_file.exists() and time.time() - directory.stat().st_mtime < _FRESH_SECONDS:
+                continue  # another sync has just made it
             with FileLock(lock_file, timeout=0):
                 pass
         except (Timeout, OSError):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, datetime, timezone
 from typing import Any
 
@@ -23,6 +23,7 @@ from dlt.extract import DltResource
 
 from . import settings
 from .api import FineTuningApi
+from .credentials import ApiKey
 from .errors import (
     CancelledError,
     ConfigurationError,
@@ -32,7 +33,8 @@ from .errors import (
     RequestError,
     StateTooNewError,
 )
-from .frontier import Frontier, frontier_state
+from .frontier import Frontier, frontier_state, frontier_states
+from .handover import Heir, hand_over
 from .reader import Bounds, Reader
 from .records import Batches
 from .report import Report, Skipped
@@ -58,11 +60,12 @@ logger = logging.getLogger("openai_fine_tuning")
 # BASE_URL, ACCOUNT or SINCE may be a stranger's.
 @dlt.source(section="openai_fine_tuning", schema=schema())
 def openai_fine_tuning(
-    openai_api_key: str = dlt.secrets.value,
+    openai_api_key: ApiKey = dlt.secrets.value,
     openai_base_url: str = settings.DEFAULT_BASE_URL,
     *,
     openai_org_id: str | None = None,
     openai_project_id: str | None = None,
+    openai_auth: str | None = None,
     account_label: str = "default",
     fine_tuning_job_ids: Sequence[str] | None = None,
     fine_tuning_since: str | date | None = None,
@@ -76,10 +79,13 @@ def openai_fine_tuning(
     """The history of one account's fine-tuning.
 
     Args:
-        openai_api_key: The key (`OPENAI_API_KEY`, or dlt's secrets).
+        openai_api_key: The key (`OPENAI_API_KEY`, or dlt's secrets); or a function that returns the bearer token to
+            send, such as azure-identity's `get_bearer_token_provider(...)`. It is called for each request.
         openai_base_url: The host (`OPENAI_BASE_URL`), with its version path.
         openai_org_id: Sent as `OpenAI-Organization`, for a key of several organisations (`OPENAI_ORG_ID`).
         openai_project_id: Sent as `OpenAI-Project` (`OPENAI_PROJECT_ID`).
+        openai_auth: How the key is sent: `bearer`, or `api-key` for a header of that name. By default what the host
+            takes: `api-key` on Azure, bearer elsewhere.
         account_label: Written into every row: the API does not tell whose rows they are.
         fine_tuning_job_ids: Read only these jobs, all of each. Moves no frontier.
         fine_tuning_since: Read only jobs created on or after this date or ISO time (UTC). Moves no frontier.
@@ -92,8 +98,8 @@ def openai_fine_tuning(
         fine_tuning_report: Figures of the run, updated as it goes.
 
     Returns:
-        A dlt source with the resources `jobs`, `checkpoints`, `events` and `result_metrics`. Records that cannot be
-        typed go to the table `rejected_records`, whatever is selected.
+        A dlt source with the resources `jobs`, `checkpoints`, `events`, `result_metrics` and `files`. Records that
+        cannot be typed go to the table `rejected_records`, whatever is selected.
 
     Raises:
         ConfigurationError: An argument cannot be right.
@@ -102,13 +108,14 @@ def openai_fine_tuning(
     bounds = Bounds(tuple(dict.fromkeys(fine_tuning_job_ids or ())), _since(fine_tuning_since))
     if bounds and fine_tuning_full_refresh:
         raise ConfigurationError("A full refresh reads everything: it goes neither with jobs nor with a date.")
-    headers = {"OpenAI-Organization": openai_org_id, "OpenAI-Project": openai_project_id}
 
     def make_api() -> FineTuningApi:
         return FineTuningApi(
             openai_base_url,
             openai_api_key,
-            headers={name: value for name, value in headers.items() if value},
+            auth=openai_auth,
+            org_id=openai_org_id,
+            project_id=openai_project_id,
             concurrency=fine_tuning_concurrency,
             timeout=fine_tuning_timeout_seconds,
         )
@@ -120,21 +127,31 @@ def openai_fine_tuning(
         """Everything that the selected resources owe: Arrow tables by table name."""
         api = make_api()
         selected = dlt.current.source().selected_resources
-        frontiers = {}
-        for resource in settings.RESOURCES:
-            if resource in selected:
-                state = _state(resource, account_label, api.identity, bounds=bool(bounds))
-                if fine_tuning_full_refresh:
-                    state.clear()
-                    state["used_at"] = time.time()
-                frontiers[resource] = Frontier(
-                    resource, state, overlap=settings.OVERLAP_SECONDS, grace=fine_tuning_grace_seconds
-                )
+        heirs = {
+            resource: _heir(resource, account_label, api.identity, bounds=bool(bounds))
+            for resource in settings.RESOURCES
+            if resource in selected
+        }
+        notes = len(report.notes)
+        if fine_tuning_full_refresh:
+            for heir in heirs.values():
+                heir.state.clear()
+                heir.state.update(used_at=time.time(), own=True)
+        elif not bounds:
+            hand_over(api, account_label, heirs, report)
+        for note in report.notes[notes:]:
+            logger.warning(note)
+        frontiers = {
+            resource: Frontier(resource, heir.state, overlap=settings.OVERLAP_SECONDS, grace=fine_tuning_grace_seconds)
+            for resource, heir in heirs.items()
+        }
+        batches = Batches(account_label, dlt.current.source_schema())
+        yield batches.empty(_tables_to_make(frontiers))
         reader = Reader(
             api,
             account_label,
             frontiers,
-            Batches(account_label, dlt.current.source_schema()),
+            batches,
             report,
             bounds=bounds,
             stop_after=fine_tuning_stop_after_seconds,
@@ -160,7 +177,11 @@ def openai_fine_tuning(
         """Merged on file and step: a result file is read when its job has ended, and once more to be sure."""
         yield from _of("result_metrics", tables)
 
-    return [account, *(_door(rows, account) for rows in (jobs, checkpoints, events, result_metrics))]
+    def files(tables: dict[str, pa.Table]) -> Iterator[Any]:
+        """Merged on the id: a file is read when a job that names it is met; what it says hardly ever changes."""
+        yield from _of("files", tables)
+
+    return [account, *(_door(rows, account) for rows in (jobs, checkpoints, events, result_metrics, files))]
 
 
 def _door(rows: Callable[[dict[str, pa.Table]], Iterator[Any]], account: DltResource) -> DltResource:
@@ -185,10 +206,31 @@ def _of(resource: str, tables: dict[str, pa.Table]) -> Iterator[Any]:
         yield dlt.mark.with_hints(tables[REJECTED_RECORDS.name], hints, create_table_variant=True)
 
 
-def _state(resource: str, account: str, identity: str, *, bounds: bool) -> dict[str, Any]:
-    """Where the frontier lives; for a bounded read a copy that knows the open jobs, and is thrown away."""
+def _tables_to_make(selected: Iterable[str]) -> Iterator[str]:
+    """Tables that the destination lacks, or has as an earlier release declared them.
+
+    An empty Arrow table makes one; but each table of a load costs dlt some 30 ms, which a sync without news need not
+    pay for all of them. So the state of a resource says which it has made: state and tables are committed together.
+    """
+    made_with = {resource: resource for resource in selected}
+    made_with[REJECTED_RECORDS.name] = next(iter(made_with))
+    for table, resource in made_with.items():
+        made = dlt.current.resource_state(resource).setdefault("tables", {})
+        if made.get(table) != TABLES[table].digest:
+            made[table] = TABLES[table].digest
+            yield table
+
+
+def _heir(resource: str, account: str, identity: str, *, bounds: bool) -> Heir:
+    """Where the frontier lives, with those of the account's earlier keys and hosts.
+
+    For a bounded read a copy that knows the open jobs, and is thrown away.
+    """
+    states = frontier_states(dlt.current.resource_state(resource), account)
+    if bounds:
+        return Heir({"open": copy.deepcopy(states.get(identity, {}).get("open", {}))}, ())
     state = frontier_state(dlt.current.resource_state(resource), account, identity, now=time.time())
-    return {"open": copy.deepcopy(state.get("open", {}))} if bounds else state
+    return Heir(state, tuple(other for key, other in states.items() if key != identity))
 
 
 def _since(value: str | date | None) -> float | None:

@@ -10,19 +10,20 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, quote, unquote, urljoin, urlsplit, urlunsplit
 
 import orjson
 import requests
 from dlt.sources.helpers.rest_client.client import RESTClient
 from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
 from . import retry, settings
+from .credentials import Credential, TokenProvider, chosen_scheme
 from .errors import ConfigurationError, HostError, RequestError
 from .limiter import Limiter
+from .transfer import MisplacedRangeError, Transfer
 
 JOBS_PATH = "/fine_tuning/jobs"
 
@@ -30,24 +31,10 @@ MAX_REDIRECTS = 3
 
 _UNREACHABLE = ("Connection refused", "Name or service not known", "No route to host", "Network is unreachable")
 
+_LONG_NUMBER = re.compile(rb"\d{19}")  # found at a quarter of what the exact pattern costs
 _LARGE_INTEGER = re.compile(rb"(?<![\d.eE+])\d{19,}(?![\d.eE])")
 _STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 _PARSED_DEPTH = 200
-
-AZURE_HOSTS = (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com", ".openai.azure.us")
-"""Hosts that take a resource key in the header `api-key` and not as a bearer token."""
-
-
-class KeyAuth(AuthBase):
-    """Puts the key on a request as it is sent, so that it stands in no log of a request's headers."""
-
-    def __init__(self, key: str, *, header: str = "Authorization") -> None:
-        self._header = header
-        self._value = f"Bearer {key}" if header == "Authorization" else key
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers[self._header] = self._value
-        return request
 
 
 @dataclass(frozen=True)
@@ -63,7 +50,7 @@ def parse_json(body: bytes) -> Any:
 
     What is nested deeper than any parser goes stays as its JSON text.
     """
-    if not _LARGE_INTEGER.search(body):
+    if not (_LONG_NUMBER.search(body) and _LARGE_INTEGER.search(body)):
         try:
             return orjson.loads(body)
         except orjson.JSONDecodeError:
@@ -81,8 +68,10 @@ class FineTuningApi:
 
     Args:
         base_url: For example `https://api.openai.com/v1`; a query (`?api-version=...`) goes with every request.
-        api_key: The key. It is sent to this host only, over https (loopback excepted).
-        headers: Headers for every request, without credentials.
+        api_key: The key, or a function that gives a token. It goes to this host only, over https (loopback excepted).
+        auth: How it is sent: `bearer`, `api-key`, or None for what the host takes.
+        org_id: Sent as `OpenAI-Organization`.
+        project_id: Sent as `OpenAI-Project`.
         concurrency: The highest number of requests in flight.
         timeout: Seconds that the host may stay silent.
 
@@ -93,14 +82,17 @@ class FineTuningApi:
     def __init__(
         self,
         base_url: str,
-        api_key: str,
+        api_key: str | TokenProvider,
         *,
-        headers: Mapping[str, str] | None = None,
+        auth: str | None = None,
+        org_id: str | None = None,
+        project_id: str | None = None,
         concurrency: int = settings.CONCURRENCY,
         timeout: float = settings.READ_TIMEOUT_SECONDS,
     ) -> None:
         self.base_url, self._query = _checked_url(base_url)
-        self._key = _checked_key(api_key)
+        host = urlsplit(self.base_url).hostname or ""
+        self._credential = Credential(api_key, chosen_scheme(auth, host=host, is_token=callable(api_key)))
         self.limiter = Limiter(concurrency)
         self.requests = 0
         self.retries = 0
@@ -111,24 +103,31 @@ class FineTuningApi:
         pool = HTTPAdapter(pool_connections=1, pool_maxsize=self.limiter.concurrency)
         session.mount("https://", pool)
         session.mount("http://", pool)
-        host = urlsplit(self.base_url).hostname or ""
         # What is on this machine is reached directly, whatever proxy the environment names for the world.
         self._proxies = {"no_proxy": host} if is_loopback(host) else {}
-        header = "api-key" if host.endswith(AZURE_HOSTS) else "Authorization"
+        headers = {"OpenAI-Organization": org_id, "OpenAI-Project": project_id}
+        self._parts = {name: value for name, value in headers.items() if value}
         self._client = RESTClient(
             self.base_url,
-            headers={**(headers or {}), "Accept": "application/json", "User-Agent": "fine-tuning-warehouse"},
-            auth=KeyAuth(self._key, header=header),
+            headers={**self._parts, "Accept": "application/json", "User-Agent": "fine-tuning-warehouse"},
+            auth=self._credential,
             session=session,
         )
 
     @property
     def identity(self) -> str:
-        """A fingerprint of host and key, 16 hex digits: whose history this is. On loopback the port does not count."""
+        """A fingerprint of host and credential, 16 hex digits: whose history this is.
+
+        On loopback the port does not count.
+
+        Raises:
+            HostError: The credential is a token, and there is none to be had.
+        """
         parts = urlsplit(self.base_url)
         port = "" if is_loopback(parts.hostname or "") else f":{parts.port or ''}"
-        whose = f"{parts.hostname}{port}{parts.path}\n{self._key}"
-        return hashlib.sha256(whose.encode()).hexdigest()[:16]
+        whose = f"{parts.hostname}{port}{parts.path}\n{self._credential.owner}"
+        told = "".join(f"\n{name}: {value}" for name, value in self._parts.items())
+        return hashlib.sha256(f"{whose}{told}".encode()).hexdigest()[:16]
 
     def url(self, path: str) -> str:
         """The address of a path, without its query: what error messages name."""
@@ -152,6 +151,37 @@ class FineTuningApi:
     def get_bytes(self, path: str) -> Answer:
         """Request a path whose answer is a file's content. Raises as `get_json` does."""
         return self._get(path, None, None, _file_content)
+
+    def download(
+        self, path: str, file: BinaryIO, *, size: int | None = None, watch: Callable[[int], None] | None = None
+    ) -> int:
+        """Write a file's content as it comes, however large: memory stays flat. Raises as `get_json` does.
+
+        Where the connection breaks, it goes on from there if the host takes ranges, else from the start. As long as
+        each attempt gets further than all before it, it is not given up.
+
+        Args:
+            path: What follows the base URL, ids quoted.
+            file: Empty, open for reading and writing.
+            size: Bytes that it must have in the end; None where that is not known.
+            watch: Told of every piece: how many bytes came, fewer than none where it starts again.
+
+        Returns:
+            How many bytes it has.
+        """
+        transfer = Transfer(file, size, watch)
+        retrying = Retrying(
+            retry=retry_if_exception_type(_TransientError),
+            stop=lambda _: transfer.failures >= settings.MAX_ATTEMPTS,
+            wait=lambda state: _wait(state, transfer.failures),
+            sleep=self._sleep_and_count,
+            reraise=True,
+        )
+        try:
+            retrying(self._go_on, path, transfer)
+        except _TransientError as error:
+            raise error.failure from None
+        return transfer.position
 
     def close(self) -> None:
         """Let nothing start any more, and close the connections."""
@@ -187,7 +217,7 @@ class FineTuningApi:
         try:
             content = parse(response.content)
         except ValueError:
-            start = self._without_key(response.content[:2000].decode("utf-8", "replace"))[:60]
+            start = self._credential.hidden(response.content[:2000].decode("utf-8", "replace"))[:60]
             what = f"answered {response.status_code}, but not with what was asked for: {start!r}"
             message = f"{self.url(path)} {what}"
             raise _TransientError(RequestError(message, url=self.url(path), status=response.status_code)) from None
@@ -196,15 +226,66 @@ class FineTuningApi:
             self._answers += 1
         return Answer(content, time.time() if host_time is None else host_time)
 
-    def _send(self, path: str, params: Mapping[str, Any]) -> requests.Response:
-        target, query = path, dict(params)
-        for _ in range(MAX_REDIRECTS + 1):
+    def _go_on(self, path: str, transfer: Transfer) -> None:
+        """One attempt at the rest of a file."""
+        try:
+            with self.limiter.slot():
+                with self._counting:
+                    self.requests += 1
+                with self._send(path, self._query, headers=transfer.headers, stream=True) as response:
+                    self._take(path, transfer, response)
+        except requests.RequestException as error:
+            raise _TransientError(self._no_answer(path, error)) from None
+        except MisplacedRangeError as error:
+            failure = RequestError(f"{self.url(path)} {error}", url=self.url(path), status=206)
+            raise _TransientError(failure) from None
+        finally:
+            if transfer.has_advanced():
+                with self._counting:
+                    self._answers += 1
+        self.limiter.succeeded()
+
+    def _take(self, path: str, transfer: Transfer, response: requests.Response) -> None:
+        url = self.url(path)
+        if response.status_code == 416 and transfer.position:
+            told = transfer.wrong_size or "does not go on where it broke off"
+            transfer.start_again()
+            raise _TransientError(RequestError(f"{url} {told}", url=url, detail=told))
+        if not response.ok or response.is_redirect:
+            raise self._failure(path, response)
+        for piece in transfer.pieces(response):
+            if transfer.is_page(response, piece):
+                start = self._credential.hidden(piece[:2000].decode("utf-8", "replace"))[:60]
+                message = f"{url} answered {response.status_code}, but not with what was asked for: {start!r}"
+                raise _TransientError(RequestError(message, url=url, status=response.status_code))
+            transfer.write(piece)
+            self.limiter.raise_if_cancelled()
+        if (wrong := transfer.wrong_size) is not None:
+            raise _TransientError(RequestError(f"{url} {wrong}", url=url, detail=wrong))
+
+    def _send(
+        self, path: str, params: Mapping[str, Any], *, headers: Mapping[str, str] | None = None, stream: bool = False
+    ) -> requests.Response:
+        target, query, is_renewed = path, dict(params), False
+        for _ in range(MAX_REDIRECTS + 2):
             try:
                 response = self._client.get(
-                    target, params=query, allow_redirects=False, timeout=self._timeout, proxies=dict(self._proxies)
+                    target,
+                    params=query,
+                    headers=dict(headers or {}),
+                    stream=stream,
+                    allow_redirects=False,
+                    timeout=self._timeout,
+                    proxies=dict(self._proxies),
                 )
             except requests.RequestException as error:
                 raise _TransientError(self._no_answer(path, error)) from None
+            if response.status_code == 401 and not is_renewed and self._credential.renew(response.request):
+                is_renewed = True
+                response.close()
+                with self._counting:
+                    self.requests += 1
+                continue
             if not response.is_redirect:
                 return response
             location = urljoin(response.url, response.headers["location"])
@@ -214,7 +295,7 @@ class FineTuningApi:
         return response
 
     def _no_answer(self, path: str, error: requests.RequestException) -> RequestError:
-        url, detail = self.url(path), self._without_key(_reason(error))
+        url, detail = self.url(path), self._credential.hidden(_reason(error))
         if isinstance(error, requests.exceptions.SSLError):
             raise HostError(f"The certificate of {self.base_url} could not be verified: {detail}") from None
         is_reached = detail not in _UNREACHABLE and not isinstance(error, requests.exceptions.ConnectTimeout)
@@ -226,7 +307,7 @@ class FineTuningApi:
         url, status, headers = self.url(path), response.status_code, response.headers
         code, words, about = self._error_body(path, response)
         if response.is_redirect:
-            where = self._without_key(urlsplit(headers["location"]).hostname or "itself")
+            where = self._credential.hidden(urlsplit(headers["location"]).hostname or "itself")
             return RequestError(
                 f"{url} redirects to {where}, and the key is not sent there. If that is your host, set it as base URL.",
                 url=url,
@@ -266,18 +347,13 @@ class FineTuningApi:
         error = body.get("error", body.get("detail", body.get("message")))
         if not isinstance(error, dict):
             error = {"message": error}
-        code = self._without_key(str(error["code"]))[:100] if error.get("code") is not None else None
-        words = self._without_key(str(error.get("message") or ""))[:300]
+        code = self._credential.hidden(str(error["code"]))[:100] if error.get("code") is not None else None
+        words = self._credential.hidden(str(error.get("message") or ""))[:300]
         if body.get("detail") == "Not Found" or re.search(r"\b(url|endpoint|route)\b", words.lower()):
             return code, words, "endpoint"
         ids = [unquote(part) for part in path.split("/") if part not in ("", "fine_tuning", "jobs", "files", "content")]
         named = any(part in words for part in ids[:1]) or (code or "").endswith("_not_found")
         return code, words, "object" if named else "unclear"
-
-    def _without_key(self, text: str) -> str:
-        # A key as short as a word (of a gateway, of a test) is only hidden where it is one.
-        edge = "" if len(self._key) >= 12 else r"\b"
-        return re.sub(f"{edge}{re.escape(self._key)}{edge}", "[key]", text, flags=re.IGNORECASE)
 
     def _sleep_and_count(self, seconds: float) -> None:
         with self._counting:
@@ -299,10 +375,10 @@ class _TransientError(Exception):
         self.wait = wait
 
 
-def _wait(state: RetryCallState) -> float:
+def _wait(state: RetryCallState, attempt: int | None = None) -> float:
     error = state.outcome.exception() if state.outcome else None
     asked = error.wait if isinstance(error, _TransientError) else None
-    return retry.backoff(state.attempt_number) if asked is None else asked
+    return retry.backoff(attempt or state.attempt_number) if asked is None else asked
 
 
 def is_loopback(host: str) -> bool:
@@ -339,15 +415,6 @@ def _checked_url(base_url: str) -> tuple[str, dict[str, str]]:
             f"The base URL {base_url!r} is plain http, which would show the key to anyone on the way: use https."
         )
     return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", "")), dict(parse_qsl(parts.query))
-
-
-def _checked_key(api_key: str) -> str:
-    api_key = (api_key or "").strip()
-    if not api_key:
-        raise ConfigurationError("The API key is empty: set OPENAI_API_KEY.")
-    if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
-        raise ConfigurationError("The API key holds characters that no key has (spaces, line breaks, quotes ...).")
-    return api_key
 
 
 def _reason(error: BaseException) -> str:

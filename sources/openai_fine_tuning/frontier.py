@@ -8,13 +8,16 @@ The state of one resource, for each identity (account, host and key):
     recent         closed jobs within the overlap behind `newest`: id -> `created_at`
     cut            where a listing that was not read to its end goes on: everything from `newest` down to `oldest` is
                    accounted for, and the rest stands after the record `after`
+    tally          how many jobs were closed, and a checksum of which (see `tally`); missing where an earlier release
+                   has closed some without counting
+    own            set where it is decided that this identity takes over no other's frontier (see `handover`)
 
 It holds the open jobs, never the history.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +25,7 @@ from . import settings
 from .api import JOBS_PATH, quoted
 from .errors import StateTooNewError
 from .listing import Order
+from .tally import Tally
 from .values import escaped, unix_seconds
 
 
@@ -76,6 +80,12 @@ class Job:
         files = self.record.get("result_files")
         return files if isinstance(files, list) else []
 
+    @property
+    def files(self) -> list[Any]:
+        """Ids of all files that it names, as the host gives them: trained on, validated on, written."""
+        named = (self.record.get("training_file"), self.record.get("validation_file"), *self.result_files)
+        return [file_id for file_id in named if file_id not in (None, "")]
+
 
 class Frontier:
     """The frontier of one resource, for one identity.
@@ -92,6 +102,8 @@ class Frontier:
         self._state = state
         self._overlap = overlap
         self._grace = grace
+        if not has_begun(state):
+            state["tally"] = Tally().as_state()
         state.setdefault("newest", None)
         state.setdefault("newest_first", True)
         state.setdefault("open", {})
@@ -148,6 +160,7 @@ class Frontier:
         """
         entry = {**self.open.get(job.id, {}), **known}
         if self.is_over(job):
+            self._count(job)
             self._close(job.id, job.created_at)
             return True
         if job.is_terminal:
@@ -171,12 +184,18 @@ class Frontier:
         self.open[job.id] = {"created_at": job.created_at, **self.open.get(job.id, {}), **known}
 
     def close_gone(self, job_id: str) -> None:
-        """The host no longer has the job: nothing can come any more."""
+        """The host no longer has the job: nothing can come any more. It is not counted, since no listing shows it."""
         self._close(job_id, self.open.get(job_id, {}).get("created_at"))
 
     def _close(self, job_id: str, created_at: float | None) -> None:
         self.open.pop(job_id, None)
         self._state["recent"][job_id] = created_at
+
+    def _count(self, job: Job) -> None:
+        if "tally" in self._state and job.id not in self._state["recent"]:
+            tally = Tally(**self._state["tally"])
+            tally.add(job.id, job.created_at)
+            self._state["tally"] = tally.as_state()
 
     def listing_ended(self, order: Order, began_at: float, met: Iterable[str]) -> None:
         """The listing reached its stop: move the frontier.
@@ -220,6 +239,27 @@ class Frontier:
         self._state["recent"] = {job_id: time for job_id, time in self._state["recent"].items() if keep(job_id, time)}
 
 
+def has_begun(state: Mapping[str, Any]) -> bool:
+    """Whether a state holds anything that was read."""
+    return state.get("newest") is not None or any(state.get(name) for name in ("open", "recent", "cut"))
+
+
+def frontier_states(resource_state: dict[str, Any], account: str) -> dict[str, dict[str, Any]]:
+    """What is kept for an account in a resource's state: identity to frontier.
+
+    Raises:
+        StateTooNewError: A later release wrote it.
+    """
+    version = resource_state.setdefault("version", settings.STATE_VERSION)
+    if version > settings.STATE_VERSION:
+        raise StateTooNewError(
+            f"The destination's state has version {version}, and this release knows versions up to "
+            f"{settings.STATE_VERSION}: a later release has synced into it. Upgrade fine-tuning-warehouse."
+        )
+    frontiers: dict[str, dict[str, Any]] = resource_state.setdefault("frontiers", {}).setdefault(account, {})
+    return frontiers
+
+
 def frontier_state(resource_state: dict[str, Any], account: str, identity: str, *, now: float) -> dict[str, Any]:
     """The part of a resource's state that belongs to an account, host and key; the oldest of too many are dropped.
 
@@ -232,15 +272,10 @@ def frontier_state(resource_state: dict[str, Any], account: str, identity: str, 
     Raises:
         StateTooNewError: A later release wrote it.
     """
-    version = resource_state.setdefault("version", settings.STATE_VERSION)
-    if version > settings.STATE_VERSION:
-        raise StateTooNewError(
-            f"The destination's state has version {version}, and this release knows versions up to "
-            f"{settings.STATE_VERSION}: a later release has synced into it. Upgrade fine-tuning-warehouse."
-        )
-    frontiers: dict[str, dict[str, Any]] = resource_state.setdefault("frontiers", {}).setdefault(account, {})
+    frontiers = frontier_states(resource_state, account)
     state = frontiers.setdefault(identity, {})
-    state["used_at"] = now
+    if max(frontiers, key=lambda key: frontiers[key].get("used_at", 0)) != identity or "used_at" not in state:
+        state["used_at"] = now  # only where another was used last: a sync without news leaves the state as it is
     for stale in sorted(frontiers, key=lambda key: frontiers[key].get("used_at", 0), reverse=True)[
         settings.KEPT_IDENTITIES :
     ]:

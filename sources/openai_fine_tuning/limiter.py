@@ -31,7 +31,7 @@ class Limiter:
         """Hold one of the places while a request is in flight. Waits for it; raises `CancelledError` once cancelled."""
         with self._changed:
             while True:
-                self._raise_if_cancelled()
+                self.raise_if_cancelled()
                 closed_for = self._opens_at - time.monotonic()
                 if closed_for <= 0 and self._in_flight < self.allowed:
                     break
@@ -69,9 +69,9 @@ class Limiter:
         until = time.monotonic() + seconds
         with self._changed:
             while (left := until - time.monotonic()) > 0:
-                self._raise_if_cancelled()
+                self.raise_if_cancelled()
                 self._changed.wait(left)
-            self._raise_if_cancelled()
+            self.raise_if_cancelled()
 
     def cancel(self) -> None:
         """Wake all that wait; nothing starts any more."""
@@ -83,6 +83,7 @@ class Limiter:
     def cancelled(self) -> bool:
         return self._cancelled
 
-    def _raise_if_cancelled(self) -> None:
+    def raise_if_cancelled(self) -> None:
+        """Raise `CancelledError` once cancelled."""
         if self._cancelled:
             raise CancelledError("The sync was stopped.")

@@ -34,8 +34,10 @@ class Page:
     cursor: str | None
 
 
-def pages(api: FineTuningApi, path: str, *, after: str | None = None) -> Iterator[Page]:
-    """The pages of a listing from its start, or from behind `after`.
+def pages(
+    api: FineTuningApi, path: str, *, after: str | None = None, limit: int = settings.PAGE_LIMIT
+) -> Iterator[Page]:
+    """The pages of a listing from its start, or from behind `after`; `limit` records are asked for in one.
 
     Raises:
         EndlessListingError: The cursor does not move, a page repeats, or more is promised without data.
@@ -45,7 +47,7 @@ def pages(api: FineTuningApi, path: str, *, after: str | None = None) -> Iterato
     cursors: set[str] = set()
     restarts = 0
     for _ in range(settings.MAX_PAGES):
-        params = {"limit": settings.PAGE_LIMIT, **({"after": after} if after is not None else {})}
+        params = {"limit": limit, **({"after": after} if after is not None else {})}
         try:
             answer = api.get_json(path, params)
         except RequestError as error:

@@ -15,12 +15,21 @@ from . import settings
 from .api import JOBS_PATH, FineTuningApi, is_safe_id, quoted
 from .crew import Crew, Read
 from .errors import EndlessListingError, HostError, RequestError
+from .files import Files
 from .frontier import Frontier, Job
 from .gates import Gates
 from .listing import Order, Page, pages
 from .records import Batches
 from .report import Report, Skipped
-from .visit import Visit, files_to_read, read_checkpoints, read_events, read_result_files, take_in
+from .visit import (
+    Visit,
+    has_nothing_to_read,
+    read_checkpoints,
+    read_events,
+    read_files,
+    read_result_files,
+    take_in,
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,35 @@ class Bounds:
     def admit(self, job: Job) -> bool:
         """Whether the job lies within."""
         return self.since is None or job.created_at is None or job.created_at >= self.since
+
+
+def job_pages(api: FineTuningApi) -> Iterator[Page]:
+    """The pages of the job listing.
+
+    Raises:
+        HostError: It cannot be read, which concerns everything.
+    """
+    try:
+        yield from pages(api, JOBS_PATH)
+    except EndlessListingError as error:
+        raise HostError(str(error)) from None
+    except RequestError as error:
+        raise concerns_all(api, error) from None
+
+
+def concerns_all(api: FineTuningApi, error: RequestError) -> HostError:
+    """A failed request as what ends the sync, with what to check."""
+    if error.status == 401:
+        advice = " Check the key: it was refused."
+    elif error.status == 403:
+        advice = " Check that the key may read fine-tuning jobs (scope api.fine_tuning.jobs.read)."
+    elif error.status == 404:
+        advice = " Check the base URL: it ends in /v1 on most hosts."
+    elif error.status is None:
+        advice = f" Is the host up, and the base URL {api.base_url} right?"
+    else:
+        advice = ""
+    return HostError(f"{error}.{advice}")
 
 
 class Reader:
@@ -75,6 +113,7 @@ class Reader:
         self._bounds = bounds
         self._deadline = None if stop_after is None or bounds else time.monotonic() + stop_after
         self._crew = Crew(api, api.limiter.concurrency)
+        self._files = Files(api)
         self._gates = Gates((name for name in frontiers if name != "jobs"), self._crew.start, self._end_read)
         self._outstanding = 0
         self._met: set[str] = set()
@@ -84,13 +123,12 @@ class Reader:
         self._before = (report.requests, report.retries, report.rejected)
 
     def read(self) -> Iterator[dict[str, pa.Table]]:
-        """Everything owed, as Arrow tables by table name. The first are empty, so that every table exists.
+        """Everything owed, as Arrow tables by table name.
 
         Raises:
             HostError: Something that concerns every job. What was handed over must not be committed.
         """
         self._report.is_complete = False
-        yield self._batches.take(at_least=0)
         try:
             if self._bounds.job_ids:
                 yield from self._read_by_id(self._bounds.job_ids)
@@ -112,7 +150,7 @@ class Reader:
         order, began_at, read_pages = Order(), None, 0
         further_pages: int | None = None
         cut = self._common_cut()
-        listing = self._job_pages()
+        listing = job_pages(self._api)
         cut_at: str | None = None
         while (page := next(listing, None)) is not None:
             began_at = page.host_time if began_at is None else began_at
@@ -148,37 +186,16 @@ class Reader:
             else:
                 frontier.listing_ended(order, began_at, self._met)
 
-    def _job_pages(self) -> Iterator[Page]:
-        try:
-            yield from pages(self._api, JOBS_PATH)
-        except EndlessListingError as error:
-            raise HostError(str(error)) from None
-        except RequestError as error:
-            raise self._concerns_all(error) from None
-
     def _resume_behind(self, frontier: Frontier, listing: Iterator[Page]) -> Iterator[Page]:
         """The listing from behind the record that an earlier sync had got to; where that is gone, as it goes on."""
         try:
             yield from pages(self._api, JOBS_PATH, after=(frontier.cut or {})["after"])
         except RequestError as error:
             if error.status not in (400, 404):
-                raise self._concerns_all(error) from None
+                raise concerns_all(self._api, error) from None
             yield from listing
         except EndlessListingError as error:
             raise HostError(str(error)) from None
-
-    def _concerns_all(self, error: RequestError) -> HostError:
-        if error.status == 401:
-            advice = " Check the key: it was refused."
-        elif error.status == 403:
-            advice = " Check that the key may read fine-tuning jobs (scope api.fine_tuning.jobs.read)."
-        elif error.status == 404:
-            advice = " Check the base URL: it ends in /v1 on most hosts."
-        elif error.status is None:
-            advice = f" Is the host up, and the base URL {self._api.base_url} right?"
-        else:
-            advice = ""
-        return HostError(f"{error}.{advice}")
 
     def _common_cut(self) -> Frontier | None:
         """A frontier whose listing was cut, if it was at the same place for all that still need what lies behind."""
@@ -285,7 +302,7 @@ class Reader:
                 self._skip(job.id, read.resource, "its id cannot be put into an address")
                 self._frontiers[read.resource].keep_open(job)
                 visit.reads -= 1
-            elif read.resource == "result_metrics" and not files_to_read(visit, self._frontiers[read.resource]):
+            elif has_nothing_to_read(read.resource, visit, self._frontiers[read.resource]):
                 self._settle(read)
                 visit.reads -= 1
             else:
@@ -301,10 +318,15 @@ class Reader:
             is_known = bool(self._gates.is_open("result_metrics"))
             return read_result_files(api, visit, frontiers["result_metrics"], is_known_endpoint=is_known)
 
+        def files() -> Iterator[Any]:
+            is_known = bool(self._gates.is_open("files"))
+            return read_files(visit, frontiers["files"], self._files, is_known_endpoint=is_known)
+
         return {
             "checkpoints": lambda: read_checkpoints(api, visit),
             "events": lambda: read_events(api, visit, frontiers["events"]),
             "result_metrics": result_metrics,
+            "files": files,
         }
 
     # what the crew finds ---------------------------------------------------------------------------------------------
@@ -441,7 +463,7 @@ class Reader:
             self._api.get_json(JOBS_PATH, {"limit": 1}, attempts=3)
         except RequestError as again:
             if again.status in (None, 401):
-                raise self._concerns_all(again) from None
+                raise concerns_all(self._api, again) from None
 
     def _job_failed(self, job_id: str, error: Exception) -> None:
         if not isinstance(error, RequestError):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import dlt
 import pyarrow as pa
@@ -23,7 +24,22 @@ _STORED_TYPES: dict[str, Type] = {
     "timestamp": "timestamp",
 }
 
-_PLAIN = Flattened()
+
+class _Slot(NamedTuple):
+    """Where a field goes: its column, and what makes the column's values of JSON's."""
+
+    name: str
+    type: Type
+    convert: Callable[[Any], Any]
+
+
+@dataclass
+class _Place:
+    """Where fields stand: in the record itself (no prefix), or in one of its objects. `slots`: those known so far."""
+
+    prefix: str = ""
+    how: Flattened = field(default_factory=Flattened)
+    slots: dict[str, _Slot] = field(default_factory=dict)
 
 
 class TableBuilder:
@@ -47,7 +63,9 @@ class TableBuilder:
         }
         self._declared = frozenset(table.types)
         self._extras: dict[str, None] = {}
-        self._names: dict[tuple[str, str], str] = {}
+        self._keys = table.keys
+        self._top = _Place()
+        self._places = {key: _Place(key, how) for key, how in table.flattened.items()}
         self._rows: list[dict[str, Any]] = []
 
     def __len__(self) -> int:
@@ -71,67 +89,75 @@ class TableBuilder:
         for key, value in record.items():
             if value is None:
                 continue
-            how = self._table.flattened.get(key)
-            if how is None:
-                self._put(row, new, self._column("", key, row), value, _PLAIN)
+            if key in self._places:
+                self._put_flattened(row, new, self._places[key], value)
             else:
-                self._put_flattened(row, new, key, value, how)
+                self._put(row, new, self._top, key, value)
         for name, value in defaults.items():
             if row.get(name) is None:
                 row[name] = value
-        for name in self._table.keys:
+        for name in self._keys:
             if row.get(name) in (None, ""):
                 raise UnfitError(f"it has no {name}")
         self._types.update(new)
-        self._extras.update(dict.fromkeys(name for name in row if name not in self._declared))
+        if not row.keys() <= self._declared:
+            self._extras.update(dict.fromkeys(name for name in row if name not in self._declared))
         self._rows.append(row)
 
     def take(self) -> pa.Table:
         """The rows since the last call, as an Arrow table that has every declared column even where it has no row."""
         names = [*(column.name for column in self._table.columns), *self._extras]
         schema = pa.schema(
-            [pa.field(name, ARROW[self._types[name]], nullable=name not in self._table.keys) for name in names]
+            [pa.field(name, ARROW[self._types[name]], nullable=name not in self._keys) for name in names]
         )
         rows, self._rows = self._rows, []
-        columns = [pa.array([row.get(field.name) for row in rows], field.type) for field in schema]
+        columns = [
+            pa.array([row.get(name) for row in rows], type_) for name, type_ in zip(names, schema.types, strict=True)
+        ]
         return pa.Table.from_arrays(columns, schema=schema)
 
-    def _put_flattened(self, row: dict[str, Any], new: dict[str, Type], key: str, value: Any, how: Flattened) -> None:
+    def _put_flattened(self, row: dict[str, Any], new: dict[str, Type], place: _Place, value: Any) -> None:
+        how = place.how
         if how.keeps_json:
-            row[key] = values.to_json(value)
+            row[place.prefix] = values.to_json(value)
         if isinstance(value, dict):
-            for inner, inner_value in value.items():
-                if inner_value is None or (how.keys is not None and inner not in how.keys):
+            for key, inner in value.items():
+                if inner is None or (how.keys is not None and key not in how.keys):
                     continue
-                if how.numbers_only and (isinstance(inner_value, bool) or not isinstance(inner_value, (int, float))):
+                if how.numbers_only and (isinstance(inner, bool) or not isinstance(inner, (int, float))):
                     continue
-                self._put(row, new, self._column(key, inner, row), inner_value, how)
+                self._put(row, new, place, key, inner)
         elif not how.keeps_json:
             if how.type is None:
-                raise UnfitError(f"its {key} are no object")
-            self._put(row, new, self._column("", key, row), value, _PLAIN)
+                raise UnfitError(f"its {place.prefix} are no object")
+            self._put(row, new, self._top, place.prefix, value)
 
-    def _put(self, row: dict[str, Any], new: dict[str, Type], name: str, value: Any, how: Flattened) -> None:
+    def _put(self, row: dict[str, Any], new: dict[str, Type], place: _Place, key: str, value: Any) -> None:
+        slot = place.slots.get(key)
+        if slot is None or slot.name in row:
+            slot = self._slot(row, new, place, key, value)
+        try:
+            row[slot.name] = slot.convert(value)
+        except UnfitError as error:
+            if not place.how.numbers_only:
+                raise UnfitError(f"{slot.name} ({slot.type}): {error}") from None
+
+    def _slot(self, row: dict[str, Any], new: dict[str, Type], place: _Place, key: str, value: Any) -> _Slot:
+        name = self._column_name(place.prefix, key)
+        # Two fields of one record that normalise to one name would fail the whole load: the later one is told apart.
+        is_told_apart = name in row
+        if is_told_apart:
+            name = self._column_name(place.prefix, key, told_apart=True)
         type_ = self._types.get(name) or new.get(name)
         if type_ is None:
             if len(self._types) + len(new) >= settings.MAX_COLUMNS:
                 raise UnfitError(f"the table has {settings.MAX_COLUMNS:,} columns, so there is no room for {name}")
-            type_ = new[name] = how.type or _type_of(value)
-        is_id = name in self._table.keys and type_ == "text"
-        if is_id and (isinstance(value, bool) or not isinstance(value, (str, int))):
-            raise UnfitError(f"its {name} is no text: {values.to_json(value, ascii_only=True)[:60]}")
-        try:
-            row[name] = CONVERT[type_](value)
-        except UnfitError as error:
-            if not how.numbers_only:
-                raise UnfitError(f"{name} ({type_}): {error}") from None
-
-    def _column(self, prefix: str, key: str, row: Mapping[str, Any]) -> str:
-        name = self._names.get((prefix, key))
-        if name is None:
-            name = self._names[prefix, key] = self._column_name(prefix, key)
-        # Two fields of one record that normalise to one name would fail the whole load: the later one is told apart.
-        return name if name not in row else self._column_name(prefix, key, told_apart=True)
+            type_ = new[name] = place.how.type or _type_of(value)
+        is_id = name in self._keys and type_ == "text"
+        slot = _Slot(name, type_, values.to_id if is_id else CONVERT[type_])
+        if name in self._types and not is_told_apart:
+            place.slots[key] = slot  # a column that has a type keeps it
+        return slot
 
     def _column_name(self, prefix: str, key: str, *, told_apart: bool = False) -> str:
         start = f"{prefix}__" if prefix else ""
@@ -210,6 +236,10 @@ class Batches:
             "rejected_at": time.time(),
         }
         self._builders[REJECTED_RECORDS.name].add(row, {"account": self._account}, {})
+
+    def empty(self, tables: Iterable[str]) -> dict[str, pa.Table]:
+        """Tables without rows, with every declared column: what makes them in a destination."""
+        return {name: self._builders[name].take() for name in tables}
 
     def take(self, *, at_least: int = 1) -> dict[str, pa.Table]:
         """The tables that hold at least so many rows, as Arrow tables; `at_least=0` gives empty ones too."""

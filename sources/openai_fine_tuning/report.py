@@ -38,6 +38,7 @@ class Report:
         rejected: Records that could not be typed.
         is_complete: Whether everything owed was read, or tried. False while it runs, and after a read that ended early.
         seen: Hashes of the ids of the jobs that the host showed.
+        notes: What else its user should know, in words.
         done: Ids of the jobs that were read: a sync in several parts reads none twice.
     """
 
@@ -51,6 +52,7 @@ class Report:
     rejected: int = 0
     is_complete: bool = False
     seen: set[int] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
     done: set[str] = field(default_factory=set)
 
     @property

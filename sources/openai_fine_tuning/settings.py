@@ -2,7 +2,7 @@
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
-RESOURCES = ("jobs", "checkpoints", "events", "result_metrics")
+RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
 """What can be selected, in the order in which it is read."""
 
 TERMINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
@@ -16,6 +16,15 @@ OVERLAP_SECONDS = 60.0
 
 PAGE_LIMIT = 100
 """Records asked for in one page. The API documents no maximum; 100 is what hosts are seen to allow."""
+
+FILES_PAGE_LIMIT = 10_000
+"""Files asked for in one page: the most that the API documents."""
+
+MAX_FILES_PAGES = 10
+"""Pages of the listing of files that are read: a host with more than 100,000 is asked for the rest one by one."""
+
+FEW_FILES = 10
+"""So many files a sync are asked for one by one; from then on, the listing of all files comes cheaper."""
 
 MAX_PAGES = 10_000
 """Pages after which one listing counts as endless: a million records at 100 a page."""

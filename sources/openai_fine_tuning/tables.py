@@ -3,8 +3,10 @@ the facts are those of the API's own reference."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import dlt
@@ -69,15 +71,21 @@ class Table:
     columns: tuple[Column, ...]
     flattened: dict[str, Flattened] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def types(self) -> dict[str, Type]:
         """Column name to type."""
         return {column.name: column.type for column in self.columns}
 
-    @property
+    @cached_property
     def keys(self) -> tuple[str, ...]:
         """The names of the key columns."""
         return tuple(column.name for column in self.columns if column.key)
+
+    @cached_property
+    def digest(self) -> str:
+        """A short hash of its columns and their types: what a destination must be given anew when they change."""
+        declared = repr([(column.name, column.type, column.key) for column in self.columns])
+        return hashlib.sha256(declared.encode()).hexdigest()[:8]
 
 
 _ACCOUNT = Column(
@@ -203,6 +211,22 @@ RESULT_METRICS = Table(
     ),
 )
 
+FILES = Table(
+    "files",
+    "Files that jobs name: what each was trained and validated on, and what it wrote.",
+    (
+        _ACCOUNT,
+        Column("id", "text", "Id of the file.", key=True),
+        Column("object", "text", "Always file."),
+        Column("created_at", "timestamp", "When it was uploaded, or written by a job."),
+        Column("expires_at", "timestamp", "When the host will delete it; null where it is kept."),
+        Column("filename", "text", "Its name, as the host tells it."),
+        Column("bytes", "bigint", "Its size in bytes."),
+        Column("purpose", "text", "fine-tune, fine-tune-results ..."),
+        Column("status", "text", "uploaded, processed or error, as of when it was read."),
+    ),
+)
+
 REJECTED_RECORDS = Table(
     "rejected_records",
     "Records that could not be typed, whole and with the reason: nothing is dropped in silence.",
@@ -236,7 +260,7 @@ SYNCS = Table(
 )
 
 TABLES: dict[str, Table] = {
-    table.name: table for table in (JOBS, CHECKPOINTS, EVENTS, RESULT_METRICS, REJECTED_RECORDS, SYNCS)
+    table.name: table for table in (JOBS, CHECKPOINTS, EVENTS, RESULT_METRICS, FILES, REJECTED_RECORDS, SYNCS)
 }
 
 

@@ -35,6 +35,8 @@ def unix_seconds(value: Any) -> float | None:
 
 def to_microseconds(value: Any) -> int:
     """A time as microseconds since 1970-01-01 UTC; the units that are understood stand at `unix_seconds`."""
+    if type(value) is int and 0 <= value < 100_000_000_000:  # seconds, as hosts send them
+        return value * 1_000_000
     if isinstance(value, str):
         if (moment := _iso_microseconds(value)) is not None:
             return moment
@@ -55,6 +57,8 @@ def to_microseconds(value: Any) -> int:
 
 def to_double(value: Any) -> float:
     """A number as a 64-bit float. NaN and infinities are numbers; booleans are none."""
+    if type(value) is float:
+        return value
     if isinstance(value, str):
         value = number_from_text(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -87,7 +91,16 @@ def to_bool(value: Any) -> bool:
 
 def to_text(value: Any) -> str:
     """A string as it is, anything else as JSON."""
+    if type(value) is str and value.isascii() and "\x00" not in value:
+        return value
     return escaped(value) if isinstance(value, str) else to_json(value)
+
+
+def to_id(value: Any) -> str:
+    """A string or a whole number as text."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise UnfitError(f"{_shown(value)} is no text")
+    return to_text(value)
 
 
 def to_json(value: Any, *, ascii_only: bool = False) -> str:

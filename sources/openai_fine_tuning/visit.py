@@ -10,6 +10,7 @@ from typing import Any
 from . import result_files
 from .api import FineTuningApi, is_safe_id, quoted
 from .errors import RequestError
+from .files import Files, Found
 from .frontier import Frontier, Job
 from .listing import Order, pages
 from .records import Batches
@@ -29,7 +30,7 @@ class Visit:
         reads: How many of them are still being read.
         checkpoints_listed_at: When its checkpoints were listed (microseconds); None where they were not, or not all.
         newest_event: `created_at` of its newest event (unix seconds).
-        files: Its result files: id to `read` or `gone`.
+        files: Of its files, what each resource knows: id to `read` or `gone`.
     """
 
     job: Job
@@ -37,14 +38,15 @@ class Visit:
     reads: int = 0
     checkpoints_listed_at: int | None = None
     newest_event: float | None = None
-    files: dict[str, str] = field(default_factory=dict)
+    files: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def learned(self, resource: str) -> dict[str, Any]:
         """What the next read of a resource wants to know, if the job stays open."""
         learned: dict[str, dict[str, Any]] = {
             "checkpoints": {"listed_at": self.checkpoints_listed_at},
             "events": {"newest_event": self.newest_event},
-            "result_metrics": {"files": self.files},
+            "result_metrics": {"files": self.files.get("result_metrics", {})},
+            "files": {"files": self.files.get("files", {})},
         }
         return learned[resource]
 
@@ -79,8 +81,8 @@ def read_result_files(
     api: FineTuningApi, visit: Visit, frontier: Frontier, *, is_known_endpoint: bool
 ) -> Iterator[tuple[Any, bytes | None]]:
     """Each result file with its content, None where the host no longer has it (or where its id is none)."""
-    for file_id in files_to_read(visit, frontier):
-        if not isinstance(file_id, str) or not is_safe_id(file_id):
+    for file_id in _result_files_to_read(visit, frontier):
+        if not _is_file_id(file_id):
             yield file_id, None
             continue
         try:
@@ -93,12 +95,47 @@ def read_result_files(
             yield file_id, content
 
 
-def files_to_read(visit: Visit, frontier: Frontier) -> list[Any]:
+def read_files(
+    visit: Visit, frontier: Frontier, files: Files, *, is_known_endpoint: bool
+) -> Iterator[tuple[Any, Found | None]]:
+    """What the host tells of each file that the job names, None where its id is none."""
+    for file_id in _files_to_read(visit, frontier):
+        if not _is_file_id(file_id):
+            yield file_id, None
+            continue
+        try:
+            found = files.find(file_id)
+        except RequestError as error:
+            if error.status != 404 or not is_known_endpoint:
+                raise
+            found = Found(None, is_first=True)
+        yield file_id, found
+
+
+def has_nothing_to_read(resource: str, visit: Visit, frontier: Frontier) -> bool:
+    """Whether a resource owes the job, but there is nothing to request for it."""
+    if resource == "result_metrics":
+        return not _result_files_to_read(visit, frontier)
+    return resource == "files" and not _files_to_read(visit, frontier)
+
+
+def _files_to_read(visit: Visit, frontier: Frontier) -> list[Any]:
+    """Files that the job names and that were not read for it before."""
+    before = frontier.open.get(visit.job.id, {}).get("files", {})
+    visit.files["files"] = dict(before)
+    return [
+        file_id
+        for file_id in _distinct(visit.job.files)
+        if not isinstance(file_id, str) or escaped(file_id) not in before
+    ]
+
+
+def _result_files_to_read(visit: Visit, frontier: Frontier) -> list[Any]:
     """Result files of a job that has ended: those not read before, and all that still exist the last time."""
     if not visit.job.is_terminal:
         return []
     before = frontier.open.get(visit.job.id, {}).get("files", {})
-    visit.files = dict(before)
+    visit.files["result_metrics"] = dict(before)
     again = frontier.is_over(visit.job)
     return [
         file_id
@@ -114,6 +151,8 @@ def files_to_read(visit: Visit, frontier: Frontier) -> list[Any]:
 def take_in(batches: Batches, resource: str, visit: Visit, found: Any) -> str | None:
     """Make rows of what a read has found. Returns what is to be reported, if anything."""
     if resource == "result_metrics":
+        return _take_in_content(batches, visit, *found)
+    if resource == "files":
         return _take_in_file(batches, visit, *found)
     job_id = visit.job.id
     own = {"last_listed_at": visit.checkpoints_listed_at} if resource == "checkpoints" else {}
@@ -122,15 +161,35 @@ def take_in(batches: Batches, resource: str, visit: Visit, found: Any) -> str | 
     return None
 
 
-def _take_in_file(batches: Batches, visit: Visit, file_id: Any, content: bytes | None) -> str | None:
+def _take_in_file(batches: Batches, visit: Visit, file_id: Any, found: Found | None) -> str | None:
     job_id = visit.job.id
-    if not isinstance(file_id, str) or not is_safe_id(file_id):
+    if found is None:
+        batches.reject("files", file_id, job_id=job_id, reason="the id of a file is no text")
+        return None
+    known = visit.files.setdefault("files", {})
+    known[escaped(file_id)] = "gone" if found.record is None else "read"
+    if found.record is None:
+        is_told_elsewhere = "result_metrics" in visit.owed and file_id in visit.job.result_files
+        return None if is_told_elsewhere else f"the host no longer has its file {file_id} (404)"
+    if found.is_first:
+        shown_id = found.record.get("id") if isinstance(found.record, dict) else None
+        if shown_id not in (None, file_id):
+            reason = f"the host was asked for the file {file_id}"
+            batches.reject("files", found.record, job_id=job_id, reason=reason)
+        else:
+            batches.add("files", found.record, job_id=job_id, defaults={"id": escaped(file_id)})
+    return None
+
+
+def _take_in_content(batches: Batches, visit: Visit, file_id: Any, content: bytes | None) -> str | None:
+    job_id = visit.job.id
+    if not _is_file_id(file_id):
         batches.reject("result_metrics", file_id, job_id=job_id, reason="the id of a result file is no text")
         return None
+    known = visit.files.setdefault("result_metrics", {})
+    known[escaped(file_id)] = "gone" if content is None else "read"
     if content is None:
-        visit.files[escaped(file_id)] = "gone"
         return f"the host no longer has its result file {file_id} (404)"
-    visit.files[escaped(file_id)] = "read"
     own = {"file_id": escaped(file_id), "fine_tuning_job_id": job_id}
     steps: set[Any] = set()
     try:
@@ -147,6 +206,10 @@ def _take_in_file(batches: Batches, visit: Visit, file_id: Any, content: bytes |
         shown = {"file_id": file_id, "content": content[:_KEPT_BYTES].decode("utf-8", "replace")}
         batches.reject("result_metrics", shown, job_id=job_id, reason=str(error))
     return None
+
+
+def _is_file_id(file_id: Any) -> bool:
+    return isinstance(file_id, str) and is_safe_id(file_id)
 
 
 def _distinct(values: list[Any]) -> list[Any]:

@@ -6,23 +6,19 @@ import click
 
 from fine_tuning_warehouse import output
 
-from .options import existing_database
+from .options import WarehouseOptions, existing_database, warehouse_options
 
 
 @click.command()
 @click.option("--job", "jobs", metavar="ID", multiple=True, help="Only this job (repeatable).")
-@click.option("--account", metavar="LABEL", help="Only jobs of this account.  [default: all]")
-@click.option("--database", metavar="PATH", help="The DuckDB file.  [default: the one there is]")
-@click.option("--destination", metavar="NAME", help="Any SQL destination of dlt.  [default: duckdb]")
-@click.option("--dataset", metavar="NAME", help="Schema that holds the tables.  [default: fine_tuning]")
+@click.option("--account", "labels", metavar="LABEL", multiple=True, help="Only jobs of this account (repeatable).")
+@warehouse_options
 @click.option("--output", "form", type=click.Choice(["text", "json", "csv"]), default="text", show_default=True)
 def best(
     *,
     jobs: tuple[str, ...],
-    account: str | None,
-    database: str | None,
-    destination: str | None,
-    dataset: str | None,
+    labels: tuple[str, ...],
+    target: WarehouseOptions,
     form: str,
 ) -> None:
     """The checkpoint to deploy for each job, and why.
@@ -31,18 +27,11 @@ def best(
     keeps; and what deploying the final one instead would cost. Newest job first.
     """
     from fine_tuning_warehouse.best import as_text, best_checkpoints  # noqa: PLC0415
-    from fine_tuning_warehouse.destinations import find_warehouse  # noqa: PLC0415
     from fine_tuning_warehouse.logs import set_up_logging  # noqa: PLC0415
 
     set_up_logging(quiet=False, verbose=False)
-    warehouse = find_warehouse(
-        database=database,
-        destination=destination,
-        dataset=dataset,
-        table_format=None,
-        default=str(existing_database(None)),
-    )
-    names, rows = best_checkpoints(warehouse, account=account, job_ids=jobs)
+    warehouse = target.find(str(existing_database(None)))
+    names, rows = best_checkpoints(warehouse, accounts=labels, job_ids=jobs)
     if form == "json":
         click.echo(output.as_json(rows))
     elif form == "csv":
@@ -50,5 +39,5 @@ def best(
     elif rows:
         click.echo(as_text(rows, output.terminal_width()))
     else:
-        whose = "" if account is None else f" of account {account}"
+        whose = f" of account {' or '.join(labels)}" if labels else ""
         click.echo(f"{warehouse.shown} holds no checkpoints{whose} yet.", err=True)

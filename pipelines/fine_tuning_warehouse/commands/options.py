@@ -2,28 +2,134 @@
 
 from __future__ import annotations
 
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from fine_tuning_warehouse.errors import UsageError
 
-def warehouse_options(command: Any) -> Any:
-    for option in (
+if TYPE_CHECKING:
+    from fine_tuning_warehouse.accounts import Account
+    from fine_tuning_warehouse.destinations import TableFormat, Warehouse
+
+
+@dataclass(frozen=True)
+class WarehouseOptions:
+    """The options that name a warehouse, as they were given."""
+
+    database: str | None
+    destination: str | None
+    dataset: str | None
+    table_format: TableFormat | None
+
+    def find(self, default: str | None = None) -> Warehouse:
+        """The warehouse; `default` is the DuckDB file where none is named. Raises `UsageError`."""
+        from fine_tuning_warehouse.destinations import DEFAULT_DATABASE, find_warehouse  # noqa: PLC0415
+
+        return find_warehouse(
+            database=self.database,
+            destination=self.destination,
+            dataset=self.dataset,
+            table_format=self.table_format,
+            default=default or DEFAULT_DATABASE,
+        )
+
+
+@dataclass(frozen=True)
+class AccountOptions:
+    """The options that name accounts, as they were given."""
+
+    labels: tuple[str, ...]
+    base_url: str | None
+
+    @property
+    def label(self) -> str | None:
+        """The one label that was given."""
+        return self.labels[0] if len(self.labels) == 1 else None
+
+    def find(self) -> list[Account]:
+        """The accounts, at least one. Raises `UsageError`."""
+        _read_configuration()
+        from fine_tuning_warehouse.configured import find_accounts  # noqa: PLC0415
+
+        return find_accounts(self.labels, self.base_url)
+
+    def demo_label(self) -> str:
+        """The label of the demo, which has a host of its own. Raises `UsageError`."""
+        from fine_tuning_warehouse.accounts import checked_label  # noqa: PLC0415
+        from fine_tuning_warehouse.demo import DEMO_LABEL  # noqa: PLC0415
+
+        if self.base_url is not None:
+            raise UsageError("--demo has a host of its own: leave --base-url out.")
+        if len(self.labels) > 1:
+            raise UsageError("--demo is one account: name one --account, or none.")
+        _read_configuration()
+        return checked_label(self.label or DEMO_LABEL)
+
+
+def _read_configuration() -> None:
+    """Have dlt read its files. Raises `UsageError` where one is no TOML, which dlt tells with a traceback."""
+    import dlt  # noqa: PLC0415 - importing dlt costs half a second, which `--help` need not pay
+    from dlt.common.configuration.providers.toml import TomlProviderReadException  # noqa: PLC0415
+
+    try:
+        len(dlt.config.config_providers)
+    except TomlProviderReadException as error:
+        # Not the words of the error, which may quote the file.
+        where = re.search(r"at line \d+ col \d+", str(error))
+        raise UsageError(f".dlt/{error.file_name} is no valid TOML{f' {where[0]}' if where else ''}.") from None
+
+
+def warehouse_options(command: Callable[..., Any]) -> Any:
+    """Give a command the options of `WarehouseOptions`, as its argument `target`."""
+
+    @functools.wraps(command)
+    def with_target(
+        *,
+        database: str | None,
+        destination: str | None,
+        dataset: str | None,
+        table_format: TableFormat | None,
+        **others: Any,
+    ) -> Any:
+        return command(target=WarehouseOptions(database, destination, dataset, table_format), **others)
+
+    return _with(
+        with_target,
         click.option("--dataset", metavar="NAME", help="Schema that holds the tables.  [default: fine_tuning]"),
         click.option("--table-format", type=click.Choice(["iceberg", "delta"]), help="For --destination filesystem."),
         click.option("--destination", metavar="NAME", help="Any dlt destination.  [default: duckdb]"),
         click.option("--database", metavar="PATH", help="The DuckDB file.  [default: fine_tuning_warehouse.duckdb]"),
-    ):
-        command = option(command)
-    return command
+    )
 
 
-def account_options(command: Any) -> Any:
-    for option in (
+def account_options(command: Callable[..., Any]) -> Any:
+    """Give a command the options of `AccountOptions`, as its argument `whose`."""
+
+    @functools.wraps(command)
+    def with_whose(*, account: tuple[str, ...], base_url: str | None, **others: Any) -> Any:
+        return command(whose=AccountOptions(account, base_url), **others)
+
+    return _with(
+        with_whose,
         click.option("--base-url", metavar="URL", help="The host.  [default: OPENAI_BASE_URL, else OpenAI]"),
-        click.option("--account", metavar="LABEL", help="Label that every row carries.  [default: default]"),
-    ):
+        click.option(
+            "--account",
+            metavar="LABEL",
+            multiple=True,
+            help="A configured account (repeatable), or else the label that every row carries.  "
+            "[default: all that are configured, else `default`]",
+        ),
+    )
+
+
+def _with(command: Any, *options: Any) -> Any:
+    for option in options:
         command = option(command)
     return command
 

@@ -6,19 +6,20 @@ import re
 import sys
 import threading
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from fine_tuning_warehouse import output
 from fine_tuning_warehouse.errors import DONE, INCOMPLETE, CommandError, UsageError
 
-from .options import account_options, warehouse_options
+from .options import AccountOptions, WarehouseOptions, account_options, warehouse_options
 
 if TYPE_CHECKING:
-    from fine_tuning_warehouse.destinations import TableFormat
+    from fine_tuning_warehouse.accounts import Account
+    from fine_tuning_warehouse.totals import Summary, Totals
 
-_RESOURCES = ("jobs", "checkpoints", "events", "result_metrics")
+_RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
 
 
 @click.command()
@@ -41,12 +42,8 @@ _RESOURCES = ("jobs", "checkpoints", "events", "result_metrics")
 def sync(
     *,
     demo: bool,
-    database: str | None,
-    destination: str | None,
-    table_format: TableFormat | None,
-    dataset: str | None,
-    account: str | None,
-    base_url: str | None,
+    target: WarehouseOptions,
+    whose: AccountOptions,
     jobs: tuple[str, ...],
     resources: str | None,
     since: str | None,
@@ -61,88 +58,105 @@ def sync(
 ) -> int:
     """Load what is new.
 
-    Reads the jobs, checkpoints, events and result files of an account, only what the warehouse lacks, and loads them
-    as typed tables. What is interrupted is taken up by the next sync.
+    Reads the jobs, checkpoints, events and result files of every configured account (or of the one that OPENAI_API_KEY
+    is for), only what the warehouse lacks, and loads them as typed tables. What is interrupted is taken up by the next
+    sync, and an account that fails does not stop the others.
     """
-    with _told_as(form, account or "default") as told:
+    with _told_as(form, whose.label) as told:
         from fine_tuning_warehouse.logs import set_up_logging  # noqa: PLC0415
 
         set_up_logging(quiet=quiet, verbose=verbose)  # before dlt is imported, which starts its own
         pause = None if every is None else _seconds(every)
         chosen = _chosen_resources(resources)
         _check_since(since)
-        if demo and base_url is not None:
-            raise UsageError("--demo has a host of its own: leave --base-url out.")
+        label = whose.demo_label() if demo else None
         if full_refresh and (jobs or since):
             raise UsageError("--full-refresh reads everything: it goes neither with --job nor with --since.")
-        from fine_tuning_warehouse.accounts import checked_label, find_account  # noqa: PLC0415
-        from fine_tuning_warehouse.demo import DEMO_DATABASE, DEMO_LABEL, demo_account  # noqa: PLC0415
-        from fine_tuning_warehouse.destinations import DEFAULT_DATABASE, find_warehouse  # noqa: PLC0415
+        from fine_tuning_warehouse.demo import DEMO_DATABASE, demo_account  # noqa: PLC0415
 
-        warehouse = find_warehouse(
-            database=database,
-            destination=destination,
-            dataset=dataset,
-            table_format=table_format,
-            default=DEMO_DATABASE if demo else DEFAULT_DATABASE,
-        )
+        warehouse = target.find(DEMO_DATABASE if demo else None)
+        accounts = [] if demo else whose.find()
+        if jobs and len(accounts) > 1:
+            raise UsageError("--job names a job of one account: say of which with --account.")
         from fine_tuning_warehouse.progress import progress_bar  # noqa: PLC0415
-        from fine_tuning_warehouse.sync import Reading, Summary, run_sync  # noqa: PLC0415
+        from fine_tuning_warehouse.sync import Reading, sync_accounts  # noqa: PLC0415
+        from fine_tuning_warehouse.totals import Totals  # noqa: PLC0415
 
         reading = Reading(chosen, jobs, since, full_refresh, concurrency, lock_wait_seconds=lock_wait)
         watch = progress_bar if sys.stderr.isatty() and not quiet and not verbose else None
         stop = threading.Event()
         while True:
             with ExitStack() as stack:
-                if demo:
-                    label = checked_label(account or DEMO_LABEL)
-                    whose = stack.enter_context(demo_account(label, warehouse))
-                else:
-                    whose = find_account(account, base_url)
-                told.summary = Summary(whose.label)
+                if label is not None:
+                    accounts = [stack.enter_context(demo_account(label, warehouse))]
+                show = _Shown(warehouse.shown, several=len(accounts) > 1, form=form, quiet=quiet, demo=demo)
+                totals = Totals.of(accounts)
+                failure: CommandError | None = None
                 try:
-                    run_sync(whose, warehouse, reading, watch=watch, summary=told.summary)
+                    sync_accounts(accounts, warehouse, reading, watch=watch, tell=show.account, totals=totals)
+                    failure = totals.failure
                 except CommandError as error:
-                    if pause is None:
-                        raise
-                    told.summary.status, told.summary.error = "failed", str(error)
-            _show(told.summary, whose.base_url, warehouse.shown, form=form, quiet=quiet, demo=demo)
+                    failure = error
+            show.totals(totals)
             if pause is None:
-                return INCOMPLETE if strict and told.summary.is_incomplete else DONE
+                if failure is not None:
+                    told.is_told = True
+                    raise failure
+                return INCOMPLETE if strict and totals.is_incomplete else DONE
+            if failure is not None:
+                click.echo(f"Error: {output.safe(str(failure))}", err=True)
             stop.wait(pause)
 
 
 class _told_as:  # noqa: N801 - a context manager that reads as a sentence
-    """Tells a failure as JSON too, where that was asked for."""
+    """Tells a failure before any sync as JSON too, where that was asked for."""
 
-    def __init__(self, form: str, label: str) -> None:
+    def __init__(self, form: str, label: str | None) -> None:
         self._form = form
         self._label = label
-        self.summary: Any = None
+        self.is_told = False
 
     def __enter__(self) -> _told_as:
         return self
 
     def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
-        if self._form == "json" and isinstance(error, CommandError):
-            from fine_tuning_warehouse.sync import Summary  # noqa: PLC0415
+        if self._form == "json" and isinstance(error, CommandError) and not self.is_told:
+            from fine_tuning_warehouse.totals import Totals  # noqa: PLC0415
 
-            summary = self.summary or Summary(self._label)
-            summary.status, summary.error = "failed", str(error)
-            click.echo(output.as_json(summary.as_json()))
+            click.echo(output.as_json(Totals(self._label, error=str(error)).as_json()))
 
 
-def _show(summary: Any, host: str, warehouse: str, *, form: str, quiet: bool, demo: bool) -> None:
-    if form == "json":
-        click.echo(output.as_json(summary.as_json()))
-    elif summary.status == "failed":
-        click.echo(f"Error: {output.safe(str(summary.error))}", err=True)
-    elif not quiet:
-        for line in output.summary_lines(summary, "a simulated host" if demo else host, warehouse):
-            click.echo(line)
-    if not quiet:
-        for line in output.skip_lines(summary):
-            click.echo(line, err=True)
+class _Shown:
+    """Shows what was done of each account, and of all."""
+
+    def __init__(self, warehouse: str, *, several: bool, form: str, quiet: bool, demo: bool) -> None:
+        self._warehouse = warehouse
+        self._several = several
+        self._form = form
+        self._quiet = quiet
+        self._demo = demo
+
+    def account(self, account: Account, summary: Summary) -> None:
+        """One account has ended. Where it is the only one, whoever calls tells its failure."""
+        if summary.status == "failed":
+            if self._several:
+                click.echo(f"Account {account.label} failed: {output.safe(str(summary.error))}", err=True)
+        elif self._form == "text" and not self._quiet:
+            host = "a simulated host" if self._demo else account.base_url
+            for line in output.summary_lines(summary, host, self._warehouse):
+                click.echo(line)
+        if not self._quiet:
+            for note in summary.notes:
+                click.echo(output.safe(f"Account {account.label}: {note}" if self._several else note), err=True)
+            for line in output.skip_lines(summary, several=self._several):
+                click.echo(line, err=True)
+
+    def totals(self, totals: Totals) -> None:
+        """All have ended."""
+        if self._form == "json":
+            click.echo(output.as_json(totals.as_json()))
+        elif self._several and not self._quiet and any(summary.status == "done" for summary in totals.accounts):
+            click.echo(output.totals_line(totals))
 
 
 def _chosen_resources(resources: str | None) -> tuple[str, ...]:

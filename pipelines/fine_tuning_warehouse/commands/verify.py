@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fine_tuning_warehouse import output
-from fine_tuning_warehouse.errors import DIFFERS, DONE
+from fine_tuning_warehouse.errors import DIFFERS, DONE, CommandError
 
-from .options import account_options, warehouse_options
+from .options import AccountOptions, WarehouseOptions, account_options, warehouse_options
 
 if TYPE_CHECKING:
-    from fine_tuning_warehouse.destinations import TableFormat
+    from fine_tuning_warehouse.accounts import Account
+    from fine_tuning_warehouse.destinations import Warehouse
+    from fine_tuning_warehouse.verify import Comparison
 
 _SHOWN = 20
 
@@ -24,43 +27,71 @@ _SHOWN = 20
 @account_options
 @click.option("--concurrency", type=click.IntRange(1, 256), default=16, show_default=True, help="Requests in flight.")
 @click.option("--output", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def verify(
-    *,
-    database: str | None,
-    destination: str | None,
-    table_format: TableFormat | None,
-    dataset: str | None,
-    account: str | None,
-    base_url: str | None,
-    concurrency: int,
-    form: str,
-) -> int:
+def verify(*, target: WarehouseOptions, whose: AccountOptions, concurrency: int, form: str) -> int:
     """Compare the warehouse with the API, row by row.
 
-    Reads everything once more and writes nothing. Exits 4 where a row is missing or different. Rows that the host no
-    longer lists, and rows that the next sync will bring, are told and are no failure.
+    Reads everything of every account once more and writes nothing. Exits 4 where a row is missing or different. Rows
+    that the host no longer lists, and rows that the next sync will bring, are told and are no failure.
     """
-    from fine_tuning_warehouse.accounts import find_account  # noqa: PLC0415
-    from fine_tuning_warehouse.destinations import DEFAULT_DATABASE, find_warehouse  # noqa: PLC0415
     from fine_tuning_warehouse.logs import set_up_logging  # noqa: PLC0415
 
     set_up_logging(quiet=False, verbose=False)
-    warehouse = find_warehouse(
-        database=database,
-        destination=destination,
-        dataset=dataset,
-        table_format=table_format,
-        default=DEFAULT_DATABASE,
-    )
-    whose = find_account(account, base_url)
+    warehouse = target.find()
+    accounts = whose.find()
     from fine_tuning_warehouse import verify as verification  # noqa: PLC0415
     from fine_tuning_warehouse.progress import progress_bar  # noqa: PLC0415
 
     watch = progress_bar if sys.stderr.isatty() else None
-    comparison = verification.verify(whose, warehouse, concurrency=concurrency, watch=watch)
+    told = []
+    for account in accounts:
+        try:
+            comparison = verification.verify(account, warehouse, concurrency=concurrency, watch=watch)
+        except CommandError as error:
+            if len(accounts) == 1:
+                raise
+            click.echo(f"Account {account.label} failed: {output.safe(str(error))}", err=True)
+            told.append(_as_json(account, verification.Comparison(), str(error)))
+            continue
+        told.append(_as_json(account, comparison, None))
+        if form == "text":
+            _show(account, comparison, warehouse, several=len(accounts) > 1)
     if form == "json":
-        click.echo(output.as_json({"status": "differs" if comparison.differs else "equal", **asdict(comparison)}))
-        return DIFFERS if comparison.differs else DONE
+        click.echo(output.as_json(_total(told)))
+    failed = [str(one["account"]) for one in told if one["status"] == "failed"]
+    if any(one["status"] == "differs" for one in told):
+        return DIFFERS
+    if failed:
+        raise CommandError(f"{len(failed)} of {len(told)} accounts could not be compared: {', '.join(failed)}.")
+    return DONE
+
+
+def _as_json(account: Account, comparison: Comparison, error: str | None) -> dict[str, Any]:
+    status = "failed" if error else "differs" if comparison.differs else "equal"
+    findings = [{"account": account.label, **asdict(finding)} for finding in comparison.findings]
+    return {"status": status, "error": error, "account": account.label, **asdict(comparison), "findings": findings}
+
+
+def _total(told: list[dict[str, Any]]) -> dict[str, Any]:
+    """The same fields of all accounts together, and of each under `accounts`."""
+    equal: Counter[str] = Counter()
+    for one in told:
+        equal.update(one["equal"])
+    statuses = {one["status"] for one in told}
+    return {
+        "status": next(status for status in ("differs", "failed", "equal") if status in statuses),
+        "error": " ".join(f"Account {one['account']}: {one['error']}" for one in told if one["error"]) or None,
+        "account": told[0]["account"] if len(told) == 1 else None,
+        "equal": dict(equal),
+        "findings": [finding for one in told for finding in one["findings"]],
+        "skipped": [skip for one in told for skip in one["skipped"]],
+        "requests": sum(one["requests"] for one in told),
+        "accounts": told,
+    }
+
+
+def _show(account: Account, comparison: Comparison, warehouse: Warehouse, *, several: bool) -> None:
+    from fine_tuning_warehouse.verify import lines  # noqa: PLC0415
+
     failures_first = sorted(comparison.findings, key=lambda finding: finding.verdict not in ("missing", "different"))
     for finding in failures_first[:_SHOWN]:
         columns = f" ({', '.join(finding.columns)})" if finding.columns else ""
@@ -69,11 +100,11 @@ def verify(
         click.echo(f"... and {len(comparison.findings) - _SHOWN:,} more (all of them: --output json)")
     for skip in comparison.skipped:
         what = f"{skip['resource']} of {skip['job']}: {skip['reason']}"
-        click.echo(f"Skipped {output.safe(what)}", err=True)
+        prefix = f"Account {account.label}: skipped" if several else "Skipped"
+        click.echo(f"{prefix} {output.safe(what)}", err=True)
     verdict = "differs from" if comparison.differs else "holds what is at"
     click.echo(
-        f"{warehouse.shown} {verdict} {whose.base_url} (account {whose.label}, {comparison.requests:,} requests):"
+        f"{warehouse.shown} {verdict} {account.base_url} (account {account.label}, {comparison.requests:,} requests):"
     )
-    for line in verification.lines(comparison):
+    for line in lines(comparison):
         click.echo(line)
-    return DIFFERS if comparison.differs else DONE

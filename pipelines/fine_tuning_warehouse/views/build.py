@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
 from typing import Any
 
-from sqlglot import exp, parse_one
+from sqlglot import ErrorLevel, exp, parse_one
 
 from openai_fine_tuning.tables import TABLES
 
@@ -37,6 +37,9 @@ READ_TABLES = tuple(dict.fromkeys((*(table for view in VIEWS for table in view.o
 
 _NUMBERS = ("double", "bigint", "decimal")
 _SQL_TYPES = {"double": "DOUBLE", "bigint": "BIGINT", "timestamp": "TIMESTAMPTZ", "bool": "BOOLEAN"}
+
+# Elsewhere a row without a partner in a join has nulls, and not zeros and empty texts.
+_CLICKHOUSE_SETTINGS = "SETTINGS join_use_nulls = 1"
 
 EACH_METRIC = "each_metric"
 _METRIC_PREFIXES = {"events": "data__", "checkpoints": "metrics__", "result_metrics": ""}
@@ -69,7 +72,10 @@ class Builder:
         for identifier in query.find_all(exp.Identifier):
             identifier.set("this", self._fold(identifier.name))
             identifier.set("quoted", True)
-        return str(query.transform(self._in_dialect).sql(self._dialect, comments=False, pretty=True))
+        sql = query.transform(self._in_dialect).sql(
+            self._dialect, comments=False, pretty=True, unsupported_level=ErrorLevel.RAISE
+        )
+        return f"{sql}\n{_CLICKHOUSE_SETTINGS}" if self._dialect == "clickhouse" and query.find(exp.Join) else sql
 
     def _query(self, view: View) -> exp.Query:
         query = parse_one(view.text, read="duckdb")
@@ -129,13 +135,25 @@ class Builder:
 
     def _in_dialect(self, node: Any) -> Any:
         """What sqlglot leaves as it is, though the dialect has no such function."""
+        if self._dialect == "clickhouse" and isinstance(node, exp.Select):
+            # Of a column that two joined tables have, ClickHouse makes `table.column` the name of the result.
+            for one in node.expressions:
+                if isinstance(one, exp.Column) and one.table and not one.is_star:
+                    one.replace(exp.alias_(one.copy(), one.name, quoted=True))
         if isinstance(node, exp.TimeToUnix):
             if self._dialect == "bigquery":
                 return exp.Div(
                     this=exp.Anonymous(this="UNIX_MICROS", expressions=[node.this]), expression=exp.convert(1e6)
                 )
             if self._dialect == "clickhouse":
-                return exp.Anonymous(this="toUnixTimestamp", expressions=[node.this])
+                time = exp.cast(node.this, exp.DataType.build("Nullable(DateTime64(6))", dialect="clickhouse"))
+                micros = exp.Anonymous(this="toUnixTimestamp64Micro", expressions=[time])
+                return exp.Div(this=micros, expression=exp.convert(1e6))
+        if self._dialect == "clickhouse" and isinstance(node, exp.Cast) and isinstance(node.this, exp.Cast):
+            # A number with so many decimals, in words: a cast would leave the zeros at its end out.
+            number, decimals = node.this.this, node.this.to.expressions[1:]
+            if node.to.this in exp.DataType.TEXT_TYPES and decimals:
+                return exp.Anonymous(this="toDecimalString", expressions=[number, decimals[0].this])
         if isinstance(node, exp.SplitPart):
             text, separator, number = node.this, node.args["delimiter"], node.args["part_index"]
             if self._dialect == "bigquery":

@@ -1,0 +1,91 @@
+"""Is an archive whole? Every file is read and compared with the manifest; no host is asked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .manifest import Entry, Manifest, read_manifest
+from .store import MANIFEST, SUMS, UNFINISHED, Store, is_ours
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What is wrong with a file."""
+
+    path: str
+    reason: str
+
+
+@dataclass
+class Checked:
+    """What a check found.
+
+    Attributes:
+        manifest: What the archive should hold.
+        files: How many files were looked at.
+        damaged: What is wrong.
+    """
+
+    manifest: Manifest
+    files: int = 0
+    damaged: list[Damage] = field(default_factory=list)
+
+
+def check(store: Store, watch: Callable[[int], None] | None = None) -> Checked:
+    """Compare every file with the manifest.
+
+    Args:
+        store: The archive.
+        watch: Told of the bytes of every file that has been read.
+
+    Raises:
+        CommandError: There is no archive, or its manifest cannot be read.
+    """
+    manifest = read_manifest(store)
+    checked = Checked(manifest)
+    there = store.files()
+    if UNFINISHED in there:
+        checked.damaged.append(Damage(UNFINISHED, "a run has not ended: run `ftw archive` again"))
+    with store.open(MANIFEST) as file:
+        if file.read() != manifest.as_bytes():
+            checked.damaged.append(Damage(MANIFEST, "was changed after it was written"))
+    sums = manifest.files.get(SUMS)
+    if sums is None or sums.sha256 != hashlib.sha256(manifest.sums()).hexdigest():
+        checked.damaged.append(Damage(MANIFEST, f"does not agree with {SUMS}"))
+    for path, entry in sorted(manifest.files.items()):
+        if not is_ours(path):
+            checked.damaged.append(Damage(path, "is no path of an archive"))
+            continue
+        checked.files += 1
+        reason = _wrong(store, path, entry, there.get(path))
+        if reason is not None:
+            checked.damaged.append(Damage(path, reason))
+        if watch is not None:
+            watch(entry.bytes)
+    unlisted = there.keys() - manifest.files.keys() - {MANIFEST, UNFINISHED}
+    checked.damaged += [Damage(path, "is not listed in the manifest") for path in sorted(unlisted)]
+    return checked
+
+
+def _wrong(store: Store, path: str, entry: Entry, size: int | None) -> str | None:
+    """What is wrong with a file; None where it is as it was."""
+    if size is None:
+        return "is missing"
+    if size != entry.bytes:
+        return f"has {size:,} bytes instead of {entry.bytes:,}"
+    try:
+        if store.digest(path) != entry.sha256:
+            return "is damaged: its SHA-256 is another"
+        if entry.rows is not None:
+            with store.open(path) as file:
+                rows = pq.read_metadata(file).num_rows
+            if rows != entry.rows:
+                return f"has {rows:,} rows instead of {entry.rows:,}"
+    except (OSError, pa.ArrowException) as error:
+        return f"cannot be read: {error}"
+    return None

@@ -1,0 +1,109 @@
+"""`ftw copy`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fine_tuning_warehouse import output
+from fine_tuning_warehouse.errors import CommandError, UsageError
+
+from .options import existing_database
+
+if TYPE_CHECKING:
+    from fine_tuning_warehouse.copying import Copied
+    from fine_tuning_warehouse.destinations import TableFormat
+
+_FORMATS = click.Choice(["iceberg", "delta"])
+
+
+@click.command()
+@click.option("--database", metavar="PATH", help="The DuckDB file to copy from.  [default: the one there is]")
+@click.option("--from", "origin", metavar="NAME", help="The dlt destination to copy from.  [default: duckdb]")
+@click.option("--from-dataset", metavar="NAME", help="Schema to copy from.  [default: fine_tuning]")
+@click.option("--from-table-format", type=_FORMATS, help="For --from filesystem.")
+@click.option("--destination", metavar="NAME", help="The dlt destination to copy into.")
+@click.option("--to-database", metavar="PATH", help="Or the DuckDB file to copy into.")
+@click.option("--dataset", metavar="NAME", help="Schema to copy into.  [default: fine_tuning]")
+@click.option("--table-format", type=_FORMATS, help="For --destination filesystem.")
+@click.option("--output", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def copy(
+    *,
+    database: str | None,
+    origin: str | None,
+    from_dataset: str | None,
+    from_table_format: TableFormat | None,
+    destination: str | None,
+    to_database: str | None,
+    dataset: str | None,
+    table_format: TableFormat | None,
+    form: str,
+    quiet: bool,
+) -> None:
+    """Copy a history into another warehouse, without asking the API again.
+
+    All rows of all accounts, and what each sync remembers: the next `ftw sync` into the copy reads only what is new.
+    Run it again, and it brings what has changed, as long as nothing was synced into the copy.
+    """
+    began = time.monotonic()
+    told: dict[str, Any] = {"status": "done", "error": None, "from": None, "to": None, "accounts": [], "rows": {}}
+    try:
+        from fine_tuning_warehouse.logs import set_up_logging  # noqa: PLC0415
+
+        set_up_logging(quiet=quiet, verbose=False)  # before dlt is imported, which starts its own
+        from fine_tuning_warehouse.destinations import find_warehouse  # noqa: PLC0415
+
+        if (destination in (None, "duckdb")) == (to_database is None):
+            raise UsageError("Say where to: --destination NAME, or --to-database PATH.")
+        default = str(existing_database(None))
+        source = find_warehouse(
+            database=database,
+            destination=origin,
+            dataset=from_dataset,
+            table_format=from_table_format,
+            default=default,
+        )
+        target = find_warehouse(
+            database=to_database, destination=destination, dataset=dataset, table_format=table_format, default=default
+        )
+        told.update({"from": source.shown, "to": target.shown})
+        from fine_tuning_warehouse.copying import copy_history  # noqa: PLC0415
+
+        for copied in copy_history(source, target):
+            told["accounts"].append(_as_json(copied))
+            for table, rows in copied.rows.items():
+                told["rows"][table] = told["rows"].get(table, 0) + rows
+            if not quiet:
+                click.echo(_line(copied), err=form == "json")
+    except CommandError as error:
+        if form == "json":
+            click.echo(output.as_json({**told, "status": "failed", "error": str(error), "seconds": _since(began)}))
+        raise
+    if form == "json":
+        click.echo(output.as_json({**told, "seconds": _since(began)}))
+    elif not quiet:
+        click.echo(f"Copied {source.shown} into {target.shown} in {time.monotonic() - began:.1f} s.")
+        width = max(map(len, told["rows"]))
+        for table, rows in told["rows"].items():
+            click.echo(f"  {table:<{width}}  {rows:>9,} {'row' if rows == 1 else 'rows'}")
+
+
+def _as_json(copied: Copied) -> dict[str, Any]:
+    return {
+        "account": copied.account,
+        "rows": copied.rows,
+        "load_ids": copied.load_ids,
+        "has_state": copied.has_state,
+    }
+
+
+def _line(copied: Copied) -> str:
+    state = "" if copied.has_state else "; no sync of it completed, so that the next one reads everything"
+    return output.safe(f"Account {copied.account}: {sum(copied.rows.values()):,} rows{state}.")
+
+
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 3)

@@ -1,0 +1,262 @@
+"""`ftw copy`: a history from one warehouse into another, without asking the API again.
+
+The rows go through dlt, under the same pipeline and schema names as a sync would load them, and each account's state
+is committed with its rows: the next sync into the copy reads what is new, and nothing else. A copy that is killed has
+committed no state of the account that it was at; the next one merges the same rows once more.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import dlt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from openai_fine_tuning.tables import SYNCS, TABLES, schema
+
+from .accounts import Account
+from .comments import write_comments
+from .destinations import Warehouse
+from .errors import CommandError, UsageError, root_cause
+from .holding import held
+from .patience import Patience
+from .readiness import merge_strategy, without_secrets
+from .rows import Rows, open_rows
+from .stored import Stored, find_stored, stored_by
+from .sync import LOCK_WAIT_SECONDS
+from .turns import turn
+from .views import write_views
+from .workspace import working_directory
+
+_MARK = "copied"
+_LOAD_ID = "_dlt_load_id"
+
+
+@dataclass
+class Copied:
+    """What was copied of one account.
+
+    Attributes:
+        account: Its label.
+        rows: Rows by table.
+        load_ids: The loads that brought them.
+        has_state: Whether its state came along. Without one, the next sync reads everything once more.
+    """
+
+    account: str
+    rows: dict[str, int] = field(default_factory=dict)
+    load_ids: list[str] = field(default_factory=list)
+    has_state: bool = True
+
+
+def copy_history(
+    source: Warehouse, target: Warehouse, *, lock_wait_seconds: float = LOCK_WAIT_SECONDS
+) -> Iterator[Copied]:
+    """Copy all tables of all accounts, an account at a time; then the views are made.
+
+    Args:
+        source: Where from. Nothing is written to it.
+        target: Where to. What it holds under the same keys is replaced.
+        lock_wait_seconds: How long to wait for a program that holds a DuckDB file.
+
+    Yields:
+        Each account when it is there.
+
+    Raises:
+        UsageError: The target holds a history of an account that is no copy of this one. Nothing was written.
+        CommandError: There is nothing to copy, or it failed. Run it again.
+    """
+    if source == target:
+        raise UsageError(f"{source.shown} cannot be copied into itself.")
+    patience = Patience(target, lock_wait_seconds)
+    with held(target) as lease, working_directory() as directory:
+        known, stored = _accounts(source, lock_wait_seconds), {}
+        is_new = _is_new(target, lock_wait_seconds)
+        for number, account in enumerate(known):
+            # The state before the rows: a sync in between brings rows that the state does not count on.
+            stored[account] = find_stored(
+                account, source, directory / f"from-{number}", Patience(source, lock_wait_seconds)
+            )
+            if not is_new:
+                there = find_stored(account, target, directory / f"there-{number}", patience)
+                _refuse_another(there, stored[account], source, target, account)
+        with open_rows(source, names=[*TABLES, "sync_history"], lock_wait_seconds=lock_wait_seconds) as rows:
+            for number, account in enumerate(known):
+                history = _History(rows, account, stored[account], target, is_new=is_new)
+                pipeline = target.pipeline(account.pipeline_name, directory / f"to-{number}", lease=lease)
+                with _told(target):
+                    copied = _load(pipeline, history, source, target, patience)
+                yield copied
+        pipeline = target.pipeline(known[-1].pipeline_name, directory / "views", lease=lease)
+        with _told(target), turn(pipeline):
+            patience.apply(pipeline.sync_destination)
+            patience.apply(lambda: write_comments(pipeline))
+            patience.apply(lambda: write_views(pipeline))
+
+
+def _accounts(source: Warehouse, lock_wait_seconds: float) -> list[Account]:
+    with open_rows(source, names=list(TABLES), lock_wait_seconds=lock_wait_seconds) as rows:
+        labels = {label for relation in rows.relations for label in rows.accounts(relation)}
+    if not labels:
+        raise CommandError(f"{source.shown} holds no rows of ours: there is nothing to copy.")
+    return [Account(label, "", "") for label in sorted(labels)]
+
+
+def _is_new(target: Warehouse, lock_wait_seconds: float) -> bool:
+    """Whether the target has none of our tables yet, so that no row can be there twice."""
+    if target.database is not None and not target.database.is_file():
+        return True
+    with open_rows(target, names=list(TABLES), lock_wait_seconds=lock_wait_seconds) as rows:
+        return not rows.relations
+
+
+def _load(
+    pipeline: dlt.Pipeline, history: _History, source: Warehouse, target: Warehouse, patience: Patience
+) -> Copied:
+    # Nobody else loads between the look at the state and the end.
+    with turn(pipeline):
+        patience.apply(pipeline.sync_destination)
+        _refuse_another(stored_by(pipeline), history.stored, source, target, history.account)
+        pipeline.extract(history.source(merge_strategy(target, pipeline)))
+        pipeline.normalize()
+        history.copied.load_ids += patience.apply(pipeline.load).loads_ids
+    return history.copied
+
+
+class _History:
+    """What is copied of one account, as a source of dlt's.
+
+    Attributes:
+        account: Whose.
+        stored: The state that comes along.
+        copied: What came out of it so far.
+    """
+
+    def __init__(self, rows: Rows, account: Account, stored: Stored, target: Warehouse, *, is_new: bool) -> None:
+        self._rows = rows
+        self._tables = [relation for relation in rows.relations if relation.kind == "table"]
+        self._target = target
+        self._is_new = is_new
+        self.account = account
+        self.stored = stored
+        self.copied = Copied(account.label, {one.name: 0 for one in self._tables}, has_state=_has_state(stored))
+
+    def source(self, strategy: Any) -> Any:
+        """The source: under the name of the one that syncs, with the columns that the tables have.
+
+        Args:
+            strategy: How rows are merged into tables that are there.
+        """
+        into = schema()
+        self.stored.columns_into(into, [relation.name for relation in self._tables])
+        # Rows of tables that were not there need no merging.
+        hints: Any = {
+            "table_format": self._target.table_format,
+            "write_disposition": "append" if self._is_new else {"disposition": "merge", "strategy": strategy},
+        }
+
+        @dlt.source(section="openai_fine_tuning", schema=into)
+        def history() -> Any:
+            # One resource reads, so that one table is read at a time.
+            rows = dlt.resource(self._batches(), name="history", selected=False)
+            return [
+                rows,
+                *(
+                    dlt.transformer(
+                        _door(one.name),
+                        data_from=rows,
+                        name=one.name,
+                        primary_key=one.keys,
+                        parallelized=False,
+                        **hints,
+                    )
+                    for one in self._tables
+                ),
+            ]
+
+        return history()
+
+    def _batches(self) -> Iterator[dict[str, pa.Table]]:
+        """Everything, table by table; and the state, which dlt commits with it."""
+        if self.copied.has_state:
+            state = dlt.current.source_state()
+            state.update(copy.deepcopy(_unmarked(self.stored.state)))
+            state[_MARK] = _digest(self.stored)
+        completed = self._completed_syncs()
+        for relation in self._tables:
+            columns = relation.only(*(name for name in relation.schema.names if name != _LOAD_ID))
+            # What dlt knows of a column, so that it has nothing to warn of.
+            typed = pa.schema([pa.field(one.name, one.type, one.name not in relation.keys) for one in columns.schema])
+            yield {relation.name: typed.empty_table()}  # a table without rows is made all the same
+            for batch in self._rows.batches(columns, account=self.account.label):
+                found = pa.Table.from_arrays(batch.columns, schema=typed)
+                if relation.name == SYNCS.name and completed is not None:
+                    # In the copy, all of them belong to the load that brings them, which completes.
+                    found = found.filter(pc.is_in(found["id"], completed))
+                self.copied.rows[relation.name] += found.num_rows
+                yield {relation.name: found}
+
+    def _completed_syncs(self) -> pa.Array | None:
+        """The ids of the syncs whose load completed; None where that is not known."""
+        history = self._rows.relation("sync_history")
+        if history is None:
+            return None
+        ids = self._rows.batches(history.only("account", "sync_id"), account=self.account.label)
+        return pa.array([sync_id for batch in ids for sync_id in batch["sync_id"].to_pylist()], pa.string())
+
+
+def _door(name: str) -> Any:
+    def rows(tables: dict[str, pa.Table]) -> Iterator[pa.Table]:
+        if name in tables:
+            yield tables[name]
+
+    return rows
+
+
+# the state ------------------------------------------------------------------------------------------------------------
+
+
+def _refuse_another(there: Stored, stored: Stored, source: Warehouse, target: Warehouse, account: Account) -> None:
+    """Raise `UsageError` where the target's history of an account is not this one, or has gone on since."""
+    if not _has_state(there) or _digest(there) in (_digest(stored), there.state.get(_MARK)):
+        return
+    where = f"--to-database {target.database}" if target.is_duckdb_file else f"--destination {target.destination}"
+    raise UsageError(
+        f"{target.shown} has a history of account {account.label} that is no copy of {source.shown}, or was synced "
+        "since: nothing was written. Go on there with `ftw sync`, or copy into another dataset: "
+        f"{where} --dataset NAME."
+    )
+
+
+def _has_state(stored: Stored) -> bool:
+    return bool(stored.state.get("resources"))
+
+
+def _digest(stored: Stored) -> str:
+    """What tells one state from another; every sync that brings something changes it."""
+    return hashlib.sha256(json.dumps(_unmarked(stored.state), sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _unmarked(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in state.items() if name != _MARK}
+
+
+@contextmanager
+def _told(target: Warehouse) -> Iterator[None]:
+    """Tell a failure of the destination in a line."""
+    try:
+        yield
+    except CommandError:
+        raise
+    except Exception as error:
+        cause = root_cause(error)
+        if isinstance(cause, CommandError):
+            raise cause from None
+        raise CommandError(f"The copy into {target.shown} failed: {without_secrets(cause)}. Run it again.") from error

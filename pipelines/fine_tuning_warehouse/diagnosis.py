@@ -1,0 +1,273 @@
+"""What is wrong with a host, a path, a key, a scope or a version: from a failure to the setting that is to be changed.
+
+A failure alone rarely tells. Where another path, version or header on the same host would make the difference, that is
+tried once, and what answers is named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from requests.utils import get_environ_proxies
+
+from openai_fine_tuning import ConfigurationError, FineTuningSourceError, RequestError
+from openai_fine_tuning.api import JOBS_PATH
+from openai_fine_tuning.credentials import is_azure
+
+from .accounts import ENTRA, Account
+from .errors import UsageError
+
+DATED_VERSION = "2024-10-21"
+"""A version of Azure's classic API that knows checkpoints."""
+
+_NO_SUCH_NAME = ("name or service not known", "nodename nor servname", "name resolution", "getaddrinfo", "no address")
+_SCOPES = "api.fine_tuning.jobs.read and api.files.read"
+_ENTRA_ROLE = "Cognitive Services OpenAI User"
+
+
+def setting(account: Account, name: str) -> str:
+    """What a user changes to change a field of an account: where it was found, or where it would stand."""
+    usual = {
+        "base_url": "OPENAI_BASE_URL",
+        "api_key": "OPENAI_API_KEY",
+        "org_id": "OPENAI_ORG_ID",
+        "project_id": "OPENAI_PROJECT_ID",
+        "auth": "OPENAI_AUTH",
+    }
+    if name in account.origins:
+        return account.origins[name]
+    # A configured account takes nothing from the environment of a single one.
+    section = next((there for origin in account.origins.values() if (there := origin.partition(" under ")[2])), None)
+    return usual[name] if section is None else f"{usual[name].lower()} under {section}"
+
+
+def told_settings(account: Account) -> str:
+    """Where each setting of an account was found, in a line."""
+    key = "tokens of Entra" if account.auth == ENTRA else f"key from {setting(account, 'api_key')}"
+    default = "the default, OpenAI" if "base_url" not in account.origins else setting(account, "base_url")
+    parts = [f"host from {default}", key]
+    parts += [
+        f"{words} from {setting(account, name)}"
+        for name, words in (("org_id", "organisation"), ("project_id", "project"))
+        if getattr(account, name)
+    ]
+    return ", ".join(parts)
+
+
+def diagnose(account: Account, error: FineTuningSourceError) -> str:
+    """What was found wrong with the job listing, and what to change; at most four more requests.
+
+    Args:
+        account: Whose listing.
+        error: What came of it.
+    """
+    advice = next((told for judge in _JUDGES if (told := judge(account, error)) is not None), None)
+    return f"{str(error).rstrip('.')}. {advice}" if advice else str(error)
+
+
+def is_listing(content: Any) -> bool:
+    """Whether an answer is a page of a listing."""
+    return isinstance(content, dict) and isinstance(content.get("data"), list)
+
+
+def advice_on_resource(account: Account, error: FineTuningSourceError) -> str:
+    """The same for one endpoint, where the job listing could be read."""
+    if isinstance(error, RequestError) and error.is_missing_scope:
+        return f"{error}. {_scope_advice(account)}"
+    if isinstance(error, RequestError) and error.status in (401, 403):
+        return f"{error}. The key may read jobs, but not this: check what it is restricted to."
+    if isinstance(error, RequestError) and error.status in (404, 405, 501):
+        return f"{error}. The host has no such endpoint: a sync reads everything else."
+    return str(error)
+
+
+# from the failure to its cause, the first that fits ------------------------------------------------------------------
+
+
+def _certificate(_: Account, error: FineTuningSourceError) -> str | None:
+    if "certificate" not in str(error):
+        return None
+    return (
+        "Something on the way, such as a company's proxy, shows a certificate of its own: "
+        "point REQUESTS_CA_BUNDLE at its authority's file. The key was not sent."
+    )
+
+
+def _unreachable(account: Account, error: FineTuningSourceError) -> str | None:
+    if not isinstance(error, RequestError) or error.status is not None:
+        return None
+    host = urlsplit(account.base_url).hostname or ""
+    if any(words in error.detail.lower() for words in _NO_SUCH_NAME):
+        return f"There is no host {host}: check {setting(account, 'base_url')}, or the network's DNS."
+    proxy = _proxy(account.base_url)
+    if proxy is not None:
+        return f"It was asked for through the proxy in {proxy}: is that right? NO_PROXY={host} goes around it."
+    return f"Is the host up, and {setting(account, 'base_url')} right?"
+
+
+def _page(account: Account, error: FineTuningSourceError) -> str | None:
+    if not isinstance(error, RequestError) or error.status is None or not 200 <= error.status < 300:
+        return None
+    return (
+        f"What answers is no API but a page: a proxy's or a network's log-in, or a website whose API lives at another "
+        f"address. Check {setting(account, 'base_url')}."
+    )
+
+
+def _redirect(account: Account, error: FineTuningSourceError) -> str | None:
+    if isinstance(error, RequestError) and error.status is not None and 300 <= error.status < 400:
+        return f"Check {setting(account, 'base_url')}."
+    return None
+
+
+def _version(account: Account, error: FineTuningSourceError) -> str | None:
+    """Azure's `api-version`: missing, too old, or not for this path."""
+    parts = urlsplit(account.base_url)
+    if not isinstance(error, RequestError) or error.status not in (400, 404):
+        return None
+    says_version = "version" in error.detail.lower()
+    is_classic = parts.path.rstrip("/").endswith("/openai")
+    if not (says_version or is_classic or "api-version" in parts.query):
+        return None
+    without = urlunsplit(parts._replace(query=""))
+    v1 = f"{without}/v1" if is_classic else without
+    for base_url in dict.fromkeys((f"{without}?api-version={DATED_VERSION}" if is_classic else without, v1)):
+        if base_url != account.base_url and _answers(account, base_url=base_url):
+            what = (
+                "lacks its api-version" if "api-version" not in parts.query else "has an api-version that is not known"
+            )
+            where = " or ".join(dict.fromkeys((setting(account, "base_url"), "OPENAI_API_VERSION")))
+            return f"The address {what}: {base_url} answers. Change {where}."
+    if says_version:
+        return (
+            f"Check the api-version in {setting(account, 'base_url')} or OPENAI_API_VERSION, such as {DATED_VERSION}."
+        )
+    return None
+
+
+def _path(account: Account, error: FineTuningSourceError) -> str | None:
+    if not isinstance(error, RequestError) or error.status != 404:
+        return None
+    where = setting(account, "base_url")
+    for base_url in _other_paths(account.base_url):
+        if _answers(account, base_url=base_url):
+            return f"The path is wrong, and {base_url} answers: set {where} to that."
+    return f"The path of the base URL is wrong: it ends in /v1 on most hosts, in /openai/v1 on Azure's. Check {where}."
+
+
+def _scope(account: Account, error: FineTuningSourceError) -> str | None:
+    if not isinstance(error, RequestError) or not error.is_missing_scope:
+        return None
+    return _scope_advice(account)
+
+
+def _scope_advice(account: Account) -> str:
+    if account.auth == ENTRA:
+        return f"Give who is signed in the role {_ENTRA_ROLE} on the resource."
+    return f"Give the key of {setting(account, 'api_key')} the scopes {_SCOPES}."
+
+
+def _organisation(account: Account, error: FineTuningSourceError) -> str | None:
+    if not isinstance(error, RequestError) or error.status not in (400, 401, 403):
+        return None
+    words = f"{error.code or ''} {error.detail}".lower()
+    for name, what in (("org_id", "organization"), ("project_id", "project")):
+        if getattr(account, name) and what in words:
+            return f"The key is not of the {what} in {setting(account, name)}: correct or unset it."
+    return None
+
+
+def _header(account: Account, error: FineTuningSourceError) -> str | None:
+    """A key that the host takes, in the other header."""
+    if not isinstance(error, RequestError) or error.status != 401 or account.auth == ENTRA:
+        return None
+    host = urlsplit(account.base_url).hostname or ""
+    used = account.auth or ("api-key" if is_azure(host) else "bearer")
+    other = "bearer" if used == "api-key" else "api-key"
+    if _answers(account, auth=other):
+        return f"The key is right, but this host takes it another way: set {setting(account, 'auth')}={other}."
+    return None
+
+
+def _key(account: Account, error: FineTuningSourceError) -> str | None:
+    if not isinstance(error, RequestError) or error.status != 401:
+        return None
+    if account.auth == ENTRA:
+        return (
+            f"Azure refused the token: has who is signed in the role {_ENTRA_ROLE} on this resource, and is it in the "
+            "resource's tenant (AZURE_TENANT_ID)?"
+        )
+    where, host = setting(account, "api_key"), urlsplit(account.base_url).hostname or ""
+    if is_azure(host) and (account.api_key or "").startswith("sk-"):
+        return f"The key in {where} looks like one of OpenAI, and the host is Azure's: it takes the resource's key."
+    if "ip" in error.detail.replace(".", " ").lower().split():
+        return f"The key in {where} may not be used from this address (IP)."
+    return f"The key was refused: check {where}, and that it is of this host ({setting(account, 'base_url')})."
+
+
+def _forbidden(account: Account, error: FineTuningSourceError) -> str | None:
+    if not isinstance(error, RequestError) or error.status != 403:
+        return None
+    return (
+        f"The host knows the key in {setting(account, 'api_key')}, but does not let it read fine-tuning jobs: "
+        f"the scopes {_SCOPES} on OpenAI, a role or the firewall of the resource on Azure."
+    )
+
+
+_JUDGES: tuple[Callable[[Account, FineTuningSourceError], str | None], ...] = (
+    _certificate,
+    _unreachable,
+    _page,
+    _redirect,
+    _version,
+    _path,
+    _scope,
+    _organisation,
+    _header,
+    _key,
+    _forbidden,
+)
+
+
+# what is tried -------------------------------------------------------------------------------------------------------
+
+
+def _answers(account: Account, **changed: Any) -> bool:
+    """Whether the job listing can be read with a setting changed."""
+    try:
+        api = replace(account, **changed).api()
+    except (ConfigurationError, UsageError):
+        return False
+    try:
+        return is_listing(api.get_json(JOBS_PATH, {"limit": 1}, attempts=1).content)
+    except FineTuningSourceError:
+        return False
+    finally:
+        api.close()
+
+
+def _other_paths(base_url: str) -> Iterator[str]:
+    """Base URLs on the same host, the likeliest first; at most three."""
+    parts = urlsplit(base_url)
+    path = parts.path.rstrip("/")
+    candidates = [f"{path}/v1"] if not path.endswith("/v1") else []
+    for end in ("/fine_tuning/jobs", "/fine_tuning", "/chat/completions", "/v1/v1", "/v1"):
+        if path.endswith(end):
+            candidates.append(path.removesuffix(end) + ("/v1" if end == "/v1/v1" else ""))
+            break
+    candidates += [re.sub(r"(/openai)?(/v\d+)?$", "", path) + "/openai/v1", "/v1"]
+    for candidate in list(dict.fromkeys(one for one in candidates if one != path))[:3]:
+        yield urlunsplit(parts._replace(path=candidate))
+
+
+def _proxy(base_url: str) -> str | None:
+    """The environment variable of the proxy that requests to a host go through; None where they go straight."""
+    parts = urlsplit(base_url)
+    proxies = get_environ_proxies(base_url)
+    if not {parts.scheme, "all"} & set(proxies):
+        return None
+    return f"{parts.scheme.upper()}_PROXY" if parts.scheme in proxies else "ALL_PROXY"

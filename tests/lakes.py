@@ -1,0 +1,58 @@
+"""Warehouses beside DuckDB to sync into, each real: PostgreSQL, and lakes in a folder and in a bucket."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from engines import Engine
+from fine_tuning_warehouse.destinations import Warehouse
+
+if TYPE_CHECKING:
+    from bucket import Bucket
+    from postgres import Postgres
+
+pytest_plugins = ["postgres", "bucket"]
+
+
+@pytest.fixture
+def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """An Iceberg lake in a folder that does not exist yet."""
+    needs("pyiceberg")
+    return _lake(str(tmp_path / "lake"), {}, monkeypatch, tmp_path / "lake")
+
+
+@pytest.fixture
+def bucket_lake(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """An Iceberg lake in a bucket."""
+    needs("pyiceberg")
+    credentials = {
+        "AWS_ACCESS_KEY_ID": bucket.env["AWS_ACCESS_KEY_ID"],
+        "AWS_SECRET_ACCESS_KEY": bucket.env["AWS_SECRET_ACCESS_KEY"],
+        "ENDPOINT_URL": bucket.env["AWS_ENDPOINT_URL"],
+        "REGION_NAME": bucket.env["AWS_DEFAULT_REGION"],
+    }
+    env = {f"DESTINATION__FILESYSTEM__CREDENTIALS__{name}": value for name, value in credentials.items()}
+    return _lake(f"{bucket.url}/lake", env, monkeypatch, None)
+
+
+@pytest.fixture
+def postgres_engine(postgres: Postgres) -> Engine:
+    """An empty PostgreSQL database."""
+    return Engine(Warehouse("postgres"), {"DESTINATION__POSTGRES__CREDENTIALS": postgres.credentials})
+
+
+def needs(module: str) -> None:
+    """Skip the test where a package is missing."""
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"needs {module}: uv run --group engines pytest")
+
+
+def _lake(url: str, env: dict[str, str], monkeypatch: pytest.MonkeyPatch, folder: Path | None) -> Engine:
+    env = {"DESTINATION__FILESYSTEM__BUCKET_URL": url, **env}
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    return Engine(Warehouse("filesystem", None, "fine_tuning", "iceberg"), env, folder)

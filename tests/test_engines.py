@@ -1,0 +1,160 @@
+"""One history in every engine: equal rows, a state that only the destination holds, clear words where it is not set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from command import Command, is_told_well
+from engines import Engine
+from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
+from fine_tuning_warehouse.destinations import Warehouse
+from harness import DAY, HOUR, NOW
+from histories import add_history, assert_holds, truth_of
+
+if TYPE_CHECKING:
+    from postgres import Postgres
+
+pytest_plugins = ["lakes"]
+
+
+NEWER = 90 * 24
+"""Numbers of jobs of `add_history` that are newer than the one that runs."""
+
+
+def add_running_job(world: ScriptedWorld) -> None:
+    """A job that goes on while it is synced."""
+    world.add_job(id="ftjob-runs", created_at=NOW - HOUR, status="running")
+    world.add_checkpoint("ftjob-runs", id="ftckpt-runs-1", step_number=1, metrics={"train_loss": 1.5})
+    world.add_event("ftjob-runs", id="ftevent-runs-1", type="metrics", data={"step": 1, "train_loss": 1.5})
+
+
+def change(world: ScriptedWorld, clock: Clock) -> None:
+    """What may change between two syncs: a status, values, new columns, new jobs, a checkpoint that is dropped."""
+    clock.advance(DAY)
+    world.update_job("ftjob-runs", status="succeeded", finished_at=clock.now(), a_new_field={"deep": [1, None]})
+    world.add_checkpoint("ftjob-runs", id="ftckpt-runs-2", step_number=2, metrics={"train_loss": 1, "Odd Metric": 0.5})
+    world.add_event("ftjob-runs", id="ftevent-runs-2", type="message", message="Zürich 🎉", data={"new": 7})
+    world.remove_checkpoint("ftckpt-runs-1")
+    add_history(world, range(NEWER, NEWER + 3))
+
+
+@pytest.mark.parametrize("name", ["postgres_engine", "lake", "bucket_lake"])
+@pytest.mark.engine
+def test_three_syncs_with_changes_give_the_rows_that_duckdb_has_for_the_same_requests(
+    request: pytest.FixtureRequest, name: str, tmp_path: Path, world: ScriptedWorld, host: Simulator
+) -> None:
+    engine: Engine = request.getfixturevalue(name)
+    clock = host.clock
+    file = Engine(Warehouse("duckdb", tmp_path / "warehouse.duckdb"), {})
+    add_history(world, range(4))
+    add_running_job(world)
+    for number in range(3):
+        counts = []
+        for one in (file, engine):
+            summary = one.sync(host)
+            counts.append((summary.requests, summary.rows, len(host.requests)))
+        assert counts[0] == counts[1], f"sync {number + 1}: the state came from elsewhere than the destination"
+        expected, got = file.tables(), engine.tables()
+        assert got.keys() == expected.keys()
+        for table, rows in expected.items():
+            assert got[table].schema == rows.schema, table
+            assert got[table].to_pylist() == rows.to_pylist(), table
+        if number == 0:
+            change(world, clock)
+        else:
+            clock.advance(DAY)
+    assert len(file.tables()["jobs"]) == 5 + 3
+    assert counts[1][0] <= 4, "the last sync had next to nothing to read"
+
+
+@pytest.fixture
+def ftw(tmp_path: Path, host: Simulator) -> Command:
+    """The command, with a key for the host."""
+    return Command(tmp_path, host.base_url)
+
+
+def test_a_destination_that_is_not_set_up_is_exit_2_and_nothing_is_requested(host: Simulator, ftw: Command) -> None:
+    ended = ftw("sync", "--destination", "filesystem", "--table-format", "iceberg")
+    assert ended.code == 2
+    assert is_told_well(ended, "DESTINATION__FILESYSTEM__BUCKET_URL")
+    assert host.requests == []
+
+
+@pytest.mark.parametrize("name", ["postgres", "motherduck", "snowflake", "bigquery", "databricks", "clickhouse"])
+@pytest.mark.thorough
+def test_each_destination_says_what_it_lacks(name: str, host: Simulator, ftw: Command) -> None:
+    ended = ftw("sync", "--destination", name)
+    assert ended.code == 2
+    package = f"dlt[{name}]"
+    assert is_told_well(ended, package if package in ended.err else f"DESTINATION__{name.upper()}__CREDENTIALS")
+    assert host.requests == []
+
+
+@pytest.mark.engine
+def test_wrong_credentials_are_told_without_them(host: Simulator, ftw: Command, postgres: Postgres) -> None:
+    def sync(credentials: str) -> int:
+        ended = ftw("sync", "--destination", "postgres", env={"DESTINATION__POSTGRES__CREDENTIALS": credentials})
+        assert is_told_well(ended, "postgres")
+        assert "word" not in ended.all
+        return ended.code
+
+    assert sync("secret-word") == 2
+    assert sync(postgres.credentials.rpartition("/")[0].replace(":any@", ":secret-word@") + "/nowhere") == 1
+    assert sync("postgresql://postgres:secret-word@127.0.0.1:1/none") == 1
+    assert host.requests == []
+
+
+@pytest.mark.engine
+def test_a_bucket_that_is_not_there_is_told_and_not_made(host: Simulator, ftw: Command, bucket_lake: Engine) -> None:
+    env = {**bucket_lake.env, "DESTINATION__FILESYSTEM__BUCKET_URL": "s3://nowhere-at-all/lake"}
+    for _ in range(2):
+        ended = ftw("sync", *bucket_lake.options, env=env)
+        assert ended.code == 1
+        assert is_told_well(ended, "no bucket nowhere-at-all")
+    assert host.requests == []
+
+
+def test_a_destination_that_cannot_merge_is_refused(host: Simulator, ftw: Command, tmp_path: Path) -> None:
+    env = {"DESTINATION__FILESYSTEM__BUCKET_URL": str(tmp_path / "lake")}
+    ended = ftw("sync", "--destination", "athena", "--table-format", "delta", env=env)
+    assert ended.code == 2
+    assert host.requests == []
+
+
+@pytest.mark.engine
+def test_each_account_has_staging_tables_of_its_own(
+    world: ScriptedWorld, host: Simulator, postgres: Postgres, postgres_engine: Engine
+) -> None:
+    """dlt empties them at the start of a load: two accounts at once would empty each other's."""
+    add_history(world, range(2))
+    for account in ("default", "research"):
+        postgres_engine.sync(host, account)
+    schemas = postgres.rows("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'fine%' ORDER BY 1")
+    assert schemas == [("fine_tuning",), ("fine_tuning_staging",), ("fine_tuning_staging_research",)]
+    assert postgres.rows("SELECT account, count(*) FROM jobs GROUP BY 1 ORDER BY 1") == [
+        ("default", 2),
+        ("research", 2),
+    ]
+
+
+@pytest.mark.engine
+def test_a_lake_with_a_persistent_catalog(
+    tmp_path: Path, world: ScriptedWorld, host: Simulator, lake: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyiceberg.catalog import load_catalog
+
+    add_history(world, range(2))
+    lake.sync(host)  # without one: the tables that are there are taken into it
+    catalog = {"type": "sql", "uri": f"sqlite:///{tmp_path}/catalog.db", "warehouse": f"file://{tmp_path}/lake"}
+    monkeypatch.setenv("ICEBERG_CATALOG__ICEBERG_CATALOG_TYPE", "sql")
+    monkeypatch.setenv("ICEBERG_CATALOG__ICEBERG_CATALOG_CONFIG", json.dumps(catalog))
+    add_history(world, range(2, 4))
+    world.update_job("ftjob-003", a_new_field="new")
+    lake.sync(host)
+    assert_holds(lake.rows, truth_of(world))
+    found = load_catalog("default", **catalog)
+    assert found.load_table("fine_tuning.jobs").scan(selected_fields=("id",)).to_arrow().num_rows == 4

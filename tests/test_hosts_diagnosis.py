@@ -1,0 +1,182 @@
+"""What `ftw check` says of each thing that can be wrong: which it is, and which setting is to be changed."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
+from fine_tuning_warehouse.accounts import Account
+from fine_tuning_warehouse.check import Finding, check
+from fine_tuning_warehouse.destinations import Warehouse
+from harness import HOUR, NOW
+from openai_fine_tuning import settings
+
+ORIGINS = {"base_url": "MY_URL", "api_key": "MY_KEY", "org_id": "MY_ORG", "project_id": "MY_PROJECT"}
+
+
+@pytest.fixture(autouse=True)
+def _history(world: ScriptedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "BACKOFF_SECONDS", 0.001)
+    world.add_file("file-result", b"step,train_loss\n1,0.5\n")
+    world.add_job(id="ftjob-1", created_at=NOW - 30 * HOUR, result_files=["file-result"])
+    world.add_checkpoint("ftjob-1")
+    world.add_event("ftjob-1")
+
+
+@pytest.fixture
+def azure(world: ScriptedWorld) -> Iterator[Simulator]:
+    """The same history on Azure."""
+    with Simulator(world, profile="azure") as simulator:
+        yield simulator
+
+
+def findings(account: Account) -> dict[str, Finding]:
+    """What a check finds, by part."""
+    return {finding.what: finding for _, finding in check([account], Warehouse("duckdb", Path("w.duckdb")))}
+
+
+def of(base_url: str, **settings: Any) -> Account:
+    """An account whose settings were found in variables of ours."""
+    return Account("default", "my-key", base_url, origins=ORIGINS, **settings)
+
+
+def failure(account: Account) -> str:
+    """The words of the one part that failed."""
+    failed = [finding for finding in findings(account).values() if finding.is_fine is False]
+    assert len(failed) == 1, failed
+    assert "my-key" not in failed[0].words
+    return failed[0].words
+
+
+def test_where_all_is_well_each_part_is_named_with_the_settings_and_costs_one_request(host: Simulator) -> None:
+    found = findings(of(host.base_url, org_id="org", project_id="proj"))
+    assert list(found) == [
+        *("settings", "host", "jobs", "checkpoints", "events", "result_metrics", "files", "destination")
+    ]
+    assert all(finding.is_fine for finding in found.values())
+    for origin in ORIGINS.values():
+        assert origin in found["settings"].words
+    assert len(host.requests) == 5
+    assert "OPENAI_API_KEY" in findings(replace(of(host.base_url), origins={}))["settings"].words
+
+
+@pytest.mark.parametrize("wrong", ["", "/v1/v1", "/v1/chat/completions", "/api", "/v1/fine_tuning/jobs"])
+def test_a_wrong_path_is_named_with_the_one_that_answers(host: Simulator, wrong: str) -> None:
+    words = failure(of(host.base_url.removesuffix("/v1") + wrong))
+    assert f"{host.base_url} answers" in words
+    assert "MY_URL" in words
+    assert len(host.requests) <= 5
+
+
+@pytest.mark.parametrize("wrong", ["", "/v1", "/openai/v2"])
+def test_a_wrong_path_on_azure_is_named_with_the_one_that_answers(azure: Simulator, wrong: str) -> None:
+    words = failure(of(azure.base_url.removesuffix("/openai/v1") + wrong))
+    assert f"{azure.base_url} answers" in words
+    assert "MY_URL" in words
+
+
+def test_a_path_that_is_nowhere_says_what_paths_look_like(host: Simulator) -> None:
+    host.faults.append(Fault("status", times=None, status=404, body={"error": {"message": "Invalid URL"}}))
+    assert "/openai/v1 on Azure" in failure(of(host.base_url))
+
+
+@pytest.mark.parametrize(
+    ("ending", "answers"),
+    [
+        ("/openai", "/openai?api-version=2024-10-21"),
+        ("/openai?api-version=2023-05-15", "/openai?api-version=2024-10-21"),
+        ("/openai/v1?api-version=2024-10-21", "/openai/v1"),
+    ],
+)
+def test_a_version_that_is_missing_or_not_known_is_named(azure: Simulator, ending: str, answers: str) -> None:
+    root = azure.base_url.removesuffix("/openai/v1")
+    words = failure(of(root + ending))
+    assert f"{root}{answers} answers" in words
+    assert "api-version" in words
+    assert "MY_URL" in words
+    assert "OPENAI_API_VERSION" in words
+
+
+def test_a_wrong_key_is_named_and_so_is_one_in_the_wrong_header(world: ScriptedWorld, azure: Simulator) -> None:
+    with Simulator(world, api_keys={"another": frozenset()}) as host:
+        words = failure(of(host.base_url))
+        assert "MY_KEY" in words
+        assert "refused" in words
+    with Simulator(world) as host:
+        words = failure(of(host.base_url, auth="api-key"))
+        assert "OPENAI_AUTH=bearer" in words
+    azure.faults.append(
+        Fault("status", times=2, status=401, body={"statusCode": 401, "message": "Access token is missing, invalid."})
+    )
+    assert "MY_KEY" in failure(of(azure.base_url, auth="bearer"))
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "named"),
+    [
+        ("OpenAI-Organization header should match organization for API key", "mismatched_organization", "MY_ORG"),
+        ("OpenAI-Project header should match project for API key", "mismatched_project", "MY_PROJECT"),
+    ],
+)
+def test_an_organisation_or_project_of_someone_else_is_named(
+    host: Simulator, message: str, code: str, named: str
+) -> None:
+    host.faults.append(Fault("status", times=None, status=401, message=message, code=code))
+    words = failure(of(host.base_url, org_id="org-1", project_id="proj_1"))
+    assert f"in {named}" in words
+
+
+def test_a_key_without_permission_is_told_from_one_that_is_unknown(host: Simulator) -> None:
+    host.faults.append(Fault("status", times=None, status=403, message="Public access is disabled."))
+    words = failure(of(host.base_url))
+    assert "MY_KEY" in words
+    assert "firewall" in words
+
+
+def test_a_page_of_a_proxy_or_a_website_is_told_as_one(host: Simulator) -> None:
+    host.faults.append(Fault("html", times=None, body="<html>Please log in to the network</html>"))
+    assert "log-in" in failure(of(host.base_url))
+    host.faults[:] = [Fault("status", times=None, status=200, body={"hello": "world"})]
+    assert "MY_URL" in failure(of(host.base_url))
+    host.faults[:] = [Fault("redirect", times=None, location="https://login.example.com/")]
+    assert "login.example.com" in failure(of(host.base_url))
+
+
+def test_a_host_that_does_not_exist_or_is_down_or_behind_a_proxy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = failure(of("https://api.openai.invalid/v1"))
+    assert "no host api.openai.invalid" in words
+    assert "MY_URL" in words
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    assert "host up" in failure(of(f"http://127.0.0.1:{port}/v1"))
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:secret@127.0.0.1:{port}")
+    words = failure(of("https://api.openai.invalid/v1"))
+    assert "HTTPS_PROXY" in words
+    assert "secret" not in words
+
+
+def test_an_endpoint_or_scope_that_is_missing_is_told_apart_from_the_rest(host: Simulator) -> None:
+    host.faults.append(Fault("status", path="/events$", times=None, status=404, body={"detail": "Not Found"}))
+    assert "no such endpoint" in failure(of(host.base_url))
+
+
+def test_a_gateway_that_always_answers_an_empty_list_is_told(host: Simulator) -> None:
+    empty = {"object": "list", "data": [], "has_more": False}
+    host.faults.append(Fault("status", path="/jobs$", times=None, status=200, body=empty))
+    found = findings(of(host.base_url))
+    assert found["jobs"].is_fine
+    assert "gateways" in found["jobs"].words
+    assert found["checkpoints"].is_fine is None
+
+
+def test_what_a_configured_account_lacks_belongs_into_its_section(host: Simulator) -> None:
+    section = "[sources.openai_fine_tuning.accounts.mine] in .dlt/config.toml"
+    account = replace(of(host.base_url), origins={"api_key": f"openai_api_key under {section}"})
+    host.faults.append(Fault("status", times=None, status=404))
+    assert f"openai_base_url under {section}" in failure(account)

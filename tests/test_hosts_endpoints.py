@@ -1,0 +1,139 @@
+"""Which host, key and header the surroundings mean: Azure's addresses in every form, and settings of two hosts."""
+
+from __future__ import annotations
+
+import pytest
+
+from fine_tuning_warehouse.accounts import Account, find_account
+from fine_tuning_warehouse.endpoints import azure_base_url
+from fine_tuning_warehouse.errors import UsageError
+
+RESOURCE = "https://mine.openai.azure.com"
+PROJECT = "https://mine.services.ai.azure.com/api/projects/tuning"
+V1 = f"{RESOURCE}/openai/v1"
+CLASSIC = f"{RESOURCE}/openai?api-version=2024-10-21"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (RESOURCE, V1),
+        (f" {RESOURCE}/ ", V1),
+        (f"{RESOURCE}/openai", V1),
+        (f"{RESOURCE}/openai/", V1),
+        (V1, V1),
+        (f"{V1}/", V1),
+        (f"{V1}/fine_tuning/jobs", V1),
+        (f"{V1}?api-version=preview", f"{V1}?api-version=preview"),
+        (f"{RESOURCE}?api-version=2024-10-21", CLASSIC),
+        (f"{RESOURCE}/?api-version=2024-10-21", CLASSIC),
+        (f"{RESOURCE}/openai/?api-version=2024-10-21", CLASSIC),
+        (f"{RESOURCE}/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21", CLASSIC),
+        (PROJECT, f"{PROJECT}/openai/v1"),
+        (f"{PROJECT}/", f"{PROJECT}/openai/v1"),
+        (f"{PROJECT}/openai/v1/", f"{PROJECT}/openai/v1"),
+        ("https://mine.services.ai.azure.com", "https://mine.services.ai.azure.com/openai/v1"),
+        ("https://mine.services.ai.azure.com/models", "https://mine.services.ai.azure.com/openai/v1"),
+        ("https://mine.cognitiveservices.azure.com/", "https://mine.cognitiveservices.azure.com/openai/v1"),
+        ("https://apim.example.com/tuning", "https://apim.example.com/tuning/openai/v1"),
+        ("https://[broken", "https://[broken"),
+    ],
+)
+def test_an_azure_endpoint_is_understood_in_every_form(given: str, meant: str) -> None:
+    assert azure_base_url(given) == meant
+    assert azure_base_url(meant) == meant
+
+
+def test_a_dated_version_asks_for_the_classic_api_where_the_endpoint_leaves_it_open() -> None:
+    assert azure_base_url(RESOURCE, "2024-10-21") == CLASSIC
+    assert azure_base_url(f"{RESOURCE}/openai", "2024-10-21") == CLASSIC
+    assert azure_base_url(f"{RESOURCE}?api-version=2025-01-01", "2024-10-21").endswith("=2025-01-01")
+    for said in (V1, f"{PROJECT}/openai/v1"):
+        assert azure_base_url(said, "2024-10-21") == said
+    assert azure_base_url(PROJECT, "2024-10-21") == f"{PROJECT}/openai/v1"
+    assert azure_base_url(RESOURCE, "preview") == V1
+
+
+OPENAI = {"OPENAI_API_KEY": "sk-openai", "OPENAI_ORG_ID": "org-1", "OPENAI_PROJECT_ID": "proj_1"}
+AZURE = {"AZURE_OPENAI_API_KEY": "azure-key", "AZURE_OPENAI_ENDPOINT": RESOURCE}
+
+
+def found(monkeypatch: pytest.MonkeyPatch, env: dict[str, str], base_url: str | None = None) -> Account:
+    """The account that these surroundings mean."""
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    return find_account(None, base_url)
+
+
+@pytest.mark.parametrize(
+    ("env", "base_url", "meant"),
+    [
+        (OPENAI, None, ("https://api.openai.com/v1", "sk-openai", None, "org-1")),
+        (OPENAI, "https://gateway.example.com/v1", ("https://gateway.example.com/v1", "sk-openai", None, "org-1")),
+        (AZURE, None, (V1, "azure-key", "api-key", None)),
+        ({**AZURE, "OPENAI_ORG_ID": "org-1"}, None, (V1, "azure-key", "api-key", None)),
+        ({**AZURE, "OPENAI_API_VERSION": "2024-10-21"}, None, (CLASSIC, "azure-key", "api-key", None)),
+        (AZURE, "https://apim.example.com/x", ("https://apim.example.com/x", "azure-key", "api-key", None)),
+        # both, and the option says which
+        ({**OPENAI, **AZURE}, "https://api.openai.com/v1", ("https://api.openai.com/v1", "sk-openai", None, "org-1")),
+        ({**OPENAI, **AZURE}, RESOURCE, (V1, "azure-key", "api-key", None)),
+        ({**OPENAI, **AZURE}, f"{V1}/", (V1, "azure-key", "api-key", None)),
+        # as Azure's own pages show it for the openai client
+        ({"OPENAI_API_KEY": "azure-key", "OPENAI_BASE_URL": f"{V1}/"}, None, (V1, "azure-key", "api-key", None)),
+        ({"AZURE_OPENAI_API_KEY": "azure-key", "OPENAI_BASE_URL": V1}, None, (V1, "azure-key", "api-key", None)),
+        ({**AZURE, "OPENAI_AUTH": "bearer"}, None, (V1, "azure-key", "bearer", None)),
+        ({**OPENAI, "OPENAI_AUTH": "api-key"}, None, ("https://api.openai.com/v1", "sk-openai", "api-key", "org-1")),
+    ],
+)
+def test_the_surroundings_name_one_account(
+    monkeypatch: pytest.MonkeyPatch,
+    env: dict[str, str],
+    base_url: str | None,
+    meant: tuple[str, str, str | None, str | None],
+) -> None:
+    account = found(monkeypatch, env, base_url)
+    assert (account.base_url, account.api_key, account.auth, account.org_id) == meant
+    assert (account.project_id is None) == (account.org_id is None)
+    assert account.api_key is not None
+    assert account.api_key not in repr(account)
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {**OPENAI, **AZURE},
+        {**OPENAI, "AZURE_OPENAI_API_KEY": "azure-key"},
+        {**OPENAI, "AZURE_OPENAI_ENDPOINT": RESOURCE},
+    ],
+)
+def test_the_settings_of_two_hosts_are_an_error_that_says_how_to_choose(
+    monkeypatch: pytest.MonkeyPatch, env: dict[str, str]
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        found(monkeypatch, env)
+    for word in ("OPENAI_API_KEY", "AZURE_OPENAI_", "--base-url", "Unset"):
+        assert word in str(raised.value)
+
+
+def test_each_setting_knows_where_it_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found(monkeypatch, AZURE, RESOURCE).origins == {
+        "api_key": "AZURE_OPENAI_API_KEY",
+        "base_url": "--base-url",
+    }
+    monkeypatch.delenv("AZURE_OPENAI_API_KEY")
+    monkeypatch.delenv("AZURE_OPENAI_ENDPOINT")
+    origins = found(monkeypatch, {**OPENAI, "OPENAI_BASE_URL": "https://gateway.example.com/v1"}).origins
+    assert origins == {
+        "api_key": "OPENAI_API_KEY",
+        "base_url": "OPENAI_BASE_URL",
+        "org_id": "OPENAI_ORG_ID",
+        "project_id": "OPENAI_PROJECT_ID",
+    }
+
+
+def test_a_setting_for_tokens_in_the_surroundings_reaches_no_account_that_has_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_AUTH", "entra")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-of-someone")
+    Account("demo", "demo", "http://127.0.0.1/v1").source(["jobs"])

@@ -1,0 +1,102 @@
+"""`ftw check`, `verify` and `best` on what is no DuckDB file: a PostgreSQL server, and lakes."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from command import HOUR, NOW, Command, is_told_well
+from fine_tuning_simulator import ScriptedWorld, Simulator
+from histories import add_history
+
+if TYPE_CHECKING:
+    from postgres import Postgres
+
+pytest_plugins = ["postgres"]
+
+
+@pytest.fixture
+def ftw(tmp_path: Path, world: ScriptedWorld, host: Simulator) -> Command:
+    """The command, and a host with three jobs that ended and one that runs."""
+    add_history(world, range(3))
+    world.add_job(id="ftjob-runs", created_at=NOW - HOUR, status="running", finished_at=None)
+    return Command(tmp_path, host.base_url)
+
+
+def assert_is_read_as_duckdb_is(ftw: Command, world: ScriptedWorld, *where: str) -> None:
+    """Check, sync, verify and ask for the best on a warehouse, and compare with DuckDB."""
+    before = ftw("best", *where)
+    assert before.code == 1
+    assert is_told_well(before, "holds no view best_checkpoints", "ftw sync")
+    unsynced = ftw("verify", *where)
+    assert unsynced.code == 1
+    assert is_told_well(unsynced, "holds no sync of account default", "ftw sync")
+    checked = ftw("check", *where)
+    assert (checked.code, checked.err) == (0, "")
+    assert "destination" in checked.out
+    assert ftw("sync", *where).code == 0
+    assert ftw("sync").code == 0
+
+    verified = ftw("verify", *where, "--output", "json")
+    assert (verified.code, verified.err) == (0, "")
+    assert (verified.json["status"], verified.json["findings"]) == ("equal", [])
+    assert verified.json["equal"] == ftw("verify", "--output", "json").json["equal"]
+    world.add_checkpoint("ftjob-001", id="ftckpt-late", step_number=7)
+    world.update_job("ftjob-002", user_provided_suffix="changed")
+    differs = ftw("verify", *where, "--output", "json")
+    assert differs.code == 4
+    assert sorted((one["table"], one["key"], one["verdict"]) for one in differs.json["findings"]) == [
+        ("checkpoints", "ftckpt-late", "missing"),
+        ("jobs", "ftjob-002", "different"),
+    ]
+
+    for more in ((), ("--job", "ftjob-001"), ("--account", "default")):
+        best = ftw("best", *where, *more, "--output", "json")
+        assert (best.code, best.err) == (0, "")
+        assert best.json == ftw("best", *more, "--output", "json").json
+        assert best.json
+    running = ftw("best", *where, "--job", "ftjob-runs")
+    assert running.code == 1
+    assert is_told_well(running, "ftjob-runs has no checkpoints (it is running)")
+
+
+@pytest.mark.timeout(300)
+def test_postgresql_is_read_as_duckdb_is(ftw: Command, world: ScriptedWorld, postgres: Postgres) -> None:
+    ftw.env["DESTINATION__POSTGRES__CREDENTIALS"] = postgres.credentials
+    assert_is_read_as_duckdb_is(ftw, world, "--destination", "postgres")
+    other = ("--destination", "postgres", "--dataset", "other")
+    assert is_told_well(ftw("best", *other), "postgres (dataset other) holds no view")
+    nowhere = "postgresql://postgres:secret-word@127.0.0.1:1/none"
+    no_database = postgres.credentials.replace("postgres:any@", "postgres:secret-word@").replace("/test_", "/none_")
+    nobody = postgres.credentials.replace("postgres:any@", "nobody:secret-word@")
+    for command, credentials in (
+        ("best", nowhere),
+        ("best", no_database),
+        ("verify", nobody),
+        ("check", no_database),
+    ):
+        failed = ftw(command, "--destination", "postgres", env={"DESTINATION__POSTGRES__CREDENTIALS": credentials})
+        assert failed.code == 1
+        assert "Traceback" not in failed.all
+        assert "secret-word" not in failed.all
+        assert "postgres" in failed.all
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(300)
+def test_a_lake_is_read_as_duckdb_is(ftw: Command, world: ScriptedWorld, tmp_path: Path) -> None:
+    if importlib.util.find_spec("pyiceberg") is None:
+        pytest.skip("needs pyiceberg: uv run --group engines pytest")
+    ftw.env["DESTINATION__FILESYSTEM__BUCKET_URL"] = (tmp_path / "lake").as_uri()
+    where = ("--destination", "filesystem", "--table-format")
+    assert_is_read_as_duckdb_is(ftw, world, *where, "iceberg")
+    for command in ("best", "verify"):
+        other = ftw(command, *where, "delta")
+        assert other.code == 1
+        assert is_told_well(other, "in the format delta", "--table-format")
+    plain = ftw("best", "--destination", "filesystem")
+    assert plain.code == 2
+    assert is_told_well(plain, "--table-format")

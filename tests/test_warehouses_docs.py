@@ -1,0 +1,82 @@
+"""The page about warehouses is true: what it shows for the engines that are here is run, in its order."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from command import Command
+from engines import Engine
+from fine_tuning_simulator import GeneratedWorld, Simulator
+
+if TYPE_CHECKING:
+    from bucket import Bucket
+    from postgres import Postgres
+
+pytest_plugins = ["lakes", "spark"]
+pytestmark = pytest.mark.engine
+
+PAGE = Path(__file__).parent.parent / "docs" / "warehouses.md"
+
+
+def blocks(section: str) -> list[tuple[str, str]]:
+    """The code below a heading: language and text."""
+    text = PAGE.read_text(encoding="utf-8").split(f"\n## {section}\n")[1].split("\n## ")[0]
+    return re.findall(r"```(\w+)\n(.*?)```", text, flags=re.DOTALL)
+
+
+def run(ftw: Command, section: str, replaced: Mapping[str, str], **known: Any) -> int:
+    """Run what stands below a heading; `replaced` has the settings that are others here. Returns how many ran."""
+    ran = 0
+    with Simulator(GeneratedWorld(jobs=5)) as host:
+        ftw.env["OPENAI_BASE_URL"] = host.base_url
+        for language, code in blocks(section):
+            if language == "python":
+                exec(code, dict(known))
+                continue
+            for line in code.splitlines():
+                words = shlex.split(line)
+                if words[0] == "export":
+                    name, value = words[1].split("=", 1)
+                    ftw.env[name] = replaced.get(name, value)
+                    continue
+                assert words[0] == "ftw", line
+                words, _, file = (words, "", "") if ">" not in words else (words[:-2], ">", words[-1])
+                ended = ftw(*words[1:])
+                assert ended.code == 0, f"{line}: {ended.all}"
+                if file:
+                    (ftw.folder / file).write_text(ended.out, encoding="utf-8")
+                ran += 1
+    return ran
+
+
+@pytest.fixture
+def ftw(tmp_path: Path) -> Command:
+    """The command, in an empty folder, with nothing set."""
+    return Command(tmp_path)
+
+
+def test_duckdb_and_postgresql(ftw: Command, postgres: Postgres) -> None:
+    assert run(ftw, "DuckDB", {}) == 2
+    assert run(ftw, "PostgreSQL", {"DESTINATION__POSTGRES__CREDENTIALS": postgres.credentials}) == 2
+
+
+def test_a_lake_in_a_folder(
+    ftw: Command, lake: Engine, spark: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ftw.folder)
+    assert run(ftw, "A lake in a folder", {}, spark=spark) == 3
+    shown = capsys.readouterr().out
+    assert "succeeded" in shown
+    assert "fine_tuning_job_id" in shown
+
+
+def test_a_lake_in_s3(ftw: Command, bucket: Bucket) -> None:
+    ftw.env["DESTINATION__FILESYSTEM__CREDENTIALS__ENDPOINT_URL"] = bucket.env["AWS_ENDPOINT_URL"]
+    assert run(ftw, "A lake in S3", {"DESTINATION__FILESYSTEM__BUCKET_URL": f"{bucket.url}/history"}) == 1
+    assert any(key.startswith("history/fine_tuning/jobs/metadata/") for key in bucket.objects())
