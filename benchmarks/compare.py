@@ -1,0 +1,250 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["uvicorn[standard]", "altair>=5.5", "vl-convert-python"]
+# [tool.uv]
+# exclude-newer = "2026-11-20T00:00:00Z"
+# ///
+"""`ftw sync` beside what one would use instead, and beside what is possible: `uv run benchmarks/compare.py`.
+
+Every contender is a process of its own, in an environment of its own, and loads the same history from the same local
+server into a new DuckDB file; they take turns, several times. What is compared is medians of one run, as ratios: times
+of two runs on different days say little. `--runs N`, `--only WORLD` (repeatable), `--quick`.
+
+Prints the table; `--write` puts it into `docs/performance.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parent
+CONTENDERS = HERE / "contenders"
+EXCLUDE_NEWER = "2026-11-20T00:00:00Z"
+
+
+# contenders ----------------------------------------------------------------------------------------------------------
+
+ENVIRONMENTS = {
+    "ftw": [str(PROJECT)],
+    "openai": ["openai", "duckdb>=1.4,<2", "pyarrow"],
+    "dlt": ["dlt[duckdb,parquet]", "duckdb>=1.4,<2", "sqlglot<30.22"],
+    "tap": ["singer-sdk"],
+    "target": ["target-duckdb"],
+    "floor": ["orjson", "duckdb>=1.4,<2", "pyarrow"],
+}
+"""What each contender installs; bounds are the project's own, so that all load with one DuckDB."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Something that loads a history.
+
+    Attributes:
+        name: What people call it.
+        is_slow: Whether it runs once only where the history is large.
+    """
+
+    name: str
+    is_slow: bool = False
+
+    def command(self, base_url: str, database: Path, kind: str, environments: Path) -> str:
+        """The shell command that loads `kind` (`checkpoints` or `events`) and their jobs into a DuckDB file."""
+
+        def python(environment: str) -> str:
+            return f"{environments}/{environment}/bin/python"
+
+        where = f"{base_url} {database} {kind}"
+        if self.name == "ftw sync":
+            return (
+                f"{environments}/ftw/bin/ftw sync --quiet --base-url {base_url} --database {database} "
+                f"--resources jobs,{kind}"
+            )
+        if self.name == "singer-sdk, target-duckdb":
+            config = database.with_suffix(".json")
+            config.write_text(json.dumps({"filepath": str(database), "default_target_schema": "fine_tuning"}))
+            tap = f"{python('tap')} {CONTENDERS}/singer_tap.py {base_url} {kind}"
+            return f"{tap} 2>/dev/null | {environments}/target/bin/target-duckdb --config {config} >/dev/null"
+        script, environment = {
+            "openai client": ("openai_client.py", "openai"),
+            "dlt rest_api": ("rest_api.py", "dlt"),
+            "floor": ("floor.py", "floor"),
+            "empty dlt load": ("empty_load.py", "dlt"),
+        }[self.name]
+        return f"{python(environment)} {CONTENDERS}/{script} {where}"
+
+
+FTW, OPENAI, REST_API = Contender("ftw sync"), Contender("openai client", True), Contender("dlt rest_api", True)
+SINGER, FLOOR, EMPTY = Contender("singer-sdk, target-duckdb", True), Contender("floor"), Contender("empty dlt load")
+
+
+def install(environments: Path) -> None:
+    """Make every contender's environment."""
+    for name, packages in ENVIRONMENTS.items():
+        python = environments / name
+        uv = ["uv", "--quiet", "--no-config"]
+        subprocess.run([*uv, "venv", "--python", sys.executable, str(python)], check=True)
+        options = ["--exclude-newer", EXCLUDE_NEWER, "--compile-bytecode", "--python", str(python)]
+        subprocess.run([*uv, "pip", "install", *options, *packages], check=True)
+
+
+# what is measured ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One history and how it is read.
+
+    Attributes:
+        title: What is told of it.
+        world: Its name in `worlds`.
+        contenders: Who loads it.
+        kind: What is loaded beside jobs.
+        latency: Seconds that each answer is held back.
+        before: `same`: loaded once already, so that nothing is new. `less`: all but one new job. None: a first load.
+    """
+
+    title: str
+    world: str
+    contenders: tuple[Contender, ...]
+    kind: str = "checkpoints"
+    latency: float = 0.0
+    before: str | None = None
+
+
+ALL = (FTW, OPENAI, REST_API, SINGER, FLOOR, EMPTY)
+TRIALS = {
+    "rows": Trial("100,000 checkpoints in 20 jobs", "hundred-thousand-rows", ALL),
+    "latency": Trial("600 jobs of 3 checkpoints, 60 ms an answer", "many-small-jobs", ALL, latency=0.06),
+    "nothing": Trial("10,000 finished jobs, nothing new", "ten-thousand-jobs", (FTW, EMPTY), before="same"),
+    "one-thousand": Trial("one new checkpoint against a thousand", "thousand-rows", (FTW,), before="less"),
+    "one-million": Trial("one new checkpoint against a million", "million-rows", (FTW,), before="less"),
+    "million": Trial("a million checkpoints in 200 jobs", "million-rows", (FTW, FLOOR)),
+    "events": Trial("a million events of 500 jobs", "million-events", (FTW, FLOOR, REST_API), kind="events"),
+}
+
+
+@dataclass
+class Figures:
+    """What a contender took: seconds and peak megabytes of each run, requests of the last."""
+
+    seconds: list[float] = field(default_factory=list)
+    megabytes: list[float] = field(default_factory=list)
+    requests: int = 0
+
+
+@contextmanager
+def page_server(world: str, latency: float) -> Iterator[str]:
+    """A server of a world; gives its address."""
+    command = [sys.executable, str(HERE / "page_server.py"), world, "--latency", str(latency)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.terminate()
+
+
+def ask(url: str) -> str:
+    """The text at an address."""
+    with urllib.request.urlopen(url) as answer:
+        return str(answer.read(), "utf-8")
+
+
+def timed(command: str) -> tuple[float, float]:
+    """Run a shell command: seconds, and the largest megabytes that one of its processes held."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment |= {"OPENAI_API_KEY": "key", "RUNTIME__DLTHUB_TELEMETRY": "false"}
+    began = time.perf_counter()
+    process = subprocess.Popen(["bash", "-o", "pipefail", "-c", command], env=environment)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"This failed ({process.returncode}): {command}")
+    return seconds, usage.ru_maxrss / 1024
+
+
+def measure(trial: Trial, environments: Path, folder: Path, runs: int) -> dict[str, Figures]:
+    """Let the contenders of a trial take turns."""
+    figures = {contender.name: Figures() for contender in trial.contenders}
+    with page_server(trial.world, trial.latency) as address:
+        base_url = f"{address}/v1"
+        loaded: dict[str, Path] = {}
+        for (
+            contender
+        ) in trial.contenders:  # a warm-up for the server and for the disk's cache, or what was there before
+            loaded[contender.name] = folder / "before.duckdb"
+            if trial.before or contender is FTW:
+                loaded[contender.name] = folder / f"before-{contender.name.split()[0]}.duckdb"
+                timed(contender.command(base_url, loaded[contender.name], trial.kind, environments))
+        if trial.before == "less":
+            ask(f"{address}/grow")
+        ask(f"{address}/requests")
+        for run in range(runs):
+            for contender in trial.contenders:
+                if contender.is_slow and run:
+                    continue
+                database = folder / f"{trial.world}-{contender.name.split()[0]}-{run}.duckdb"
+                if trial.before:
+                    shutil.copy(loaded[contender.name], database)
+                seconds, megabytes = timed(contender.command(base_url, database, trial.kind, environments))
+                one = figures[contender.name]
+                one.seconds.append(seconds)
+                one.megabytes.append(megabytes)
+                one.requests = int(ask(f"{address}/requests"))
+                print(f"  {trial.title}: {contender.name} {seconds:.2f} s, {megabytes:.0f} MB", file=sys.stderr)
+                shutil.rmtree(f"{database}.pipelines", ignore_errors=True)
+                database.unlink(missing_ok=True)
+    return figures
+
+
+# the table -----------------------------------------------------------------------------------------------------------
+
+
+def lines(results: dict[str, dict[str, Figures]]) -> Iterator[str]:
+    """The table, as text."""
+    for name, figures in results.items():
+        yield TRIALS[name].title
+        ours = statistics.median(figures[FTW.name].seconds)
+        for contender, one in figures.items():
+            seconds = statistics.median(one.seconds)
+            ratio = f"{ours / seconds:8.2f}"
+            yield (
+                f"  {contender:<26} {seconds:8.2f} s {max(one.megabytes):7.0f} MB {one.requests:8,} requests"
+                f"   ftw sync / it {ratio}   ({len(one.seconds)} runs)"
+            )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--runs", type=int, default=5, help="how often each contender runs; slow ones run once")
+    parser.add_argument("--only", action="append", choices=list(TRIALS), help="only this trial (repeatable)")
+    parser.add_argument("--write", action="store_true", help="write docs/performance.json")
+    options = parser.parse_args(arguments)
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        environments = Path(folder) / "environments"
+        install(environments)
+        for name in options.only or TRIALS:
+            results[name] = measure(TRIALS[name], environments, Path(folder), options.runs)
+    for line in lines(results):
+        print(line)
+
+
+if __name__ == "__main__":
+    main()
