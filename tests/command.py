@@ -121,6 +121,12 @@ class Command:
             return running.end(within)
 
     @property
+    def left_behind(self) -> list[Path]:
+        """What syncs that have ended left in the folder for temporary files, but for the lock that they share."""
+        found = self.temporary.rglob("*")
+        return [path for path in found if path.name != ".tidying" and (path.is_file() or "sync-" in path.name)]
+
+    @property
     def database(self) -> Path:
         """Where a sync writes unless told otherwise."""
         return self.folder / "fine_tuning_warehouse.duckdb"

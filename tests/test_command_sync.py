@@ -120,7 +120,7 @@ def test_every_sync_leaves_a_row_and_every_row_tells_account_and_load(host: Simu
         assert comments[name] == described.description
         for column in described.columns:
             assert of_columns[name, column.name] == column.description
-    assert [found for found in ftw.temporary.rglob("*") if found.is_file() or "sync-" in found.name] == []
+    assert ftw.left_behind == []
 
 
 def test_strict_is_exit_3_where_something_was_rejected_or_skipped(
@@ -265,7 +265,7 @@ def test_an_interrupted_sync_ends_soon_and_the_next_goes_on(host: Simulator, ftw
     assert len(ended.err.strip().splitlines()) <= 2
     host.faults.clear()
     assert ftw("sync", "--strict").code == 0
-    assert [found for found in ftw.temporary.rglob("*") if found.is_file() or "sync-" in found.name] == []
+    assert ftw.left_behind == []
     assert ftw.rows("SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM checkpoints)") == [(2, 3)]
 
 

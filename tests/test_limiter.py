@@ -169,7 +169,7 @@ def test_a_signal_ends_a_sync_within_two_seconds_and_leaves_nothing_behind(
     assert ended.out == ""
     assert len(ended.err.strip().splitlines()) == 1, ended.err
     assert "next sync" in ended.err
-    assert left_behind(ftw) == []
+    assert ftw.left_behind == []
     host.faults.clear()
     assert ftw("sync", "--strict").code == 0
     assert_holds(ftw.rows, truth_of(world))
@@ -202,11 +202,6 @@ def test_a_signal_ends_a_sync_that_waits_for_a_reader_of_the_database(
         assert time.monotonic() - began < 2
         reader.kill()
     assert ended.code == 143
-    assert left_behind(ftw) == []
+    assert ftw.left_behind == []
     assert ftw("sync", "--strict").code == 0
     assert_holds(ftw.rows, truth_of(world))
-
-
-def left_behind(ftw: Command) -> list[Path]:
-    """Files and working directories of syncs that have ended."""
-    return [found for found in ftw.temporary.rglob("*") if found.is_file() or "sync-" in found.name]

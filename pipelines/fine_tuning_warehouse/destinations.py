@@ -71,8 +71,10 @@ class Warehouse:
         from dlt.common.destination.client import DestinationClientDwhConfiguration  # noqa: PLC0415
         from dlt.common.destination.exceptions import UnknownDestinationModule  # noqa: PLC0415
 
-        if self.is_duckdb_file:
-            return dlt.destinations.duckdb(str(self.database))
+        if self.database is not None:
+            from .duckdb_file import DuckDbFile  # noqa: PLC0415 - imports dlt
+
+            return DuckDbFile(self.database)
         if self.is_lake:
             from .lake import Lake  # noqa: PLC0415 - dlt's libraries for files
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .accounts import Account
 from .comments import write_comments
 from .destinations import Warehouse
+from .duckdb_file import kept_open
 from .errors import CommandError, UsageError, root_cause
 from .holding import held
 from .patience import Patience
@@ -52,6 +53,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from dlt.common.pipeline import LoadInfo
+
     from .lake import Lease
 
 COMMIT_SECONDS = 300.0
@@ -189,8 +192,7 @@ def _run_held(
             for load_ids in _run_parts(pipeline, account, warehouse, reading, report, patience=patience):
                 summary.load_ids.extend(load_ids)
             with _told(warehouse), turn(pipeline):
-                patience.apply(lambda: write_comments(pipeline))
-                patience.apply(lambda: write_views(pipeline))
+                patience.apply(lambda: _describe(pipeline))
     except ConfigurationError as error:
         raise UsageError(str(error)) from None
     except FineTuningSourceError as error:
@@ -245,11 +247,27 @@ def _run_parts(
 def _run(pipeline: dlt.Pipeline, sources: list[Any], patience: Patience) -> list[str]:
     """Extract, normalise and load; returns the load ids."""
     if pipeline.first_run:
-        patience.apply(pipeline.sync_destination)
+        patience.apply(lambda: _restore(pipeline))
     pipeline.extract(sources)
     pipeline.normalize()
     with turn(pipeline):
-        return list(patience.apply(pipeline.load).loads_ids)
+        return list(patience.apply(lambda: _load(pipeline)).loads_ids)
+
+
+def _restore(pipeline: dlt.Pipeline) -> None:
+    with kept_open(pipeline):
+        pipeline.sync_destination()
+
+
+def _load(pipeline: dlt.Pipeline) -> LoadInfo:
+    with kept_open(pipeline):
+        return pipeline.load()
+
+
+def _describe(pipeline: dlt.Pipeline) -> None:
+    with kept_open(pipeline):
+        write_comments(pipeline)
+        write_views(pipeline)
 
 
 @contextmanager

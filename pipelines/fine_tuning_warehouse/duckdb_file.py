@@ -1,0 +1,70 @@
+"""dlt's destination `duckdb`, as one sync needs it: set up once, and the file opened once for each step.
+
+dlt 1.31 resolves a destination's configuration some twenty-five times a run, and opens and closes the file for each of
+its clients: a third of what a sync without news takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dlt
+from dlt.common.configuration import configspec
+from dlt.common.destination import DestinationCapabilitiesContext
+from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration, DuckDbCredentials
+from dlt.destinations.impl.duckdb.factory import duckdb
+
+
+@configspec(init=False)
+class _Configuration(DuckDbClientConfiguration):
+    def __str__(self) -> str:
+        return str(self.credentials.database)  # dlt's own makes a URL of it, by importing SQLAlchemy where it is
+
+
+class DuckDbFile(duckdb):
+    """dlt's destination `duckdb`, for one pipeline: what it resolves stays as it was resolved first.
+
+    All its clients share one pool of connections, so that within `kept_open` they share one open file.
+    """
+
+    spec: type[DuckDbClientConfiguration] = _Configuration
+
+    def __init__(self, file: Path) -> None:
+        credentials = DuckDbCredentials()
+        credentials.database = str(file)  # given as text it is parsed as a URL, with SQLAlchemy too
+        super().__init__(credentials)
+        self._configurations: dict[Any, Any] = {}
+        self._capabilities: dict[Any, DestinationCapabilitiesContext] = {}
+
+    @property
+    def destination_type(self) -> str:
+        """dlt's own name of it: configuration and state go by it."""
+        return "dlt.destinations.duckdb"
+
+    def configuration(self, initial_config: Any, accept_partial: bool = False) -> Any:
+        """See dlt."""
+        dataset = getattr(initial_config, "dataset_name", None), getattr(initial_config, "default_schema_name", None)
+        key = (type(initial_config), *dataset, accept_partial)
+        if key not in self._configurations:
+            self._configurations[key] = super().configuration(initial_config, accept_partial=accept_partial)
+        return self._configurations[key]
+
+    def capabilities(self, config: Any = None, naming: Any = None) -> DestinationCapabilitiesContext:
+        """See dlt; a copy for each caller, since dlt changes them."""
+        key = (config is None, naming and (type(naming), naming.max_length))
+        if key not in self._capabilities:
+            self._capabilities[key] = super().capabilities(config, naming)
+        return self._capabilities[key].copy()
+
+
+@contextmanager
+def kept_open(pipeline: dlt.Pipeline) -> Iterator[None]:
+    """Keep a DuckDB file open between dlt's steps; of other destinations, nothing."""
+    if not isinstance(pipeline.destination, DuckDbFile):
+        yield
+        return
+    with pipeline.sql_client():
+        yield
