@@ -17,6 +17,7 @@ from .options import AccountOptions, WarehouseOptions, account_options, warehous
 
 if TYPE_CHECKING:
     from fine_tuning_warehouse.accounts import Account
+    from fine_tuning_warehouse.sync import Watch
     from fine_tuning_warehouse.totals import Summary, Totals
 
 _RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
@@ -78,12 +79,11 @@ def sync(
         accounts = [] if demo else whose.find()
         if jobs and len(accounts) > 1:
             raise UsageError("--job names a job of one account: say of which with --account.")
-        from fine_tuning_warehouse.progress import progress_bar  # noqa: PLC0415
         from fine_tuning_warehouse.sync import Reading, sync_accounts  # noqa: PLC0415
         from fine_tuning_warehouse.totals import Totals  # noqa: PLC0415
 
         reading = Reading(chosen, jobs, since, full_refresh, concurrency, lock_wait_seconds=lock_wait)
-        watch = progress_bar if sys.stderr.isatty() and not quiet and not verbose else None
+        watch = _progress() if sys.stderr.isatty() and not quiet and not verbose else None
         stop = threading.Event()
         while True:
             with ExitStack() as stack:
@@ -157,6 +157,12 @@ class _Shown:
             click.echo(output.as_json(totals.as_json()))
         elif self._several and not self._quiet and any(summary.status == "done" for summary in totals.accounts):
             click.echo(output.totals_line(totals))
+
+
+def _progress() -> Watch:
+    from fine_tuning_warehouse.progress import progress_bar  # noqa: PLC0415 - a terminal's, which nobody else pays for
+
+    return progress_bar
 
 
 def _chosen_resources(resources: str | None) -> tuple[str, ...]:
