@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+import os
 import re
 import threading
 import time
@@ -17,6 +18,7 @@ import orjson
 import requests
 from dlt.sources.helpers.rest_client.client import RESTClient
 from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
 from . import retry, settings
@@ -29,10 +31,18 @@ JOBS_PATH = "/fine_tuning/jobs"
 
 MAX_REDIRECTS = 3
 
+_CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""Where requests looks for authorities other than its own."""
+
 _UNREACHABLE = ("Connection refused", "Name or service not known", "No route to host", "Network is unreachable")
 
-_LONG_NUMBER = re.compile(rb"\d{19}")  # found at a quarter of what the exact pattern costs
 _LARGE_INTEGER = re.compile(rb"(?<![\d.eE+])\d{19,}(?![\d.eE])")
+# The same but for what follows, found in a tenth of the time where it is not there: digits as 0, what may stand before
+# them in a fraction or an exponent as a point, all else as a space.
+_KINDS = bytes(
+    ord("0") if chr(one) in "0123456789" else ord(".") if chr(one) in ".eE+" else ord(" ") for one in range(256)
+)
+_MAYBE_LARGE_INTEGER = b" " + 19 * b"0"
 _STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 _PARSED_DEPTH = 200
 
@@ -50,7 +60,7 @@ def parse_json(body: bytes) -> Any:
 
     What is nested deeper than any parser goes stays as its JSON text.
     """
-    if not (_LONG_NUMBER.search(body) and _LARGE_INTEGER.search(body)):
+    if not (_MAYBE_LARGE_INTEGER in body.translate(_KINDS) and _LARGE_INTEGER.search(body)):
         try:
             return orjson.loads(body)
         except orjson.JSONDecodeError:
@@ -103,8 +113,12 @@ class FineTuningApi:
         pool = HTTPAdapter(pool_connections=1, pool_maxsize=self.limiter.concurrency)
         session.mount("https://", pool)
         session.mount("http://", pool)
-        # What is on this machine is reached directly, whatever proxy the environment names for the world.
-        self._proxies = {"no_proxy": host} if is_loopback(host) else {}
+        # The environment is asked once: requests goes through all of it at each request. What is on this machine is
+        # reached directly, whatever proxy it names for the world.
+        session.trust_env = False
+        if not is_loopback(host):
+            session.proxies.update(get_environ_proxies(self.base_url))
+        session.verify = next(filter(None, map(os.environ.get, _CERTIFICATES)), True)
         headers = {"OpenAI-Organization": org_id, "OpenAI-Project": project_id}
         self._parts = {name: value for name, value in headers.items() if value}
         self._client = RESTClient(
@@ -276,7 +290,6 @@ class FineTuningApi:
                     stream=stream,
                     allow_redirects=False,
                     timeout=self._timeout,
-                    proxies=dict(self._proxies),
                 )
             except requests.RequestException as error:
                 raise _TransientError(self._no_answer(path, error)) from None

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import dlt
 import pyarrow as pa
 from dlt.common.normalizers.naming import NamingConvention
 
 from . import settings, values
-from .tables import ARROW, CONVERT, REJECTED_RECORDS, TABLES, Flattened, Table, Type
+from .columns import Block, Place, Places, Shape, Slot, block_of, shape_of
+from .tables import ARROW, CONVERT, REJECTED_RECORDS, TABLES, Table, Type
 from .values import UnfitError
 
 _STORED_TYPES: dict[str, Type] = {
@@ -23,23 +23,6 @@ _STORED_TYPES: dict[str, Type] = {
     "bool": "bool",
     "timestamp": "timestamp",
 }
-
-
-class _Slot(NamedTuple):
-    """Where a field goes: its column, and what makes the column's values of JSON's."""
-
-    name: str
-    type: Type
-    convert: Callable[[Any], Any]
-
-
-@dataclass
-class _Place:
-    """Where fields stand: in the record itself (no prefix), or in one of its objects. `slots`: those known so far."""
-
-    prefix: str = ""
-    how: Flattened = field(default_factory=Flattened)
-    slots: dict[str, _Slot] = field(default_factory=dict)
 
 
 class TableBuilder:
@@ -64,12 +47,13 @@ class TableBuilder:
         self._declared = frozenset(table.types)
         self._extras: dict[str, None] = {}
         self._keys = table.keys
-        self._top = _Place()
-        self._places = {key: _Place(key, how) for key, how in table.flattened.items()}
+        self.places = Places.of(table.flattened)
         self._rows: list[dict[str, Any]] = []
+        self._blocks: list[Block] = []
+        self._size = 0
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return self._size
 
     def add(self, record: Any, own: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         """Type a record and keep it as a row.
@@ -89,10 +73,10 @@ class TableBuilder:
         for key, value in record.items():
             if value is None:
                 continue
-            if key in self._places:
-                self._put_flattened(row, new, self._places[key], value)
+            if key in self.places.inner:
+                self._put_flattened(row, new, self.places.inner[key], value)
             else:
-                self._put(row, new, self._top, key, value)
+                self._put(row, new, self.places.top, key, value)
         for name, value in defaults.items():
             if row.get(name) is None:
                 row[name] = value
@@ -100,9 +84,34 @@ class TableBuilder:
             if row.get(name) in (None, ""):
                 raise UnfitError(f"it has no {name}")
         self._types.update(new)
-        if not row.keys() <= self._declared:
-            self._extras.update(dict.fromkeys(name for name in row if name not in self._declared))
+        self._note_extras(row)
         self._rows.append(row)
+        self._size += 1
+
+    def add_alike(self, records: Sequence[Any], own: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
+        """As `add` for each of many records of one `Shape`, a column at a time, which takes a third of the time.
+
+        Returns:
+            Whether they were kept: False where one of them must be looked at by itself, and none was.
+        """
+        block = block_of(records, self.places)
+        if block is None:
+            return False
+        for name, value in own.items():
+            if name in block:
+                return False
+            block[name] = pa.array([value] * len(records), ARROW[self._types[name]])
+        for name, value in defaults.items():
+            if name not in block:
+                block[name] = pa.array([value] * len(records), ARROW[self._types[name]])
+            elif block[name].null_count:
+                return False
+        if not all(name in block and not block[name].null_count for name in self._keys):
+            return False
+        self._note_extras(block)
+        self._blocks.append(block)
+        self._size += len(records)
+        return True
 
     def take(self) -> pa.Table:
         """The rows since the last call, as an Arrow table that has every declared column even where it has no row."""
@@ -110,13 +119,25 @@ class TableBuilder:
         schema = pa.schema(
             [pa.field(name, ARROW[self._types[name]], nullable=name not in self._keys) for name in names]
         )
-        rows, self._rows = self._rows, []
-        columns = [
-            pa.array([row.get(name) for row in rows], type_) for name, type_ in zip(names, schema.types, strict=True)
-        ]
+        rows, blocks = self._rows, self._blocks
+        self._rows, self._blocks, self._size = [], [], 0
+        if rows or not blocks:
+            blocks.append({field.name: pa.array([row.get(field.name) for row in rows], field.type) for field in schema})
+        sizes = [len(block[self._keys[0]]) for block in blocks]
+        columns = []
+        for column in schema:
+            parts = [
+                block[column.name].cast(column.type) if column.name in block else pa.nulls(size, column.type)
+                for block, size in zip(blocks, sizes, strict=True)
+            ]
+            columns.append(parts[0] if len(parts) == 1 else pa.concat_arrays(parts))
         return pa.Table.from_arrays(columns, schema=schema)
 
-    def _put_flattened(self, row: dict[str, Any], new: dict[str, Type], place: _Place, value: Any) -> None:
+    def _note_extras(self, names: Mapping[str, Any]) -> None:
+        if not names.keys() <= self._declared:
+            self._extras.update(dict.fromkeys(name for name in names if name not in self._declared))
+
+    def _put_flattened(self, row: dict[str, Any], new: dict[str, Type], place: Place, value: Any) -> None:
         how = place.how
         if how.keeps_json:
             row[place.prefix] = values.to_json(value)
@@ -130,9 +151,9 @@ class TableBuilder:
         elif not how.keeps_json:
             if how.type is None:
                 raise UnfitError(f"its {place.prefix} are no object")
-            self._put(row, new, self._top, place.prefix, value)
+            self._put(row, new, self.places.top, place.prefix, value)
 
-    def _put(self, row: dict[str, Any], new: dict[str, Type], place: _Place, key: str, value: Any) -> None:
+    def _put(self, row: dict[str, Any], new: dict[str, Type], place: Place, key: str, value: Any) -> None:
         slot = place.slots.get(key)
         if slot is None or slot.name in row:
             slot = self._slot(row, new, place, key, value)
@@ -142,7 +163,7 @@ class TableBuilder:
             if not place.how.numbers_only:
                 raise UnfitError(f"{slot.name} ({slot.type}): {error}") from None
 
-    def _slot(self, row: dict[str, Any], new: dict[str, Type], place: _Place, key: str, value: Any) -> _Slot:
+    def _slot(self, row: dict[str, Any], new: dict[str, Type], place: Place, key: str, value: Any) -> Slot:
         name = self._column_name(place.prefix, key)
         # Two fields of one record that normalise to one name would fail the whole load: the later one is told apart.
         is_told_apart = name in row
@@ -154,7 +175,7 @@ class TableBuilder:
                 raise UnfitError(f"the table has {settings.MAX_COLUMNS:,} columns, so there is no room for {name}")
             type_ = new[name] = place.how.type or _type_of(value)
         is_id = name in self._keys and type_ == "text"
-        slot = _Slot(name, type_, values.to_id if is_id else CONVERT[type_])
+        slot = Slot(name, type_, values.to_id if is_id else CONVERT[type_], is_id)
         if name in self._types and not is_told_apart:
             place.slots[key] = slot  # a column that has a type keeps it
         return slot
@@ -222,6 +243,23 @@ class Batches:
             self.reject(table, record if shown is None else shown, job_id=job_id, reason=str(error))
             return False
         return True
+
+    def add_all(
+        self, table: str, records: Iterable[Any], *, job_id: str, own: Mapping[str, Any], defaults: Mapping[str, Any]
+    ) -> None:
+        """As `add` for each of many records."""
+        builder = self._builders[table]
+        alike: dict[Shape | None, list[int]] = {}
+        listed = list(records)
+        for index, record in enumerate(listed):
+            alike.setdefault(shape_of(record, builder.places), []).append(index)
+        by_itself: list[int] = []
+        for shape, indexes in alike.items():
+            some = [listed[index] for index in indexes]
+            if shape is None or not builder.add_alike(some, {"account": self._account, **own}, defaults):
+                by_itself += indexes
+        for index in sorted(by_itself):  # in their order: the first value of a new field makes its column's type
+            self.add(table, listed[index], job_id=job_id, own=own, defaults=defaults)
 
     def reject(self, table: str, record: Any, *, job_id: str | None, reason: str) -> None:
         """Keep a record that cannot be a row of its table."""

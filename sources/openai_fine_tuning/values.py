@@ -6,6 +6,7 @@ import json
 import math
 import re
 import sys
+from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -13,6 +14,13 @@ INT64 = range(-(2**63), 2**63)
 
 # Years 1 to 9999 in unix seconds: what Arrow, DuckDB and PostgreSQL all hold, and Python can show.
 _EARLIEST, _LATEST = -62_135_596_800, 253_402_300_799
+
+FIRST_MILLISECONDS = 100_000_000_000
+"""From here on a time is not in seconds: they would reach it in the year 5138."""
+
+# json.dumps makes a new encoder at each call that is not its default.
+_ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_ENCODE_ASCII = json.JSONEncoder(ensure_ascii=True, allow_nan=False).encode
 
 _UNFIT = re.compile("[\x00\ud800-\udfff]")
 
@@ -35,7 +43,7 @@ def unix_seconds(value: Any) -> float | None:
 
 def to_microseconds(value: Any) -> int:
     """A time as microseconds since 1970-01-01 UTC; the units that are understood stand at `unix_seconds`."""
-    if type(value) is int and 0 <= value < 100_000_000_000:  # seconds, as hosts send them
+    if type(value) is int and 0 <= value < FIRST_MILLISECONDS:  # seconds, as hosts send them
         return value * 1_000_000
     if isinstance(value, str):
         if (moment := _iso_microseconds(value)) is not None:
@@ -124,10 +132,11 @@ def to_json(value: Any, *, ascii_only: bool = False) -> str:
 
 
 def _dumped(value: Any, *, ascii_only: bool) -> str:
+    write = _ENCODE_ASCII if ascii_only else _ENCODE
     try:
-        return json.dumps(value, ensure_ascii=ascii_only, allow_nan=False)
+        return write(value)
     except ValueError:
-        return json.dumps(_without_nan(value), ensure_ascii=ascii_only)
+        return write(_without_nan(value))
 
 
 def escaped(text: str) -> str:
@@ -135,6 +144,12 @@ def escaped(text: str) -> str:
     if text.isascii() and "\x00" not in text:
         return text
     return _UNFIT.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+
+
+def are_clean(texts: Iterable[str | None]) -> bool:
+    """Whether `escaped` would leave all texts as they are."""
+    text = "".join(filter(None, texts))
+    return "\x00" not in text if text.isascii() else _UNFIT.search(text) is None
 
 
 def number_from_text(text: str) -> Any:

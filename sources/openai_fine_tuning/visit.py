@@ -156,8 +156,7 @@ def take_in(batches: Batches, resource: str, visit: Visit, found: Any) -> str | 
         return _take_in_file(batches, visit, *found)
     job_id = visit.job.id
     own = {"last_listed_at": visit.checkpoints_listed_at} if resource == "checkpoints" else {}
-    for record in found:
-        batches.add(resource, record, job_id=job_id, own=own, defaults={"fine_tuning_job_id": job_id})
+    batches.add_all(resource, found, job_id=job_id, own=own, defaults={"fine_tuning_job_id": job_id})
     return None
 
 

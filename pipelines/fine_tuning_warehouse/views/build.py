@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -78,10 +79,7 @@ class Builder:
         return f"{sql}\n{_CLICKHOUSE_SETTINGS}" if self._dialect == "clickhouse" and query.find(exp.Join) else sql
 
     def _query(self, view: View) -> exp.Query:
-        query = parse_one(view.text, read="duckdb")
-        if not isinstance(query, exp.Query):
-            raise TypeError(f"{view.name}.sql is no SELECT")
-        query = self._for_each_metric(query)
+        query = self._for_each_metric(_parsed(view).copy())
         own = {cte.alias for cte in query.find_all(exp.CTE)}
         used = {column.name for column in query.find_all(exp.Column)}
         for table in list(query.find_all(exp.Table)):
@@ -163,6 +161,14 @@ class Builder:
                 split = exp.Anonymous(this="splitByString", expressions=[separator, text])
                 return exp.Anonymous(this="arrayElement", expressions=[split, number])
         return node
+
+
+@cache
+def _parsed(view: View) -> exp.Query:
+    query = parse_one(view.text, read="duckdb")
+    if not isinstance(query, exp.Query):
+        raise TypeError(f"{view.name}.sql is no SELECT")
+    return query
 
 
 def _columns(table: str, used: set[str]) -> Iterator[tuple[str, str]]:
