@@ -151,7 +151,7 @@ def test_the_environment_goes_before_the_files_by_dlts_names(
         (f'[{SECTION}]\nresearch = "{KEY}"', ["'research' in .dlt/config.toml is no account"]),
         ('[sources.openai_fine_tuning]\naccounts = "research"', ["accounts in .dlt/config.toml is no section"]),
         (f'[{SECTION[:-1]}.research]\nopenai_org_id = "x"', [f"[{SECTION[:-1]}]", f"[{SECTION}.<label>]"]),
-        (f'[{SECTION}.research]\nopenai_auth = "api_key"', ["'api_key'", "did you mean 'api-key'", "bearer"]),
+        (f'[{SECTION}.research]\nopenai_auth = "api_key"', ["openai_auth", "did you mean 'api-key'", "bearer"]),
         (f'[{SECTION}.research]\nopenai_base_url = "http://example.com/v1"', ["The account research", "https"]),
         (f'[{SECTION}.research]\nopenai_base_url = "example"', ["The account research"]),
         (f'[{SECTION}.research]\n[{SECTION}." research "]\n', ["' research '", "rename one"]),

@@ -99,8 +99,9 @@ def test_a_version_that_is_missing_or_not_known_is_named(azure: Simulator, endin
     words = failure(of(root + ending))
     assert f"{root}{answers} answers" in words
     assert "api-version" in words
-    assert "MY_URL" in words
-    assert "OPENAI_API_VERSION" in words
+    assert words.endswith("Change MY_URL.")
+    elsewhere = replace(of(root + ending), origins={**ORIGINS, "api_version": "MY_VERSION"})
+    assert failure(elsewhere).endswith("Change MY_VERSION.")
 
 
 def test_a_wrong_key_is_named_and_so_is_one_in_the_wrong_header(world: ScriptedWorld, azure: Simulator) -> None:

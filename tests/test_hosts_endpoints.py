@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fine_tuning_warehouse.accounts import Account, find_account
+from fine_tuning_warehouse.accounts import Account
 from fine_tuning_warehouse.endpoints import azure_base_url
 from fine_tuning_warehouse.errors import UsageError
+from fine_tuning_warehouse.surroundings import find_account
 
 RESOURCE = "https://mine.openai.azure.com"
 PROJECT = "https://mine.services.ai.azure.com/api/projects/tuning"

@@ -15,7 +15,8 @@ from typing import Any
 
 from . import settings
 from .api import FineTuningApi
-from .frontier import Frontier, Job, has_begun
+from .errors import FineTuningSourceError
+from .frontier import Frontier, Job, check_version, has_begun
 from .listing import Order
 from .reader import job_pages
 from .report import Report
@@ -65,12 +66,17 @@ def hand_over(api: FineTuningApi, account: str, heirs: Mapping[str, Heir], repor
     order = Order()
     shown = 0
     if any(trials.values()):
-        for page in job_pages(api):
-            order.see(page.times, page.host_time)
-            jobs = [job for record in page.records if (job := Job.of(record, page.host_time)) is not None]
-            shown += len(jobs)
-            for trial in (trial for tried in trials.values() for trial in tried):
-                trial.see(jobs)
+        try:
+            for page in job_pages(api):
+                order.see(page.times, page.host_time)
+                jobs = [job for record in page.records if (job := Job.of(record, page.host_time)) is not None]
+                shown += len(jobs)
+                for trial in (trial for tried in trials.values() for trial in tried):
+                    trial.see(jobs)
+        except FineTuningSourceError:
+            report.requests += api.requests  # a reader, which counts otherwise, never comes to it
+            report.retries += api.retries
+            raise
     taken: list[str] = []
     left: list[str] = []
     for resource, heir in new.items():
@@ -93,7 +99,7 @@ def hand_over(api: FineTuningApi, account: str, heirs: Mapping[str, Heir], repor
         )
         report.notes.append(
             f"The key or host of account {account} is new, and {why}: {', '.join(left)} are read again, "
-            "into the same rows."
+            "into the same rows. If they are another account's jobs, give it a label of its own."
         )
 
 
@@ -104,7 +110,11 @@ def frontier_in_force(resource_state: dict[str, Any], account: str, identity: st
         resource_state: A resource's state, which is not changed.
         account: The account's label.
         identity: The fingerprint of host and key.
+
+    Raises:
+        StateTooNewError: A later release wrote it.
     """
+    check_version(resource_state)
     states: dict[str, dict[str, Any]] = resource_state.get("frontiers", {}).get(account, {})
     own = states.get(identity, {})
     if has_begun(own) or own.get("own"):
