@@ -186,6 +186,24 @@ def test_a_key_that_cannot_be_one_is_not_said(configure: Configure, secrets: str
     assert "research" in refused()
 
 
+def test_two_accounts_of_one_history_are_refused(configure: Configure) -> None:
+    section = f'[{SECTION}.{{}}]\nopenai_api_key = "{KEY}"\nopenai_project_id = "{{}}"\n'
+    configure("", section.format("one", "p") + section.format("two", "p"))
+    told = refused()
+    for word in ("one", "two", "same host and key", "openai_project_id"):
+        assert word in told
+    assert [one.label for one in find_accounts(["two"])] == ["two"]
+    configure("", section.format("one", "p") + section.format("two", "q"))
+    assert [one.label for one in find_accounts()] == ["one", "two"]
+
+
+def test_a_variable_that_no_shell_can_set_is_not_proposed(configure: Configure) -> None:
+    configure(f'[{SECTION}.my-team]\nopenai_org_id = "o"\n', "")
+    told = refused()
+    assert f"[{SECTION}.my-team] in .dlt/secrets.toml" in told
+    assert "SOURCES__" not in told
+
+
 def test_an_account_by_token_needs_no_key(configure: Configure) -> None:
     pytest.importorskip("azure.identity")
     configure(f'[{SECTION}.ours]\nopenai_auth = "entra"\nopenai_base_url = "https://ours.openai.azure.com"\n', "")

@@ -162,6 +162,27 @@ def test_a_host_that_does_not_exist_or_is_down_or_behind_a_proxy_is_told(monkeyp
     assert "secret" not in words
 
 
+def test_what_speaks_no_https_and_a_proxy_that_cannot_be_asked_are_told_at_once(
+    host: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = failure(of(host.base_url.replace("http:", "https:")))
+    assert "speaks no https" in words
+    assert "certificate" not in words
+    assert "MY_URL" in words
+    for proxy, why in (("socks5://me:secret@127.0.0.1:9", "PySocks"), ("127.0.0.1:9:secret", "proxy, is none")):
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        words = failure(of("https://api.openai.invalid/v1"))
+        assert why in words
+        assert "HTTPS_PROXY" in words
+        assert "secret" not in words
+
+
+def test_a_destination_that_is_not_set_up_is_told_as_a_sync_tells_it(host: Simulator) -> None:
+    found = {finding.what: finding for _, finding in check([of(host.base_url)], Warehouse("postgres", None))}
+    assert found["destination"].is_fine is False
+    assert "DESTINATION__POSTGRES__CREDENTIALS" in found["destination"].words
+
+
 def test_an_endpoint_or_scope_that_is_missing_is_told_apart_from_the_rest(host: Simulator) -> None:
     host.faults.append(Fault("status", path="/events$", times=None, status=404, body={"detail": "Not Found"}))
     assert "no such endpoint" in failure(of(host.base_url))

@@ -161,7 +161,8 @@ def _account(label: str, settings: Mapping[str, Setting]) -> Account:
     if KEY not in settings and (auth is None or auth.value != ENTRA):
         in_environment = f", or {_variable(label, KEY)}" if _can_be_exported(label) else ""
         raise UsageError(
-            f"The account {label} has no key: set {KEY} under {_section_of(label)} in .dlt/secrets.toml{in_environment}."
+            f"The account {label} has no key: set {KEY} under {_section_of(label)} in .dlt/secrets.toml"
+            f"{in_environment}."
         )
     try:
         return made_account(label, {FIELDS[name]: setting for name, setting in settings.items()})

@@ -16,7 +16,7 @@ from typing import Any
 from . import settings
 from .api import FineTuningApi
 from .errors import FineTuningSourceError
-from .frontier import Frontier, Job, check_version, has_begun
+from .frontier import Frontier, Job, has_begun
 from .listing import Order
 from .reader import job_pages
 from .report import Report
@@ -110,11 +110,7 @@ def frontier_in_force(resource_state: dict[str, Any], account: str, identity: st
         resource_state: A resource's state, which is not changed.
         account: The account's label.
         identity: The fingerprint of host and key.
-
-    Raises:
-        StateTooNewError: A later release wrote it.
     """
-    check_version(resource_state)
     states: dict[str, dict[str, Any]] = resource_state.get("frontiers", {}).get(account, {})
     own = states.get(identity, {})
     if has_begun(own) or own.get("own"):
