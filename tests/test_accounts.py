@@ -151,7 +151,7 @@ def test_the_environment_goes_before_the_files_by_dlts_names(
         (f'[{SECTION}]\nresearch = "{KEY}"', ["'research' in .dlt/config.toml is no account"]),
         ('[sources.openai_fine_tuning]\naccounts = "research"', ["accounts in .dlt/config.toml is no section"]),
         (f'[{SECTION[:-1]}.research]\nopenai_org_id = "x"', [f"[{SECTION[:-1]}]", f"[{SECTION}.<label>]"]),
-        (f'[{SECTION}.research]\nopenai_auth = "api_key"', ["'api_key'", "did you mean 'api-key'", "bearer"]),
+        (f'[{SECTION}.research]\nopenai_auth = "api_key"', ["openai_auth", "did you mean 'api-key'", "bearer"]),
         (f'[{SECTION}.research]\nopenai_base_url = "http://example.com/v1"', ["The account research", "https"]),
         (f'[{SECTION}.research]\nopenai_base_url = "example"', ["The account research"]),
         (f'[{SECTION}.research]\n[{SECTION}." research "]\n', ["' research '", "rename one"]),
@@ -184,6 +184,24 @@ def test_what_cannot_be_right_is_refused_before_anything_is_read(
 def test_a_key_that_cannot_be_one_is_not_said(configure: Configure, secrets: str) -> None:
     configure("", secrets)
     assert "research" in refused()
+
+
+def test_two_accounts_of_one_history_are_refused(configure: Configure) -> None:
+    section = f'[{SECTION}.{{}}]\nopenai_api_key = "{KEY}"\nopenai_project_id = "{{}}"\n'
+    configure("", section.format("one", "p") + section.format("two", "p"))
+    told = refused()
+    for word in ("one", "two", "same host and key", "openai_project_id"):
+        assert word in told
+    assert [one.label for one in find_accounts(["two"])] == ["two"]
+    configure("", section.format("one", "p") + section.format("two", "q"))
+    assert [one.label for one in find_accounts()] == ["one", "two"]
+
+
+def test_a_variable_that_no_shell_can_set_is_not_proposed(configure: Configure) -> None:
+    configure(f'[{SECTION}.my-team]\nopenai_org_id = "o"\n', "")
+    told = refused()
+    assert f"[{SECTION}.my-team] in .dlt/secrets.toml" in told
+    assert "SOURCES__" not in told
 
 
 def test_an_account_by_token_needs_no_key(configure: Configure) -> None:

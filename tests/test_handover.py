@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,16 @@ from command import Command
 from fine_tuning_simulator import FILES_SCOPE, Clock, Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts import Account
 from fine_tuning_warehouse.destinations import Warehouse
-from fine_tuning_warehouse.errors import root_cause
+from fine_tuning_warehouse.errors import CommandError, root_cause
+from fine_tuning_warehouse.sync import Reading, Summary, run_sync
 from fine_tuning_warehouse.verify import Comparison, verify
 from fine_tuning_warehouse.workspace import working_directory
 from harness import DAY, HOUR, NOW, Database
 from histories import add_history, assert_holds, truth_of
 from openai_fine_tuning import Report, StateTooNewError, settings
+from openai_fine_tuning.api import FineTuningApi
+from openai_fine_tuning.frontier import frontier_state
+from openai_fine_tuning.handover import Heir, hand_over
 from openai_fine_tuning.settings import RESOURCES
 
 JOBS = 5
@@ -88,7 +91,8 @@ def test_what_is_new_or_open_since_is_read_by_the_new_key(
 
 def test_a_key_of_other_jobs_takes_nothing_over(world: ScriptedWorld, database: Database, clock: Clock) -> None:
     database.sync(key="old")
-    for kind in ("one older", "one fewer", "one for another", "one of another time"):
+    kept = states(database)
+    for kind in ("the same", "one older", "one fewer", "one for another", "one of another time"):
         other = ScriptedWorld()
         add_history(other, range(-1 if kind == "one older" else 1 if kind == "one fewer" else 0, JOBS))
         job = other.jobs()[2]
@@ -96,15 +100,29 @@ def test_a_key_of_other_jobs_takes_nothing_over(world: ScriptedWorld, database: 
             job["id"] = "ftjob-stranger"
         elif kind == "one of another time":
             job["created_at"] += 1
+        heirs = {name: Heir({}, tuple(earlier.values())) for name, earlier in kept.items()}
+        report = Report()
         with Simulator(other, clock=clock) as host:
-            there, key = Database(database.path, host), kind.replace(" ", "-")
-            summary = there.sync(key=key)
-            assert summary.rows["jobs"] == len(other.jobs()), kind
-            (note,) = summary.notes
-            assert "read again" in note
-            assert "not read again" not in note
-            assert there.sync(key=key).requests == 1, kind
-    assert database.sync(key="old").requests == 1, "the old key's own frontier is still there"
+            api = FineTuningApi(host.base_url, "new")
+            hand_over(api, "default", heirs, report)
+            api.close()
+        (note,) = report.notes
+        for heir in heirs.values():
+            assert ("newest" in heir.state) == (kind == "the same"), kind
+            assert not heir.is_new, "it is decided"
+        assert ("not read again" in note) == (kind == "the same")
+        assert ("label of its own" in note) == (kind != "the same")
+
+
+def test_what_is_not_taken_over_is_read_in_whole_and_the_old_frontier_stays(
+    world: ScriptedWorld, database: Database, clock: Clock
+) -> None:
+    database.sync(key="old")
+    other = ScriptedWorld()
+    add_history(other, range(-1, JOBS))
+    with Simulator(other, clock=clock) as host:
+        assert Database(database.path, host).sync(key="new").rows["jobs"] == JOBS + 1
+    assert database.sync(key="old").requests == 1
 
 
 def test_a_changed_host_takes_over_as_a_rotated_key_does(tmp_path: Path, world: ScriptedWorld, clock: Clock) -> None:
@@ -166,13 +184,14 @@ def test_a_resource_that_the_old_key_could_not_read_is_read(tmp_path: Path, worl
         assert database.sync(key="last").skipped == []
 
 
-@pytest.mark.parametrize("bounded", [{"job_ids": ["ftjob-001"]}, {"since": "2020-01-01"}])
-def test_a_bounded_read_decides_nothing(database: Database, bounded: dict[str, Any]) -> None:
+def test_a_bounded_read_decides_nothing(database: Database) -> None:
     database.sync(key="old")
     before = states(database)
-    summary = database.sync(key="new", **bounded)
-    assert summary.notes == []
-    assert summary.rows["checkpoints"] > 0
+    bounds: tuple[dict[str, Any], ...] = ({"job_ids": ["ftjob-001"]}, {"since": "2020-01-01"})
+    for bounded in bounds:
+        summary = database.sync(key="new", **bounded)
+        assert summary.notes == []
+        assert summary.rows["checkpoints"] > 0
     assert states(database) == before
     assert "not read again" in database.sync(key="new").notes[0]
 
@@ -182,8 +201,7 @@ def test_a_full_refresh_with_a_new_key_reads_everything(database: Database) -> N
     summary = database.sync(key="new", full_refresh=True)
     assert summary.rows["jobs"] == JOBS
     assert summary.rows["checkpoints"] == 3 * JOBS
-    assert database.sync(key="new").requests == 1
-    assert database.sync(key="third").rows["checkpoints"] == 0, "and its frontier can be taken over"
+    assert database.sync(key="third").rows["checkpoints"] == 0, "its frontier can be taken over"
 
 
 def test_what_an_earlier_release_has_closed_is_read_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,16 +215,20 @@ def test_what_an_earlier_release_has_closed_is_read_again(database: Database, mo
     summary = database.sync(key="new")
     assert summary.rows["jobs"] == JOBS
     assert "earlier release" in summary.notes[0]
-    assert database.sync(key="third").rows["jobs"] == 0
 
 
 def test_a_host_that_fails_while_it_is_to_be_decided_leaves_it_open(database: Database) -> None:
-    from fine_tuning_warehouse.errors import CommandError
-
     database.sync(key="old")
     database.host.faults.append(Fault("status", path="/jobs$", times=None, status=403))
+    summary = Summary("default")
     with pytest.raises(CommandError, match="403"):
-        database.sync(key="new")
+        run_sync(
+            Account("default", "new", database.host.base_url),
+            Warehouse("duckdb", database.path),
+            Reading(),
+            summary=summary,
+        )
+    assert summary.requests == 1
     database.host.faults.clear()
     assert "not read again" in database.sync(key="new").notes[0]
 
@@ -223,16 +245,25 @@ def test_a_verification_with_a_rotated_key_knows_what_was_read(database: Databas
     assert {finding.verdict for finding in compared(database, "new").findings} == {"missing"}
 
 
-def test_the_last_few_fingerprints_are_kept(database: Database) -> None:
+def test_the_last_few_fingerprints_are_kept() -> None:
+    state: dict[str, Any] = {}
     for number in range(settings.KEPT_IDENTITIES + 2):
-        assert database.sync(key=f"key-{number}").rows["jobs"] == (JOBS if number == 0 else 0)
-    kept = states(database)
-    assert {len(frontiers) for frontiers in kept.values()} == {settings.KEPT_IDENTITIES}
-    assert all(frontier["tally"]["count"] == JOBS for frontier in kept["jobs"].values())
-    assert len(json.dumps(kept)) < 20_000
-    assert database.sync(key=f"key-{settings.KEPT_IDENTITIES}").requests == 1, "its own is still there"
-    summary = database.sync(key="key-0")
-    assert summary.rows["jobs"] == 0, "its own is gone, and it takes over the newest"
+        frontier_state(state, "default", f"{number}", now=number)
+    frontier_state(state, "default", "2", now=100)
+    frontier_state(state, "default", "new", now=101)
+    assert set(state["frontiers"]["default"]) == {"2", "4", "5", "6", "new"}, (
+        "the one that was not used for longest goes"
+    )
+
+
+def test_a_key_whose_fingerprint_is_gone_takes_over_from_the_newest(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "KEPT_IDENTITIES", 2)
+    for key, rows in (("one", JOBS), ("two", 0), ("three", 0), ("one", 0)):
+        assert database.sync(key=key).rows["jobs"] == rows
+    for kept in states(database).values():
+        assert [frontier["tally"]["count"] for frontier in kept.values()] == [JOBS, JOBS]
 
 
 @pytest.mark.parametrize("resource", RESOURCES)
@@ -245,4 +276,16 @@ def test_a_state_of_a_later_release_is_refused(database: Database, resource: str
     with pytest.raises(Exception, match="Upgrade fine-tuning-warehouse") as raised:
         pipeline.extract(source)
     assert isinstance(root_cause(raised.value), StateTooNewError)
+    assert database.host.requests == []
+
+
+def test_a_verification_of_a_state_of_a_later_release_is_refused(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as later:
+        later.setattr(settings, "STATE_VERSION", settings.STATE_VERSION + 1)
+        database.sync()
+    database.host.requests.clear()
+    with pytest.raises(CommandError, match="Upgrade fine-tuning-warehouse"):
+        compared(database, "key")
     assert database.host.requests == []

@@ -99,8 +99,9 @@ def test_a_version_that_is_missing_or_not_known_is_named(azure: Simulator, endin
     words = failure(of(root + ending))
     assert f"{root}{answers} answers" in words
     assert "api-version" in words
-    assert "MY_URL" in words
-    assert "OPENAI_API_VERSION" in words
+    assert words.endswith("Change MY_URL.")
+    elsewhere = replace(of(root + ending), origins={**ORIGINS, "api_version": "MY_VERSION"})
+    assert failure(elsewhere).endswith("Change MY_VERSION.")
 
 
 def test_a_wrong_key_is_named_and_so_is_one_in_the_wrong_header(world: ScriptedWorld, azure: Simulator) -> None:
@@ -159,6 +160,27 @@ def test_a_host_that_does_not_exist_or_is_down_or_behind_a_proxy_is_told(monkeyp
     words = failure(of("https://api.openai.invalid/v1"))
     assert "HTTPS_PROXY" in words
     assert "secret" not in words
+
+
+def test_what_speaks_no_https_and_a_proxy_that_cannot_be_asked_are_told_at_once(
+    host: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = failure(of(host.base_url.replace("http:", "https:")))
+    assert "speaks no https" in words
+    assert "certificate" not in words
+    assert "MY_URL" in words
+    for proxy, why in (("socks5://me:secret@127.0.0.1:9", "PySocks"), ("127.0.0.1:9:secret", "proxy, is none")):
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        words = failure(of("https://api.openai.invalid/v1"))
+        assert why in words
+        assert "HTTPS_PROXY" in words
+        assert "secret" not in words
+
+
+def test_a_destination_that_is_not_set_up_is_told_as_a_sync_tells_it(host: Simulator) -> None:
+    found = {finding.what: finding for _, finding in check([of(host.base_url)], Warehouse("postgres", None))}
+    assert found["destination"].is_fine is False
+    assert "DESTINATION__POSTGRES__CREDENTIALS" in found["destination"].words
 
 
 def test_an_endpoint_or_scope_that_is_missing_is_told_apart_from_the_rest(host: Simulator) -> None:

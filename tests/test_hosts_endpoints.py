@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from fine_tuning_warehouse.accounts import Account, find_account
+from fine_tuning_warehouse.accounts import Account
 from fine_tuning_warehouse.endpoints import azure_base_url
 from fine_tuning_warehouse.errors import UsageError
+from fine_tuning_warehouse.surroundings import find_account
 
 RESOURCE = "https://mine.openai.azure.com"
 PROJECT = "https://mine.services.ai.azure.com/api/projects/tuning"
@@ -35,6 +38,10 @@ CLASSIC = f"{RESOURCE}/openai?api-version=2024-10-21"
         ("https://mine.services.ai.azure.com", "https://mine.services.ai.azure.com/openai/v1"),
         ("https://mine.services.ai.azure.com/models", "https://mine.services.ai.azure.com/openai/v1"),
         ("https://mine.cognitiveservices.azure.com/", "https://mine.cognitiveservices.azure.com/openai/v1"),
+        (f"{RESOURCE}/v1", V1),
+        (f"{RESOURCE}/OpenAI/v1/", V1),
+        (f"{RESOURCE}/models/chat/completions?api-version=2024-05-01-preview", V1),
+        (f"{PROJECT}/openai/responses?api-version=2025-11-15-preview", f"{PROJECT}/openai/v1"),
         ("https://apim.example.com/tuning", "https://apim.example.com/tuning/openai/v1"),
         ("https://[broken", "https://[broken"),
     ],
@@ -52,6 +59,12 @@ def test_a_dated_version_asks_for_the_classic_api_where_the_endpoint_leaves_it_o
         assert azure_base_url(said, "2024-10-21") == said
     assert azure_base_url(PROJECT, "2024-10-21") == f"{PROJECT}/openai/v1"
     assert azure_base_url(RESOURCE, "preview") == V1
+
+
+def test_what_may_be_a_key_in_an_address_is_not_shown() -> None:
+    address = f"{RESOURCE}/openai?api-version=2024-10-21&subscription-key=a-key"
+    assert Account("default", "key", address).host == f"{CLASSIC}&subscription-key=..."
+    assert Account("default", "key", V1).host == V1
 
 
 OPENAI = {"OPENAI_API_KEY": "sk-openai", "OPENAI_ORG_ID": "org-1", "OPENAI_PROJECT_ID": "proj_1"}
@@ -104,6 +117,7 @@ def test_the_surroundings_name_one_account(
         {**OPENAI, **AZURE},
         {**OPENAI, "AZURE_OPENAI_API_KEY": "azure-key"},
         {**OPENAI, "AZURE_OPENAI_ENDPOINT": RESOURCE},
+        {**AZURE, "OPENAI_BASE_URL": "https://gateway.example.com/v1"},
     ],
 )
 def test_the_settings_of_two_hosts_are_an_error_that_says_how_to_choose(
@@ -111,8 +125,62 @@ def test_the_settings_of_two_hosts_are_an_error_that_says_how_to_choose(
 ) -> None:
     with pytest.raises(UsageError) as raised:
         found(monkeypatch, env)
-    for word in ("OPENAI_API_KEY", "AZURE_OPENAI_", "--base-url", "Unset"):
+    one, other = re.findall("[A-Z_]{8,}", str(raised.value))
+    assert one in env
+    assert one.startswith("OPENAI_")
+    assert other in env
+    assert other.startswith("AZURE_OPENAI_")
+    for word in ("--base-url", "Unset"):
         assert word in str(raised.value)
+
+
+def test_the_same_host_under_both_names_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found(monkeypatch, {**AZURE, "OPENAI_BASE_URL": f"{V1}/"}).base_url == V1
+
+
+SECRET = "sk-very-secret-1234567890"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("OPENAI_API_KEY", f'"{SECRET}"', "quotes"),
+        ("OPENAI_API_KEY", f"\u2018{SECRET}\u2019", "quotes"),
+        ("OPENAI_API_KEY", f"Bearer {SECRET}", "Bearer"),
+        ("OPENAI_API_KEY", f"{SECRET}\n{SECRET}", "line breaks"),
+        ("OPENAI_API_KEY", "https://api.openai.com/v1", "is an address"),
+        ("OPENAI_BASE_URL", SECRET, "no address"),
+        ("OPENAI_BASE_URL", f'"https://{SECRET}.com/v1"', "no address"),
+        ("OPENAI_BASE_URL", f"https://gateway.example.com/\n{SECRET}", "no address"),
+        ("OPENAI_BASE_URL", f"https://[{SECRET}", "no address"),
+        ("OPENAI_BASE_URL", f"https://{SECRET}@gateway.example.com/v1", "password"),
+        ("OPENAI_BASE_URL", f"http://gateway.example.com/{SECRET}", "use https"),
+        ("OPENAI_AUTH", SECRET, "bearer, api-key, entra"),
+        ("OPENAI_ORG_ID", f"org\n{SECRET}", "organisation"),
+        ("OPENAI_ORG_ID", f"{SECRET}\u2026", "organisation"),
+        ("OPENAI_PROJECT_ID", f"'{SECRET}'", "project"),
+        ("AZURE_OPENAI_ENDPOINT", SECRET, "no address"),
+        ("AZURE_OPENAI_API_KEY", f"'{SECRET}'", "quotes"),
+    ],
+)
+def test_a_setting_that_cannot_be_right_is_named_and_its_value_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        found(monkeypatch, {**(AZURE if name in AZURE else OPENAI), name: value})
+    told = str(raised.value)
+    assert name in told
+    assert words in told
+    assert SECRET not in told
+    assert "\n" not in told
+
+
+def test_a_version_that_was_used_is_told_from_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    beside = {**AZURE, "OPENAI_API_VERSION": "2024-10-21"}
+    assert found(monkeypatch, beside).place_of("api_version") == "OPENAI_API_VERSION"
+    for within in (V1, CLASSIC):
+        account = found(monkeypatch, {**beside, "AZURE_OPENAI_ENDPOINT": within})
+        assert account.place_of("api_version") == "AZURE_OPENAI_ENDPOINT"
 
 
 def test_each_setting_knows_where_it_was_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,16 @@
-"""Whose history is read: label, key and host, from options, the environment, or dlt's configuration."""
+"""Whose history is read: an account, and how one is made of settings, wherever those were found."""
 
 from __future__ import annotations
 
+import difflib
 import hashlib
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from .endpoints import azure_base_url
+from .endpoints import azure_base_url, shown_url
 from .errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,24 @@ if TYPE_CHECKING:
 DEFAULT_LABEL = "default"
 ENTRA = "entra"
 """The `auth` of tokens of Microsoft Entra ID."""
-_SECTION = "sources.openai_fine_tuning"
+AUTHS = ("bearer", "api-key", ENTRA)
+"""How a credential may be sent."""
+
+_USUAL = {
+    "base_url": "OPENAI_BASE_URL",
+    "api_key": "OPENAI_API_KEY",
+    "org_id": "OPENAI_ORG_ID",
+    "project_id": "OPENAI_PROJECT_ID",
+    "auth": "OPENAI_AUTH",
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting, and where it was found."""
+
+    value: str = field(repr=False)
+    origin: str
 
 
 @dataclass(frozen=True)
@@ -37,7 +54,8 @@ class Account:
         project_id: For a key of several projects.
         auth: How the credential is sent: "bearer", "api-key", or "entra" for tokens of Microsoft Entra ID. None for
             what the host takes.
-        origins: Where each of these was found, by its name: an environment variable, an option.
+        origins: Where each of these was found, by its name: an environment variable, an option. `api_version` is
+            there where the base URL has its version from somewhere else.
     """
 
     label: str
@@ -57,6 +75,21 @@ class Account:
         return f"fine_tuning_{slug}"
 
     @property
+    def host(self) -> str:
+        """The base URL, as it can be shown."""
+        return shown_url(self.base_url)
+
+    def place_of(self, name: str) -> str:
+        """What a user changes to change a field: where it was found, or where it would stand."""
+        if name in self.origins:
+            return self.origins[name]
+        if name == "api_version":
+            return self.place_of("base_url")
+        # A configured account takes nothing from the environment of a single one.
+        section = next((there for origin in self.origins.values() if (there := origin.partition(" under ")[2])), None)
+        return _USUAL[name] if section is None else f"{_USUAL[name].lower()} under {section}"
+
+    @property
     def identity(self) -> str:
         """The fingerprint of host and key that the state is kept under.
 
@@ -74,7 +107,7 @@ class Account:
         Raises:
             UsageError: The host or the key cannot be right.
         """
-        from openai_fine_tuning import ConfigurationError  # noqa: PLC0415 - see _setting
+        from openai_fine_tuning import ConfigurationError  # noqa: PLC0415 - importing dlt costs half a second, which `--help` need not pay
         from openai_fine_tuning.api import FineTuningApi  # noqa: PLC0415
         from openai_fine_tuning.settings import CONCURRENCY  # noqa: PLC0415
 
@@ -88,11 +121,12 @@ class Account:
                 concurrency=CONCURRENCY if concurrency is None else concurrency,
             )
         except ConfigurationError as error:
-            raise UsageError(str(error)) from None
+            where = f" See {self.place_of(error.setting)}." if error.setting and self.origins else ""
+            raise UsageError(f"{error}{where}") from None
 
     def source(self, resources: Sequence[str], **arguments: Any) -> DltSource:
         """The dlt source that reads these resources of it; `arguments` are those of `openai_fine_tuning`."""
-        from openai_fine_tuning import openai_fine_tuning  # noqa: PLC0415 - see _setting
+        from openai_fine_tuning import openai_fine_tuning  # noqa: PLC0415 - see api
 
         return openai_fine_tuning(
             openai_api_key=self._secret,
@@ -118,71 +152,46 @@ class Account:
         return "bearer" if self.auth == ENTRA else self.auth
 
 
-def find_account(label: str | None, base_url: str | None) -> Account:
-    """The account that the options and the surroundings name.
+def made_account(
+    label: str,
+    found: Mapping[str, Setting | None],
+    *,
+    on_azure: bool = False,
+    api_version: Setting | None = None,
+) -> Account:
+    """An account of the settings that were found.
 
     Args:
-        label: `--account`.
-        base_url: `--base-url`, which wins over every other host.
+        label: Its label.
+        found: The settings by the names of the account's fields; None for one that is not there.
+        on_azure: The base URL is that of a resource on Azure, in any form, whatever the name of the host.
+        api_version: For one on Azure whose base URL does not say.
 
     Raises:
-        UsageError: No key is set, or two are.
+        UsageError: One cannot be right; it says which, and where it was found.
     """
-    label = checked_label(DEFAULT_LABEL if label is None else label)
-    key, host = _setting("openai_api_key", secret=True), _setting("openai_base_url")
-    azure_key, endpoint = _environment("AZURE_OPENAI_API_KEY"), _environment("AZURE_OPENAI_ENDPOINT")
-    if base_url is None and key and (azure_key or endpoint):
+    from openai_fine_tuning.credentials import is_azure  # noqa: PLC0415 - see Account.api
+    from openai_fine_tuning.settings import DEFAULT_BASE_URL  # noqa: PLC0415
+
+    settings = {name: setting for name, setting in found.items() if setting is not None}
+    auth = settings.get("auth")
+    if auth is not None and auth.value not in AUTHS:
         raise UsageError(
-            f"Both {key.origin} and {(azure_key or endpoint or key).origin} are set. "
-            "Unset the one that is not meant, or say which host to read with --base-url."
+            f"{auth.origin} is none of {', '.join(AUTHS)}{did_you_mean(auth.value, AUTHS)}: it says how a key is sent."
         )
-    address = endpoint or host if base_url is None else _Setting(base_url, "--base-url")
-    if address is not None and (address is endpoint or _is_azure(address.value, endpoint)):
-        return _azure_account(label, address, azure_key or key)
-    auth = _setting("openai_auth")
-    is_token = auth is not None and auth.value == ENTRA
-    if key is None and azure_key is not None and not is_token:
-        if base_url is None:
-            raise UsageError(
-                "AZURE_OPENAI_API_KEY is set, but not AZURE_OPENAI_ENDPOINT (https://<resource>.openai.azure.com)."
-            )
-        # A gateway in front of Azure, which takes what Azure takes.
-        return _made(label, base_url=address, api_key=azure_key, auth=auth or _Setting("api-key", ""))
-    if key is None and not is_token:
-        raise UsageError(
-            "There is no API key: set OPENAI_API_KEY, or openai_api_key under [sources.openai_fine_tuning] in "
-            ".dlt/secrets.toml. `ftw sync --demo` needs none."
-        )
-    return _made(
-        label,
-        base_url=address or _Setting("https://api.openai.com/v1", ""),
-        api_key=key,
-        auth=auth,
-        org_id=_setting("openai_org_id"),
-        project_id=_setting("openai_project_id"),
-    )
-
-
-def _azure_account(label: str, address: _Setting, key: _Setting | None) -> Account:
-    """An account on Azure: with a key, else with tokens of Entra."""
-    auth = _setting("openai_auth") or _Setting("api-key" if key else ENTRA, "")
-    if key is None and auth.value != ENTRA:
-        raise UsageError("There is no key for Azure: set AZURE_OPENAI_API_KEY.")
-    version = _environment("OPENAI_API_VERSION")
-    base_url = azure_base_url(address.value, version.value if version else None)
-    account = _made(label, base_url=_Setting(base_url, address.origin), api_key=key, auth=auth)
-    account.api().close()  # that azure-identity is missing shows before anything begins
-    return account
-
-
-def _made(label: str, **found: _Setting | None) -> Account:
-    """An account of what was found, by the names of its fields."""
-    auth = found.get("auth")
     if auth is not None and auth.value == ENTRA:
-        found["api_key"] = None
-    values: dict[str, Any] = {name: one.value if one else None for name, one in found.items()}
-    origins = {name: one.origin for name, one in found.items() if one is not None and one.origin}
-    return Account(label, **values, origins=origins)
+        settings.pop("api_key", None)
+    values: dict[str, Any] = {"api_key": None, "base_url": DEFAULT_BASE_URL}
+    values.update((name, setting.value) for name, setting in settings.items())
+    origins = {name: setting.origin for name, setting in settings.items() if setting.origin}
+    if on_azure or is_azure(_host_of(values["base_url"])):
+        given = values["base_url"]
+        values["base_url"] = azure_base_url(given, api_version.value if api_version else None)
+        if api_version is not None and values["base_url"] != azure_base_url(given):
+            origins["api_version"] = api_version.origin
+    account = Account(label, **values, origins=origins)
+    account.api().close()  # what cannot be right shows before anything begins
+    return account
 
 
 def checked_label(label: str) -> str:
@@ -192,38 +201,14 @@ def checked_label(label: str) -> str:
     return label.strip()
 
 
-def _is_azure(address: str, endpoint: _Setting | None) -> bool:
-    """Whether an address is on one of Azure's hosts, or on that of the endpoint."""
-    from openai_fine_tuning.credentials import is_azure  # noqa: PLC0415 - see _setting
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The known name that is most like another, in brackets; nothing where none is like it."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
+
+def _host_of(address: str) -> str:
     try:
-        there = urlsplit(address.strip())
-        return is_azure(there.hostname or "") or (
-            endpoint is not None and there.netloc.lower() == urlsplit(endpoint.value).netloc.lower() != ""
-        )
+        return urlsplit(address.strip()).hostname or ""
     except ValueError:
-        return False
-
-
-@dataclass(frozen=True)
-class _Setting:
-    """A setting, and where it was found."""
-
-    value: str = field(repr=False)
-    origin: str
-
-
-def _setting(name: str, *, secret: bool = False) -> _Setting | None:
-    """A setting from the environment under the name that everybody uses, else from dlt's configuration."""
-    if (found := _environment(name.upper())) is not None:
-        return found
-    import dlt  # noqa: PLC0415 - importing dlt costs half a second, which `--help` need not pay
-
-    store = dlt.secrets if secret else dlt.config
-    value = str(store.get(f"{_SECTION}.{name}") or "").strip()
-    return _Setting(value, f"{name} in .dlt") if value else None
-
-
-def _environment(name: str) -> _Setting | None:
-    value = os.environ.get(name, "").strip()
-    return _Setting(value, name) if value else None
+        return ""

@@ -13,6 +13,7 @@ from .accounts import Account
 from .destinations import Warehouse, check_database_file
 from .diagnosis import advice_on_resource, diagnose, is_listing, told_settings
 from .errors import CommandError
+from .readiness import check_ready, merge_strategy
 from .workspace import working_directory
 
 
@@ -45,11 +46,11 @@ def _check_host(account: Account) -> Iterator[Finding]:
         listing = api.get_json(JOBS_PATH, {"limit": 1}, attempts=2).content
         if not is_listing(listing):
             raise RequestError(f"{api.url(JOBS_PATH)} answers, but not with a listing", url=api.base_url, status=200)
-        yield Finding("host", True, account.base_url)
+        yield Finding("host", True, account.host)
         yield from _check_resources(account, api, listing)
     except FineTuningSourceError as error:
         is_answered = isinstance(error, RequestError) and error.status is not None
-        yield Finding("host", is_answered, account.base_url if is_answered else diagnose(account, error))
+        yield Finding("host", is_answered, account.host if is_answered else diagnose(account, error))
         if is_answered:
             yield Finding("jobs", False, diagnose(account, error))
     finally:
@@ -96,9 +97,8 @@ def _check_destination(account: Account, warehouse: Warehouse) -> Finding:
             return Finding("destination", True, f"{warehouse.shown} can be written")
         with working_directory() as directory:
             pipeline = warehouse.pipeline(account.pipeline_name, directory)
-            with pipeline.destination_client():
-                return Finding("destination", True, f"{warehouse.shown} answers")
+            check_ready(warehouse, pipeline)
+            merge_strategy(warehouse, pipeline)
+            return Finding("destination", True, f"{warehouse.shown} answers")
     except CommandError as error:
         return Finding("destination", False, str(error))
-    except Exception as error:
-        return Finding("destination", False, f"{warehouse.shown}: {str(error).strip().splitlines()[0]}")

@@ -10,17 +10,14 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
-from openai_fine_tuning.credentials import is_azure
-from openai_fine_tuning.settings import DEFAULT_BASE_URL
-
-from .accounts import ENTRA, Account, checked_label, find_account
-from .endpoints import azure_base_url
+from .accounts import ENTRA, Account, Setting, checked_label, did_you_mean, made_account
 from .errors import UsageError
+from .surroundings import find_account
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +33,6 @@ FIELDS = {
 }
 """What an account's section may hold, and what that is of an `Account`."""
 
-AUTHS = ("bearer", "api-key", ENTRA)
-"""How a credential may be sent."""
-
 PLAIN = (
     "OPENAI_API_KEY",
     "OPENAI_BASE_URL",
@@ -50,14 +44,6 @@ PLAIN = (
     "AZURE_OPENAI_ENDPOINT",
 )
 """The variables of a single account, which no configured one takes anything from."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A setting of an account, and where it was found."""
-
-    value: str = field(repr=False)
-    origin: str
 
 
 @dataclass(frozen=True)
@@ -97,7 +83,7 @@ def find_accounts(labels: Sequence[str] = (), base_url: str | None = None) -> li
     for label in labels:
         if label not in sections:
             raise UsageError(
-                f"There is no account {label!r}{_did_you_mean(label, sections)}. Configured are {', '.join(sections)}."
+                f"There is no account {label!r}{did_you_mean(label, sections)}. Configured are {', '.join(sections)}."
             )
     if base_url is not None:
         raise UsageError(
@@ -107,7 +93,9 @@ def find_accounts(labels: Sequence[str] = (), base_url: str | None = None) -> li
     if unused := [name for name in PLAIN if os.environ.get(name, "").strip()]:
         verb = "is" if len(unused) == 1 else "are"
         logger.warning("%s %s not used: accounts are configured (%s).", ", ".join(unused), verb, ", ".join(sections))
-    return [_account(label, sections[label]) for label in labels or sections]
+    accounts = [_account(label, sections[label]) for label in labels or sections]
+    _check_distinct(accounts)
+    return accounts
 
 
 def _sections(places: Sequence[Place]) -> dict[str, dict[str, Setting]]:
@@ -153,7 +141,7 @@ def _checked(label: str, section: Mapping[str, Any], place: Place) -> dict[str, 
     for name, value in section.items():
         if name not in FIELDS:
             raise UsageError(
-                f"{where} holds {name!r}, which is no setting{_did_you_mean(name, FIELDS)}. "
+                f"{where} holds {name!r}, which is no setting{did_you_mean(name, FIELDS)}. "
                 f"There are {', '.join(FIELDS)}."
             )
         if name == KEY and not place.is_secret:
@@ -170,39 +158,29 @@ def _checked(label: str, section: Mapping[str, Any], place: Place) -> dict[str, 
 
 def _account(label: str, settings: Mapping[str, Setting]) -> Account:
     auth = settings.get("openai_auth")
-    if auth is not None and auth.value not in AUTHS:
+    if KEY not in settings and (auth is None or auth.value != ENTRA):
+        in_environment = f", or {_variable(label, KEY)}" if _can_be_exported(label) else ""
         raise UsageError(
-            f"{auth.origin} is {auth.value!r}{_did_you_mean(auth.value, AUTHS)}: choose from {', '.join(AUTHS)}."
+            f"The account {label} has no key: set {KEY} under {_section_of(label)} in .dlt/secrets.toml"
+            f"{in_environment}."
         )
-    is_token = auth is not None and auth.value == ENTRA
-    if KEY not in settings and not is_token:
-        raise UsageError(
-            f"The account {label} has no key: set {KEY} under {_section_of(label)} in .dlt/secrets.toml, or "
-            f"{_variable(label, KEY)}."
-        )
-    values = {FIELDS[name]: setting.value for name, setting in settings.items()}
-    account = Account(
-        label,
-        None if is_token else values.get("api_key"),
-        _address(values.get("base_url", DEFAULT_BASE_URL)),
-        values.get("org_id"),
-        values.get("project_id"),
-        values.get("auth"),
-        {FIELDS[name]: setting.origin for name, setting in settings.items()},
-    )
     try:
-        account.api().close()  # what cannot be right shows before any account is read
+        return made_account(label, {FIELDS[name]: setting for name, setting in settings.items()})
     except UsageError as error:
         raise UsageError(f"The account {label}: {error}") from None
-    return account
 
 
-def _address(base_url: str) -> str:
-    try:
-        is_on_azure = is_azure(urlsplit(base_url).hostname or "")
-    except ValueError:
-        return base_url
-    return azure_base_url(base_url) if is_on_azure else base_url
+def _check_distinct(accounts: Sequence[Account]) -> None:
+    """Raise `UsageError` where two accounts would load one history under two labels."""
+    labels: dict[tuple[str | None, ...], str] = {}
+    for account in accounts:
+        whose = (account.base_url.strip().rstrip("/"), account.api_key, account.org_id, account.project_id)
+        other = labels.setdefault(whose, account.label)
+        if other != account.label:
+            raise UsageError(
+                f"The accounts {other} and {account.label} have the same host and key, and would load one history "
+                f"twice: tell them apart by openai_project_id, or remove one."
+            )
 
 
 def _section_of(label: str) -> str:
@@ -214,9 +192,9 @@ def _variable(label: str, setting: str) -> str:
     return "__".join((*SOURCE, ACCOUNTS, label, setting)).upper()
 
 
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+def _can_be_exported(label: str) -> bool:
+    """Whether a shell can set a variable of this name."""
+    return re.fullmatch(r"[A-Za-z0-9_]+", label) is not None
 
 
 # what dlt knows -------------------------------------------------------------------------------------------------------

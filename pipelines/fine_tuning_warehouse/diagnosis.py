@@ -14,11 +14,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 from requests.utils import get_environ_proxies
 
-from openai_fine_tuning import ConfigurationError, FineTuningSourceError, RequestError
+from openai_fine_tuning import ConfigurationError, FineTuningSourceError, HostError, RequestError
 from openai_fine_tuning.api import JOBS_PATH
 from openai_fine_tuning.credentials import is_azure
 
 from .accounts import ENTRA, Account
+from .endpoints import shown_url
 from .errors import UsageError
 
 DATED_VERSION = "2024-10-21"
@@ -29,29 +30,13 @@ _SCOPES = "api.fine_tuning.jobs.read and api.files.read"
 _ENTRA_ROLE = "Cognitive Services OpenAI User"
 
 
-def setting(account: Account, name: str) -> str:
-    """What a user changes to change a field of an account: where it was found, or where it would stand."""
-    usual = {
-        "base_url": "OPENAI_BASE_URL",
-        "api_key": "OPENAI_API_KEY",
-        "org_id": "OPENAI_ORG_ID",
-        "project_id": "OPENAI_PROJECT_ID",
-        "auth": "OPENAI_AUTH",
-    }
-    if name in account.origins:
-        return account.origins[name]
-    # A configured account takes nothing from the environment of a single one.
-    section = next((there for origin in account.origins.values() if (there := origin.partition(" under ")[2])), None)
-    return usual[name] if section is None else f"{usual[name].lower()} under {section}"
-
-
 def told_settings(account: Account) -> str:
     """Where each setting of an account was found, in a line."""
-    key = "tokens of Entra" if account.auth == ENTRA else f"key from {setting(account, 'api_key')}"
-    default = "the default, OpenAI" if "base_url" not in account.origins else setting(account, "base_url")
+    key = "tokens of Entra" if account.auth == ENTRA else f"key from {account.place_of('api_key')}"
+    default = "the default, OpenAI" if "base_url" not in account.origins else account.place_of("base_url")
     parts = [f"host from {default}", key]
     parts += [
-        f"{words} from {setting(account, name)}"
+        f"{words} from {account.place_of(name)}"
         for name, words in (("org_id", "organisation"), ("project_id", "project"))
         if getattr(account, name)
     ]
@@ -89,7 +74,7 @@ def advice_on_resource(account: Account, error: FineTuningSourceError) -> str:
 
 
 def _certificate(_: Account, error: FineTuningSourceError) -> str | None:
-    if "certificate" not in str(error):
+    if not isinstance(error, HostError) or "certificate" not in str(error):
         return None
     return (
         "Something on the way, such as a company's proxy, shows a certificate of its own: "
@@ -102,11 +87,11 @@ def _unreachable(account: Account, error: FineTuningSourceError) -> str | None:
         return None
     host = urlsplit(account.base_url).hostname or ""
     if any(words in error.detail.lower() for words in _NO_SUCH_NAME):
-        return f"There is no host {host}: check {setting(account, 'base_url')}, or the network's DNS."
+        return f"There is no host {host}: check {account.place_of('base_url')}, or the network's DNS."
     proxy = _proxy(account.base_url)
     if proxy is not None:
         return f"It was asked for through the proxy in {proxy}: is that right? NO_PROXY={host} goes around it."
-    return f"Is the host up, and {setting(account, 'base_url')} right?"
+    return f"Is the host up, and {account.place_of('base_url')} right?"
 
 
 def _page(account: Account, error: FineTuningSourceError) -> str | None:
@@ -114,13 +99,13 @@ def _page(account: Account, error: FineTuningSourceError) -> str | None:
         return None
     return (
         f"What answers is no API but a page: a proxy's or a network's log-in, or a website whose API lives at another "
-        f"address. Check {setting(account, 'base_url')}."
+        f"address. Check {account.place_of('base_url')}."
     )
 
 
 def _redirect(account: Account, error: FineTuningSourceError) -> str | None:
     if isinstance(error, RequestError) and error.status is not None and 300 <= error.status < 400:
-        return f"Check {setting(account, 'base_url')}."
+        return f"Check {account.place_of('base_url')}."
     return None
 
 
@@ -138,24 +123,23 @@ def _version(account: Account, error: FineTuningSourceError) -> str | None:
     for base_url in dict.fromkeys((f"{without}?api-version={DATED_VERSION}" if is_classic else without, v1)):
         if base_url != account.base_url and _answers(account, base_url=base_url):
             what = (
-                "lacks its api-version" if "api-version" not in parts.query else "has an api-version that is not known"
+                "has an api-version that is not known, or too old"
+                if "api-version" in parts.query
+                else "lacks its api-version"
             )
-            where = " or ".join(dict.fromkeys((setting(account, "base_url"), "OPENAI_API_VERSION")))
-            return f"The address {what}: {base_url} answers. Change {where}."
+            return f"The address {what}: {shown_url(base_url)} answers. Change {account.place_of('api_version')}."
     if says_version:
-        return (
-            f"Check the api-version in {setting(account, 'base_url')} or OPENAI_API_VERSION, such as {DATED_VERSION}."
-        )
+        return f"Check the api-version in {account.place_of('api_version')}, such as {DATED_VERSION}."
     return None
 
 
 def _path(account: Account, error: FineTuningSourceError) -> str | None:
     if not isinstance(error, RequestError) or error.status != 404:
         return None
-    where = setting(account, "base_url")
+    where = account.place_of("base_url")
     for base_url in _other_paths(account.base_url):
         if _answers(account, base_url=base_url):
-            return f"The path is wrong, and {base_url} answers: set {where} to that."
+            return f"The path is wrong, and {shown_url(base_url)} answers: set {where} to that."
     return f"The path of the base URL is wrong: it ends in /v1 on most hosts, in /openai/v1 on Azure's. Check {where}."
 
 
@@ -168,7 +152,7 @@ def _scope(account: Account, error: FineTuningSourceError) -> str | None:
 def _scope_advice(account: Account) -> str:
     if account.auth == ENTRA:
         return f"Give who is signed in the role {_ENTRA_ROLE} on the resource."
-    return f"Give the key of {setting(account, 'api_key')} the scopes {_SCOPES}."
+    return f"Give the key of {account.place_of('api_key')} the scopes {_SCOPES}."
 
 
 def _organisation(account: Account, error: FineTuningSourceError) -> str | None:
@@ -177,7 +161,7 @@ def _organisation(account: Account, error: FineTuningSourceError) -> str | None:
     words = f"{error.code or ''} {error.detail}".lower()
     for name, what in (("org_id", "organization"), ("project_id", "project")):
         if getattr(account, name) and what in words:
-            return f"The key is not of the {what} in {setting(account, name)}: correct or unset it."
+            return f"The key is not of the {what} in {account.place_of(name)}: correct or unset it."
     return None
 
 
@@ -189,7 +173,7 @@ def _header(account: Account, error: FineTuningSourceError) -> str | None:
     used = account.auth or ("api-key" if is_azure(host) else "bearer")
     other = "bearer" if used == "api-key" else "api-key"
     if _answers(account, auth=other):
-        return f"The key is right, but this host takes it another way: set {setting(account, 'auth')}={other}."
+        return f"The key is right, but this host takes it another way: set {account.place_of('auth')}={other}."
     return None
 
 
@@ -201,19 +185,19 @@ def _key(account: Account, error: FineTuningSourceError) -> str | None:
             f"Azure refused the token: has who is signed in the role {_ENTRA_ROLE} on this resource, and is it in the "
             "resource's tenant (AZURE_TENANT_ID)?"
         )
-    where, host = setting(account, "api_key"), urlsplit(account.base_url).hostname or ""
+    where, host = account.place_of("api_key"), urlsplit(account.base_url).hostname or ""
     if is_azure(host) and (account.api_key or "").startswith("sk-"):
         return f"The key in {where} looks like one of OpenAI, and the host is Azure's: it takes the resource's key."
     if "ip" in error.detail.replace(".", " ").lower().split():
         return f"The key in {where} may not be used from this address (IP)."
-    return f"The key was refused: check {where}, and that it is of this host ({setting(account, 'base_url')})."
+    return f"The key was refused: check {where}, and that it is of this host ({account.place_of('base_url')})."
 
 
 def _forbidden(account: Account, error: FineTuningSourceError) -> str | None:
     if not isinstance(error, RequestError) or error.status != 403:
         return None
     return (
-        f"The host knows the key in {setting(account, 'api_key')}, but does not let it read fine-tuning jobs: "
+        f"The host knows the key in {account.place_of('api_key')}, but does not let it read fine-tuning jobs: "
         f"the scopes {_SCOPES} on OpenAI, a role or the firewall of the resource on Azure."
     )
 

@@ -57,8 +57,8 @@ class EntraTokens:
             from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - an extra
         except ImportError:
             raise UsageError(
-                "Tokens of Entra need azure-identity: pip install 'fine-tuning-warehouse[azure]'. "
-                "Or set AZURE_OPENAI_API_KEY."
+                "Without a key (AZURE_OPENAI_API_KEY) Azure takes tokens of Entra, which need azure-identity: "
+                "pip install 'fine-tuning-warehouse[azure]'."
             ) from None
         with self._asking:
             self._credential = DefaultAzureCredential()

@@ -9,6 +9,9 @@ from typing import Any
 
 import dlt
 
+from openai_fine_tuning import StateTooNewError
+from openai_fine_tuning.frontier import check_version
+
 from .accounts import Account
 from .destinations import Warehouse
 from .errors import CommandError
@@ -53,7 +56,7 @@ def find_stored(account: Account, warehouse: Warehouse, directory: Path, patienc
         patience: Waits for a program that holds the DuckDB file.
 
     Raises:
-        CommandError: There is no warehouse, or it cannot be read.
+        CommandError: There is no warehouse, it cannot be read, or a later release has synced into it.
     """
     if warehouse.database is not None and not warehouse.database.is_file():
         raise CommandError(f"There is no database {warehouse.database}: `ftw sync` makes it.")
@@ -64,8 +67,17 @@ def find_stored(account: Account, warehouse: Warehouse, directory: Path, patienc
 
 
 def stored_by(pipeline: dlt.Pipeline) -> Stored:
-    """The same of a pipeline that has read what its destination has."""
+    """The same of a pipeline that has read what its destination has.
+
+    Raises:
+        CommandError: A later release has synced into it.
+    """
     if SCHEMA not in pipeline.schema_names:
         return Stored({}, None)
     state: dict[str, Any] = pipeline.state.get("sources", {}).get(SCHEMA, {})
+    try:
+        for resource in state.get("resources", {}).values():
+            check_version(resource)
+    except StateTooNewError as error:
+        raise CommandError(str(error)) from None
     return Stored(state, pipeline.schemas[SCHEMA])

@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, quote, unquote, urljoin, urlsplit, urlunsplit
@@ -22,7 +23,7 @@ from requests.utils import get_environ_proxies
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
 from . import retry, settings
-from .credentials import Credential, TokenProvider, chosen_scheme
+from .credentials import Credential, TokenProvider, chosen_scheme, fits_header
 from .errors import ConfigurationError, HostError, RequestError
 from .limiter import Limiter
 from .transfer import MisplacedRangeError, Transfer
@@ -36,12 +37,18 @@ _CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 _UNREACHABLE = ("Connection refused", "Name or service not known", "No route to host", "Network is unreachable")
 
+_REASONS = {
+    "ReadTimeout": "it stayed silent for too long",
+    "InvalidProxyURL": "the address of the proxy is none",
+    "InvalidURL": "the address, or that of the proxy, is none",
+    "InvalidSchema": "a proxy of this kind (SOCKS) needs the package PySocks",
+}
+"""Where the operating system has no word for it."""
+
 _LARGE_INTEGER = re.compile(rb"(?<![\d.eE+])\d{19,}(?![\d.eE])")
 # The same but for what follows, found in a tenth of the time where it is not there: digits as 0, what may stand before
 # them in a fraction or an exponent as a point, all else as a space.
-_KINDS = bytes(
-    ord("0") if chr(one) in "0123456789" else ord(".") if chr(one) in ".eE+" else ord(" ") for one in range(256)
-)
+_KINDS = bytes(b"0"[0] if one in b"0123456789" else b"."[0] if one in b".eE+" else b" "[0] for one in range(256))
 _MAYBE_LARGE_INTEGER = b" " + 19 * b"0"
 _STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 _PARSED_DEPTH = 200
@@ -86,7 +93,7 @@ class FineTuningApi:
         timeout: Seconds that the host may stay silent.
 
     Raises:
-        ConfigurationError: The address or the key cannot be right.
+        ConfigurationError: One of them cannot be right.
     """
 
     def __init__(
@@ -119,8 +126,11 @@ class FineTuningApi:
         if not is_loopback(host):
             session.proxies.update(get_environ_proxies(self.base_url))
         session.verify = next(filter(None, map(os.environ.get, _CERTIFICATES)), True)
-        headers = {"OpenAI-Organization": org_id, "OpenAI-Project": project_id}
-        self._parts = {name: value for name, value in headers.items() if value}
+        parts = {
+            "OpenAI-Organization": _checked_id(org_id, "org_id", "organisation"),
+            "OpenAI-Project": _checked_id(project_id, "project_id", "project"),
+        }
+        self._parts = {name: value for name, value in parts.items() if value}
         self._client = RESTClient(
             self.base_url,
             headers={**self._parts, "Accept": "application/json", "User-Agent": "fine-tuning-warehouse"},
@@ -292,7 +302,10 @@ class FineTuningApi:
                     timeout=self._timeout,
                 )
             except requests.RequestException as error:
-                raise _TransientError(self._no_answer(path, error)) from None
+                failure = self._no_answer(path, error)
+                if isinstance(error, ValueError):
+                    raise failure from None  # nothing was sent, and nothing will be
+                raise _TransientError(failure) from None
             if response.status_code == 401 and not is_renewed and self._credential.renew(response.request):
                 is_renewed = True
                 response.close()
@@ -309,9 +322,11 @@ class FineTuningApi:
 
     def _no_answer(self, path: str, error: requests.RequestException) -> RequestError:
         url, detail = self.url(path), self._credential.hidden(_reason(error))
-        if isinstance(error, requests.exceptions.SSLError):
+        if isinstance(error, requests.exceptions.SSLError) and "certificate" in str(error).lower():
             raise HostError(f"The certificate of {self.base_url} could not be verified: {detail}") from None
-        is_reached = detail not in _UNREACHABLE and not isinstance(error, requests.exceptions.ConnectTimeout)
+        is_reached = detail not in _UNREACHABLE and not isinstance(
+            error, (requests.exceptions.ConnectTimeout, requests.exceptions.SSLError, ValueError)
+        )
         what = "gave no whole answer" if is_reached else "could not be reached"
         return RequestError(f"{url} {what}: {detail}", url=url, detail=detail)
 
@@ -326,8 +341,9 @@ class FineTuningApi:
                 url=url,
                 status=status,
             )
+        named = f" ({code})" if code and code != str(status) else ""
         error = RequestError(
-            f"{url} answered {status}{f' ({code})' if code else ''}{f': {words}' if words else ''}",
+            f"{url} answered {status}{named}{f': {words}' if words else ''}",
             url=url,
             status=status,
             code=code,
@@ -413,32 +429,44 @@ def quoted(value: str) -> str:
 
 
 def _checked_url(base_url: str) -> tuple[str, dict[str, str]]:
+    # What is no address is not repeated: it may be the key, in the wrong place.
     base_url = base_url.strip()
-    try:
+    parts = host = None
+    with suppress(ValueError):
         parts = urlsplit(base_url)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        raise ConfigurationError(f"The base URL {base_url!r} is no address.") from None
+        host, _ = parts.hostname, parts.port
+    if parts is None or not host or parts.scheme not in ("http", "https") or re.search(r"[\s\"'`<>]", base_url):
+        raise _wrong_url("is no address: it looks like https://api.openai.com/v1.")
     if parts.username or parts.password:
-        raise ConfigurationError("The base URL holds a user name or password: put the credential into the key instead.")
-    if parts.scheme not in ("http", "https") or not host:
-        raise ConfigurationError(f"The base URL {base_url!r} is no address: it looks like https://api.openai.com/v1.")
+        raise _wrong_url("holds a user name or password: put the credential into the key instead.")
     if parts.scheme == "http" and not is_loopback(host):
-        raise ConfigurationError(
-            f"The base URL {base_url!r} is plain http, which would show the key to anyone on the way: use https."
-        )
+        raise _wrong_url(f"is plain http to {host}, which would show the key to anyone on the way: use https.")
     return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", "")), dict(parse_qsl(parts.query))
+
+
+def _wrong_url(words: str) -> ConfigurationError:
+    return ConfigurationError(f"The base URL {words}", setting="base_url")
+
+
+def _checked_id(value: str | None, setting: str, what: str) -> str:
+    value = (value or "").strip()
+    if not fits_header(value) or re.search("[\"'`]", value):
+        words = f"The id of the {what} holds characters that none has, such as spaces, quotes or line breaks."
+        raise ConfigurationError(words, setting=setting)
+    return value
 
 
 def _reason(error: BaseException) -> str:
     """The operating system's word for what went wrong, at the bottom of what the libraries wrapped around it."""
+    if isinstance(error, requests.exceptions.SSLError) and "WRONG_VERSION_NUMBER" in str(error):
+        return "what listens there speaks no https"
     reason = ""
     inner: BaseException | None = error
     while inner is not None:
         if isinstance(inner, OSError) and inner.strerror:
             reason = inner.strerror
         inner = inner.__cause__ or inner.__context__
-    return reason or {"ReadTimeout": "it stayed silent for too long"}.get(type(error).__name__, type(error).__name__)
+    return reason or _REASONS.get(type(error).__name__, type(error).__name__)
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

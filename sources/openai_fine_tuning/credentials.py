@@ -35,6 +35,13 @@ AZURE_DOMAINS = tuple(
 )
 """Azure's hosts, in the public and the sovereign clouds: they take a resource key in the header `api-key`."""
 
+_NO_KEY = {
+    r"^(?i:bearer)\s": "begins with the word Bearer: leave that out",
+    "[\"'`\u2018-\u201f]": "holds quotes, which belong to a shell or a file: leave them out",
+    r"://": "is an address",
+}
+"""What people paste in place of a key, and what to say of it."""
+
 _REMEMBERED_SECRETS = 100
 _SHORT = 12
 """A key as short as a word (of a gateway, of a test) is only hidden where it stands as one."""
@@ -57,10 +64,10 @@ def chosen_scheme(name: str | None, *, host: str, is_token: bool) -> Scheme:
         ConfigurationError: There is no such way.
     """
     if name is not None and name not in get_args(Scheme):
-        raise ConfigurationError(f"{name!r} is no way to send a credential: it is bearer or api-key.")
+        raise ConfigurationError(f"{name!r} is no way to send a credential: it is bearer or api-key.", setting="auth")
     if is_token:
         if name == "api-key":
-            raise ConfigurationError("A token goes as bearer, not in the header api-key.")
+            raise ConfigurationError("A token goes as bearer, not in the header api-key.", setting="auth")
         return "bearer"
     if name is not None:
         return "api-key" if name == "api-key" else "bearer"
@@ -156,20 +163,23 @@ class Credential(AuthBase):
 def _checked_key(key: Any) -> str:
     key = (key or "").strip()
     if not key:
-        raise ConfigurationError("The API key is empty: set OPENAI_API_KEY.")
-    if not _fits_header(key):
-        raise ConfigurationError("The API key holds characters that no key has (spaces, line breaks, quotes ...).")
+        raise ConfigurationError("The API key is empty: set OPENAI_API_KEY.", setting="api_key")
+    wrong = next((words for pattern, words in _NO_KEY.items() if re.search(pattern, key)), None)
+    if wrong is not None or not fits_header(key):
+        wrong = wrong or "holds characters that no key has, such as spaces or line breaks"
+        raise ConfigurationError(f"The API key {wrong}.", setting="api_key")
     return str(key)
 
 
 def _checked_token(token: Any) -> str:
     token = token.strip() if isinstance(token, str) else ""
-    if not token or not _fits_header(token):
+    if not token or not fits_header(token):
         raise HostError("There is no token to be had: its provider gave none, or something that is none.")
     return str(token)
 
 
-def _fits_header(text: str) -> bool:
+def fits_header(text: str) -> bool:
+    """Whether a text without spaces can go in a header as it is."""
     return text.isascii() and text.isprintable() and " " not in text
 
 

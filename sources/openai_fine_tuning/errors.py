@@ -14,7 +14,15 @@ class FineTuningSourceError(Exception):
 
 
 class ConfigurationError(FineTuningSourceError):
-    """A setting is missing or cannot be right: nothing was requested."""
+    """A setting is missing or cannot be right: nothing was requested.
+
+    Attributes:
+        setting: Which, by the name of `FineTuningApi`'s argument; None where it is another.
+    """
+
+    def __init__(self, message: str, *, setting: str | None = None) -> None:
+        super().__init__(message)
+        self.setting = setting
 
 
 class StateTooNewError(FineTuningSourceError):

@@ -244,18 +244,24 @@ def has_begun(state: Mapping[str, Any]) -> bool:
     return state.get("newest") is not None or any(state.get(name) for name in ("open", "recent", "cut"))
 
 
+def check_version(resource_state: Mapping[str, Any]) -> None:
+    """Raise `StateTooNewError` where a later release wrote a resource's state."""
+    version = resource_state.get("version", settings.STATE_VERSION)
+    if version > settings.STATE_VERSION:
+        raise StateTooNewError(
+            f"The destination's state has version {version}, and this release knows versions up to "
+            f"{settings.STATE_VERSION}: a later release has synced into it. Upgrade fine-tuning-warehouse."
+        )
+
+
 def frontier_states(resource_state: dict[str, Any], account: str) -> dict[str, dict[str, Any]]:
     """What is kept for an account in a resource's state: identity to frontier.
 
     Raises:
         StateTooNewError: A later release wrote it.
     """
-    version = resource_state.setdefault("version", settings.STATE_VERSION)
-    if version > settings.STATE_VERSION:
-        raise StateTooNewError(
-            f"The destination's state has version {version}, and this release knows versions up to "
-            f"{settings.STATE_VERSION}: a later release has synced into it. Upgrade fine-tuning-warehouse."
-        )
+    resource_state.setdefault("version", settings.STATE_VERSION)
+    check_version(resource_state)
     frontiers: dict[str, dict[str, Any]] = resource_state.setdefault("frontiers", {}).setdefault(account, {})
     return frontiers
 

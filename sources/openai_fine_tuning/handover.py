@@ -15,6 +15,7 @@ from typing import Any
 
 from . import settings
 from .api import FineTuningApi
+from .errors import FineTuningSourceError
 from .frontier import Frontier, Job, has_begun
 from .listing import Order
 from .reader import job_pages
@@ -65,12 +66,17 @@ def hand_over(api: FineTuningApi, account: str, heirs: Mapping[str, Heir], repor
     order = Order()
     shown = 0
     if any(trials.values()):
-        for page in job_pages(api):
-            order.see(page.times, page.host_time)
-            jobs = [job for record in page.records if (job := Job.of(record, page.host_time)) is not None]
-            shown += len(jobs)
-            for trial in (trial for tried in trials.values() for trial in tried):
-                trial.see(jobs)
+        try:
+            for page in job_pages(api):
+                order.see(page.times, page.host_time)
+                jobs = [job for record in page.records if (job := Job.of(record, page.host_time)) is not None]
+                shown += len(jobs)
+                for trial in (trial for tried in trials.values() for trial in tried):
+                    trial.see(jobs)
+        except FineTuningSourceError:
+            report.requests += api.requests  # a reader, which counts otherwise, never comes to it
+            report.retries += api.retries
+            raise
     taken: list[str] = []
     left: list[str] = []
     for resource, heir in new.items():
@@ -93,7 +99,7 @@ def hand_over(api: FineTuningApi, account: str, heirs: Mapping[str, Heir], repor
         )
         report.notes.append(
             f"The key or host of account {account} is new, and {why}: {', '.join(left)} are read again, "
-            "into the same rows."
+            "into the same rows. If they are another account's jobs, give it a label of its own."
         )
 
 

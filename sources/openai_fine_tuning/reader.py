@@ -78,7 +78,7 @@ def concerns_all(api: FineTuningApi, error: RequestError) -> HostError:
         advice = f" Is the host up, and the base URL {api.base_url} right?"
     else:
         advice = ""
-    return HostError(f"{error}.{advice}")
+    return HostError(f"{str(error).rstrip('.')}.{advice}")
 
 
 class Reader:
@@ -141,6 +141,7 @@ class Reader:
             yield self._take(at_least=1)
             self._report.is_complete = not self._is_left_over
         finally:
+            self._count()
             self._crew.dismiss()
 
     # the job listing -------------------------------------------------------------------------------------------------

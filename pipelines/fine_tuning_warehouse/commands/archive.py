@@ -13,7 +13,7 @@ import click
 from fine_tuning_warehouse import output
 from fine_tuning_warehouse.errors import DONE, FAILED, INCOMPLETE, CommandError, UsageError
 
-from .options import AccountOptions, WarehouseOptions, account_options, existing_database, warehouse_options
+from .options import AccountOptions, WarehouseOptions, account_options, existing_database, prepare, warehouse_options
 
 if TYPE_CHECKING:
     from fine_tuning_warehouse.accounts import Account
@@ -55,9 +55,7 @@ def archive(
     """
     began = _Told(form, where, whose.label)
     with began:
-        from fine_tuning_warehouse.logs import set_up_logging  # noqa: PLC0415
-
-        set_up_logging(quiet=quiet, verbose=False)  # before dlt is imported, which starts its own
+        prepare(quiet=quiet)
         if only_check:
             if demo or no_sync or training_files:
                 raise UsageError(

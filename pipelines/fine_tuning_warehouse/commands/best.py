@@ -6,7 +6,7 @@ import click
 
 from fine_tuning_warehouse import output
 
-from .options import WarehouseOptions, existing_database, warehouse_options
+from .options import WarehouseOptions, existing_database, prepare, warehouse_options
 
 
 @click.command()
@@ -26,10 +26,9 @@ def best(
     The best by validation loss, else by training loss (reinforcement runs: by reward), among those that the host still
     keeps; and what deploying the final one instead would cost. Newest job first.
     """
+    prepare()
     from fine_tuning_warehouse.best import as_text, best_checkpoints  # noqa: PLC0415
-    from fine_tuning_warehouse.logs import set_up_logging  # noqa: PLC0415
 
-    set_up_logging(quiet=False, verbose=False)
     warehouse = target.find(str(existing_database(None)))
     names, rows = best_checkpoints(warehouse, accounts=labels, job_ids=jobs)
     if form == "json":

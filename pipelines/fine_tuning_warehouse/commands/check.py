@@ -7,7 +7,7 @@ import click
 from fine_tuning_warehouse import output
 from fine_tuning_warehouse.errors import DONE, FAILED
 
-from .options import AccountOptions, WarehouseOptions, account_options, warehouse_options
+from .options import AccountOptions, WarehouseOptions, account_options, prepare, warehouse_options
 
 
 @click.command()
@@ -15,9 +15,7 @@ from .options import AccountOptions, WarehouseOptions, account_options, warehous
 @account_options
 def check(*, target: WarehouseOptions, whose: AccountOptions) -> int:
     """Is all set up: configuration, keys, scopes, destination."""
-    from fine_tuning_warehouse.logs import set_up_logging  # noqa: PLC0415
-
-    set_up_logging(quiet=False, verbose=False)
+    prepare()
     from fine_tuning_warehouse.check import check as findings  # noqa: PLC0415
 
     warehouse = target.find()

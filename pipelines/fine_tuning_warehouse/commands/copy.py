@@ -10,7 +10,7 @@ import click
 from fine_tuning_warehouse import output
 from fine_tuning_warehouse.errors import CommandError, UsageError
 
-from .options import existing_database
+from .options import existing_database, prepare
 
 if TYPE_CHECKING:
     from fine_tuning_warehouse.copying import Copied
@@ -51,9 +51,7 @@ def copy(
     began = time.monotonic()
     told: dict[str, Any] = {"status": "done", "error": None, "from": None, "to": None, "accounts": [], "rows": {}}
     try:
-        from fine_tuning_warehouse.logs import set_up_logging  # noqa: PLC0415
-
-        set_up_logging(quiet=quiet, verbose=False)  # before dlt is imported, which starts its own
+        prepare(quiet=quiet)
         from fine_tuning_warehouse.destinations import find_warehouse  # noqa: PLC0415
 
         if (destination in (None, "duckdb")) == (to_database is None):

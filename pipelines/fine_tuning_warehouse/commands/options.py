@@ -54,7 +54,6 @@ class AccountOptions:
 
     def find(self) -> list[Account]:
         """The accounts, at least one. Raises `UsageError`."""
-        _read_configuration()
         from fine_tuning_warehouse.configured import find_accounts  # noqa: PLC0415
 
         return find_accounts(self.labels, self.base_url)
@@ -68,12 +67,18 @@ class AccountOptions:
             raise UsageError("--demo has a host of its own: leave --base-url out.")
         if len(self.labels) > 1:
             raise UsageError("--demo is one account: name one --account, or none.")
-        _read_configuration()
         return checked_label(self.label or DEMO_LABEL)
 
 
-def _read_configuration() -> None:
-    """Have dlt read its files. Raises `UsageError` where one is no TOML, which dlt tells with a traceback."""
+def prepare(*, quiet: bool = False, verbose: bool = False) -> None:
+    """What a command does before it imports anything that uses dlt: set up logging, and have dlt read its files.
+
+    Raises:
+        UsageError: One of the files is no TOML, which dlt would tell with a traceback.
+    """
+    from fine_tuning_warehouse.logs import set_up_logging  # noqa: PLC0415
+
+    set_up_logging(quiet=quiet, verbose=verbose)  # before dlt, which starts its own
     import dlt  # noqa: PLC0415 - importing dlt costs half a second, which `--help` need not pay
     from dlt.common.configuration.providers.toml import TomlProviderReadException  # noqa: PLC0415
 

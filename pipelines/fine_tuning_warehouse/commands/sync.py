@@ -13,7 +13,7 @@ import click
 from fine_tuning_warehouse import output
 from fine_tuning_warehouse.errors import DONE, INCOMPLETE, CommandError, UsageError
 
-from .options import AccountOptions, WarehouseOptions, account_options, warehouse_options
+from .options import AccountOptions, WarehouseOptions, account_options, prepare, warehouse_options
 
 if TYPE_CHECKING:
     from fine_tuning_warehouse.accounts import Account
@@ -64,9 +64,7 @@ def sync(
     sync, and an account that fails does not stop the others.
     """
     with _told_as(form, whose.label) as told:
-        from fine_tuning_warehouse.logs import set_up_logging  # noqa: PLC0415
-
-        set_up_logging(quiet=quiet, verbose=verbose)  # before dlt is imported, which starts its own
+        prepare(quiet=quiet, verbose=verbose)
         pause = None if every is None else _seconds(every)
         chosen = _chosen_resources(resources)
         _check_since(since)
@@ -142,7 +140,7 @@ class _Shown:
             if self._several:
                 click.echo(f"Account {account.label} failed: {output.safe(str(summary.error))}", err=True)
         elif self._form == "text" and not self._quiet:
-            host = "a simulated host" if self._demo else account.base_url
+            host = "a simulated host" if self._demo else account.host
             for line in output.summary_lines(summary, host, self._warehouse):
                 click.echo(line)
         if not self._quiet:

@@ -12,7 +12,7 @@ import click
 from fine_tuning_warehouse import output
 from fine_tuning_warehouse.errors import DIFFERS, DONE, CommandError
 
-from .options import AccountOptions, WarehouseOptions, account_options, warehouse_options
+from .options import AccountOptions, WarehouseOptions, account_options, prepare, warehouse_options
 
 if TYPE_CHECKING:
     from fine_tuning_warehouse.accounts import Account
@@ -33,9 +33,7 @@ def verify(*, target: WarehouseOptions, whose: AccountOptions, concurrency: int,
     Reads everything of every account once more and writes nothing. Exits 4 where a row is missing or different. Rows
     that the host no longer lists, and rows that the next sync will bring, are told and are no failure.
     """
-    from fine_tuning_warehouse.logs import set_up_logging  # noqa: PLC0415
-
-    set_up_logging(quiet=False, verbose=False)
+    prepare()
     warehouse = target.find()
     accounts = whose.find()
     from fine_tuning_warehouse import verify as verification  # noqa: PLC0415
@@ -104,7 +102,7 @@ def _show(account: Account, comparison: Comparison, warehouse: Warehouse, *, sev
         click.echo(f"{prefix} {output.safe(what)}", err=True)
     verdict = "differs from" if comparison.differs else "holds what is at"
     click.echo(
-        f"{warehouse.shown} {verdict} {account.base_url} (account {account.label}, {comparison.requests:,} requests):"
+        f"{warehouse.shown} {verdict} {account.host} (account {account.label}, {comparison.requests:,} requests):"
     )
     for line in lines(comparison):
         click.echo(line)

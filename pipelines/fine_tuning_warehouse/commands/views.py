@@ -8,7 +8,7 @@ import click
 
 from fine_tuning_warehouse.errors import DONE
 
-from .options import WarehouseOptions, existing_database, warehouse_options
+from .options import WarehouseOptions, existing_database, prepare, warehouse_options
 
 # As views/build.py has them; reading them there would load sqlglot for `ftw --help`.
 DIALECTS = ("duckdb", "postgres", "redshift", "snowflake", "bigquery", "clickhouse", "databricks", "spark")
@@ -24,6 +24,7 @@ def views(*, target: WarehouseOptions, account: str | None, dialect: str | None)
     A sync makes the views by itself where the warehouse can. For an engine that reads the tables by itself, such as
     Spark over a lake, this prints the statements that make them there.
     """
+    prepare()
     from fine_tuning_warehouse.accounts import DEFAULT_LABEL, Account, checked_label  # noqa: PLC0415 - see sync
     from fine_tuning_warehouse.views.script import script  # noqa: PLC0415
     from fine_tuning_warehouse.workspace import working_directory  # noqa: PLC0415
