@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import errno
+import fcntl
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import shutil
+import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -259,7 +263,7 @@ def test_two_archives_of_one_warehouse_differ_in_nothing_but_the_time(
     manifests = [json.loads(content.pop("manifest.json")) for content in (one, two)]
     assert one == two
     for manifest in manifests:
-        manifest.pop("archived_at")
+        manifest["archived_at"] = ""
     assert manifests[0] == manifests[1]
 
 
@@ -487,6 +491,8 @@ def test_ids_that_some_file_systems_take_for_one_lie_apart(
 
 def test_the_files_of_another_account_come_with_its_key(archiving: Archiving, database: Database) -> None:
     database.sync(account="staging")
+    archiving(account=None)
+    assert "--no-sync" in archiving.missing()["file-000"]
     archiving()
     assert archiving.manifest["tables"]["jobs"] == 2 * JOBS
     assert set(archiving.manifest["accounts"]) == {"default", "staging"}
@@ -572,10 +578,44 @@ def test_a_file_that_no_run_has_written_is_not_replaced(
     assert set(archiving.damaged()) == {"notes.txt", "tables/notes.part"}
 
 
-def test_two_runs_at_once_do_not_write_to_one_archive(archiving: Archiving, folder: Path) -> None:
+@pytest.mark.parametrize("locks_folders", [True, False])
+def test_two_runs_at_once_do_not_write_to_one_archive(
+    archiving: Archiving, database: Database, folder: Path, monkeypatch: pytest.MonkeyPatch, locks_folders: bool
+) -> None:
+    if not locks_folders:  # as NFS does not, which no test can mount
+        flock = fcntl.flock
+
+        def files_only(descriptor: int, operation: int) -> None:
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            flock(descriptor, operation)
+
+        monkeypatch.setattr("fcntl.flock", files_only)
+    database.sync()
     with open_store(str(folder)).only_run(), pytest.raises(BusyError, match="Another archive run"):
-        archiving()
+        archiving(account=None)
+    archiving(account=None)
+
+
+def test_a_table_that_has_gained_a_column_is_written_anew_and_one_that_has_lost_values_is_refused(
+    archiving: Archiving, database: Database, folder: Path
+) -> None:
     archiving()
+    with duckdb.connect(str(database.path)) as connection:
+        connection.execute("ALTER TABLE fine_tuning.jobs ADD COLUMN more VARCHAR DEFAULT 'yes'")
+        connection.execute("ALTER TABLE fine_tuning.jobs ADD COLUMN empty VARCHAR")
+    archiving(account=None)
+    assert pq.read_table(folder / "tables/jobs.parquet")["more"].to_pylist() == ["yes"] * JOBS
+    assert archiving.damaged() == {}
+    with duckdb.connect(str(database.path)) as connection:
+        connection.execute("ALTER TABLE fine_tuning.jobs DROP COLUMN empty")
+    archiving(account=None)
+    with duckdb.connect(str(database.path)) as connection:
+        connection.execute("ALTER TABLE fine_tuning.jobs DROP COLUMN more")
+    before = archiving.content()
+    with pytest.raises(UsageError, match=r"columns of jobs that are not in .* such as more"):
+        archiving(account=None)
+    assert archiving.content() == before
 
 
 def test_a_disk_without_room_is_told_before_anything_comes(
@@ -608,6 +648,15 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
+def resign(path: Path, old: str, new: str) -> None:
+    """Edit a manifest as a faulty run would have written it, with its checksum."""
+    edit(path, old, new)
+    content = json.loads(path.read_text())
+    rest = {name: value for name, value in content.items() if name not in ("archived_at", "sha256")}
+    content["sha256"] = hashlib.sha256(f"{json.dumps(rest, indent=2, sort_keys=True)}\n".encode()).hexdigest()
+    path.write_text(json.dumps(content))
+
+
 DAMAGES: list[tuple[Damaging, str, str]] = [
     (lambda root: flip(root / "tables/jobs.parquet"), "tables/jobs.parquet", "SHA-256"),
     (lambda root: flip(root / "SHA256SUMS"), "SHA256SUMS", "SHA-256"),
@@ -616,9 +665,8 @@ DAMAGES: list[tuple[Damaging, str, str]] = [
     (lambda root: (root / "result_files/new.csv").touch(), "result_files/new.csv", "not listed"),
     (lambda root: (root / "tables/jobs.parquet.part").touch(), "tables/jobs.parquet.part", "not listed"),
     (lambda root: (root / "archive.unfinished").touch(), "archive.unfinished", "has not ended"),
-    (lambda root: edit(root / "manifest.json", '"jobs": 4', '"jobs": 5'), "manifest.json", "was changed"),
-    (lambda root: edit(root / "manifest.json", '"README.md"', '"../mine"'), "../mine", "no path of an archive"),
-    (lambda root: edit(root / "manifest.json", '"rows": 12,', '"rows": 13,'), "tables/events.parquet", "12 rows"),
+    (lambda root: resign(root / "manifest.json", '"README.md"', '"../mine"'), "../mine", "no path of an archive"),
+    (lambda root: resign(root / "manifest.json", '"rows": 12,', '"rows": 13,'), "tables/events.parquet", "12 rows"),
 ]
 
 
@@ -632,6 +680,28 @@ def test_a_check_names_what_is_wrong_and_asks_no_host(archiving: Archiving, fold
         damage(copy)
         assert reason in archiving.damaged(copy)[path]
     assert archiving.database.host.requests == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"jobs": 4', '"jobs": 5'),
+        ('"bytes": ', '"bytes": -'),
+        ('"404: ', '"403: '),
+        ('"missing": [', '"missing": [7, '),
+        ('"missing": [', f'"missing": [{"[" * 100_000}'),
+    ],
+)
+def test_a_manifest_that_is_not_as_it_was_written_is_told(
+    archiving: Archiving, world: ScriptedWorld, folder: Path, old: str, new: str
+) -> None:
+    world.remove_file("file-003")
+    archiving()
+    edit(folder / "manifest.json", old, new)
+    with pytest.raises(CommandError, match=r"manifest\.json is damaged"):
+        archiving.damaged()
+    with pytest.raises(CommandError, match=r"manifest\.json is damaged"):
+        archiving(account=None)
 
 
 # PostgreSQL -----------------------------------------------------------------------------------------------------------

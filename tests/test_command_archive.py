@@ -100,6 +100,10 @@ def test_the_demo_is_archived_without_a_key(tmp_path: Path) -> None:
         (["kept", "--no-sync", "--training-files"], "--no-sync"),
         (["kept", "--demo", "--base-url", "http://127.0.0.1"], "--base-url"),
         (["nowhere://kept"], "nowhere"),
+        (["s3:/bucket/kept"], "two slashes"),
+        (["zip://kept.zip"], "zip://kept.zip"),
+        (["reference://kept"], "reference://kept"),
+        (["ftp://me:secret@127.0.0.1:9/kept"], "'ftp://127.0.0.1:9/kept'"),
         (["kept", "--destination", "filesystem"], "--table-format"),
     ],
 )
@@ -107,6 +111,7 @@ def test_what_cannot_be_meant_is_told(ftw: Command, arguments: list[str], words:
     ended = ftw("archive", *arguments)
     assert ended.code == 2
     assert is_told_well(ended, words)
+    assert "secret" not in ended.err
     assert list(ftw.folder.iterdir()) == []
 
 

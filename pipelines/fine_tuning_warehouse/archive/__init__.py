@@ -30,7 +30,7 @@ from openai_fine_tuning import ConfigurationError
 from .check import Checked, Damage, check
 from .manifest import Entry, Manifest, Missing, current_versions, read_manifest
 from .originals import Fetcher, Original, check_room, named, verified
-from .parquet import Written, lost, path_of, write
+from .parquet import Written, lost, lost_columns, path_of, write
 from .readme import readme
 from .store import MANIFEST, PART, README, SUMS, UNFINISHED, Store, digest, open_store
 
@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
 """Shows how far something is: its words and its bytes (None where they are not known) to a function told of bytes."""
+
+
+_NOT_ASKED = "not in the archive yet, and --no-sync makes no request"
 
 
 @dataclass(frozen=True)
@@ -226,7 +229,13 @@ class _Run:
             one = now[path]
             if entry.kind == "view" or entry.sha256 == one.entry.sha256 or not self._is_whole(path, entry):
                 continue
-            count, example = lost(one.relation, self._store.local_copy(path), self._store.draft(path))
+            earlier = self._store.local_copy(path)
+            if columns := lost_columns(earlier, self._store.draft(path)):
+                raise UsageError(
+                    f"{self._store.shown} holds columns of {entry.name} that are not in {self._plan.warehouse.shown}, "
+                    f"such as {columns[0]}: it is an archive of another warehouse. {advice}"
+                )
+            count, example = lost(one.relation, earlier, self._store.draft(path))
             if count:
                 raise UsageError(
                     f"{self._store.shown} holds {count:,} rows of {entry.name} that are not in "
@@ -276,15 +285,18 @@ class _Run:
         failures = dict(self._archived.failures)  # of syncs
         reasons = {(one.account, one.id): one.reason for one in (self._before.missing if self._before else ())}
         for one in lacking:
+            belongs = f"belongs to the account {one.account}: archive with --account {one.account}"
             if not asked:
-                reason = "not in the archive yet, and --no-sync makes no request"
+                reason = _NOT_ASKED
             elif one.account not in asked:
-                reason = f"belongs to the account {one.account}: archive with --account {one.account}"
+                reason = belongs
             elif one.account in failures:
                 reason = f"the account {one.account} could not be read: {failures[one.account]}"
             else:
                 continue
-            manifest.missing.append(one.missing(reasons.get((one.account, one.id), reason)))
+            earlier = reasons.get((one.account, one.id))
+            is_told = earlier in (None, _NOT_ASKED, belongs)  # the host has said nothing yet
+            manifest.missing.append(one.missing(reason if is_told else str(earlier)))
         for label, account in asked.items():
             own = [one for one in lacking if one.account == label]
             if own and label not in failures:

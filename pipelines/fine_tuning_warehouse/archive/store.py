@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
 from fine_tuning_warehouse.errors import BusyError, CommandError, UsageError
+from fine_tuning_warehouse.output import without_credentials
+from fine_tuning_warehouse.workspace import working_directory
 
 PART = ".part"
 _PIECE_BYTES = 1 << 20
@@ -184,54 +187,67 @@ class Bucket(Store):
     def __init__(self, url: str) -> None:
         import fsspec  # noqa: PLC0415 - only where it is needed
 
-        self.shown = url.rstrip("/")
+        self.shown = without_credentials(url).rstrip("/")
+        scheme = url.split("://", 1)[0]
         try:
             self._fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except ImportError:
-            scheme = url.split("://", 1)[0]
             how = "pip install 'fine-tuning-warehouse[s3]'" if scheme == "s3" else f"fsspec's library for {scheme}"
             raise UsageError(f"An archive at {scheme}:// needs more to be installed: {how}.") from None
-        except ValueError as error:
-            raise UsageError(f"{url!r} is no address for an archive: {error}.") from None
+        except Exception as error:  # each of fsspec's libraries has its own
+            words = without_credentials(str(error)) or type(error).__name__
+            raise UsageError(f"{self.shown!r} is no address for an archive: {words}.") from None
         self._root = str(root).rstrip("/")
-        if "/" not in self._root and not self._root:
-            raise UsageError(f"{url!r} names no bucket: an archive looks like s3://bucket/prefix.")
-        self._drafts: tempfile.TemporaryDirectory[str] | None = None
+        if not self._root:
+            raise UsageError(f"{self.shown!r} names no bucket: an archive looks like s3://bucket/prefix.")
+        self._work = ExitStack()
+        self._local: Path | None = None
 
     def files(self) -> dict[str, int]:
         """See `Store`."""
         try:
-            found = self._fs.find(self._root, detail=True)
+            with self._telling():
+                found = self._fs.find(self._root, detail=True)
         except FileNotFoundError:
             return {}
-        return {name[len(self._root) + 1 :]: int(info["size"] or 0) for name, info in found.items()}
+        if self._root in found:
+            raise UsageError(f"{self.shown} is an object: an archive is a prefix.")
+        # Consoles and other tools mark a "folder" by an empty object whose key ends in a slash.
+        return {
+            name[len(self._root) + 1 :]: int(info["size"] or 0)
+            for name, info in found.items()
+            if not name.endswith("/")
+        }
 
     def open(self, path: str) -> BinaryIO:
         """See `Store`."""
-        return self._fs.open(f"{self._root}/{path}", "rb")  # type: ignore[no-any-return]
+        with self._telling():
+            return self._fs.open(f"{self._root}/{path}", "rb")  # type: ignore[no-any-return]
 
     def draft(self, path: str) -> Path:
         """See `Store`."""
-        draft = self._local("drafts", path)
+        draft = self._beside("drafts", path)
         draft.parent.mkdir(parents=True, exist_ok=True)
         return draft
 
     def publish(self, path: str) -> None:
         """See `Store`."""
         draft = self.draft(path)
-        self._fs.put_file(str(draft), f"{self._root}/{path}")
+        with self._telling():
+            self._fs.put_file(str(draft), f"{self._root}/{path}")
         draft.unlink()
 
     def remove(self, path: str) -> None:
         """See `Store`."""
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), self._telling():
             self._fs.rm_file(f"{self._root}/{path}")
 
     def local_copy(self, path: str) -> Path:
         """See `Store`."""
-        copy = self._local("copies", path)
+        copy = self._beside("copies", path)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        self._fs.get_file(f"{self._root}/{path}", str(copy))
+        with self._telling():
+            self._fs.get_file(f"{self._root}/{path}", str(copy))
         return copy
 
     def room(self) -> int | None:
@@ -240,9 +256,8 @@ class Bucket(Store):
 
     def clear_drafts(self, *, left: bool = False) -> None:  # noqa: ARG002 - a killed run leaves none in a bucket
         """See `Store`."""
-        if self._drafts is not None:
-            self._drafts.cleanup()
-            self._drafts = None
+        self._work.close()
+        self._local = None
 
     @contextmanager
     def only_run(self) -> Iterator[None]:
@@ -250,10 +265,21 @@ class Bucket(Store):
         with _only_run(self.shown, None):
             yield
 
-    def _local(self, what: str, path: str) -> Path:
-        if self._drafts is None:
-            self._drafts = tempfile.TemporaryDirectory(prefix="fine-tuning-archive-", ignore_cleanup_errors=True)
-        return Path(self._drafts.name) / what / path
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            raise
+        except Exception as error:  # each of fsspec's libraries has its own
+            words = without_credentials(str(error)) or type(error).__name__
+            raise CommandError(f"The archive {self.shown} cannot be written or read: {words}") from error
+
+    def _beside(self, what: str, path: str) -> Path:
+        if self._local is None:
+            # What a killed run leaves there, of files that may hold what users wrote, the next command removes.
+            self._local = self._work.enter_context(working_directory())
+        return self._local / what / path
 
 
 FOLDERS = ("tables", "views", "result_files", "training_files")
@@ -277,10 +303,12 @@ def open_store(where: str) -> Store:
     """
     if not where.strip():
         raise UsageError("Name a folder for the archive, or a URL such as s3://bucket/prefix.")
-    if where.startswith("file://"):
-        where = where.removeprefix("file://")
+    for scheme in ("file://", "local://"):
+        where = where.removeprefix(scheme)
     if "://" in where:
         return Bucket(where)
+    if found := re.match(r"(\w{2,}):/", where):  # one letter is a drive
+        raise UsageError(f"{where!r} is neither a folder nor a URL: {found[1]}:// begins with two slashes.")
     return Folder(Path(where).expanduser().absolute())
 
 
@@ -302,12 +330,17 @@ def _only_run(shown: str, root: Path | None) -> Iterator[None]:
         folder = os.open(root, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
         except BlockingIOError:
-            raise BusyError(busy) from None
-        finally:
             os.close(folder)
-        return
+            raise BusyError(busy) from None
+        except OSError:
+            os.close(folder)  # NFS and some others lock no folders
+        else:
+            try:
+                yield
+            finally:
+                os.close(folder)
+            return
     name = hashlib.sha256(shown.encode()).hexdigest()[:16]
     try:
         with FileLock(Path(tempfile.gettempdir()) / f"fine-tuning-archive-{name}.lock", timeout=0):
