@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import errno
-import fcntl
 import hashlib
 import importlib.util
 import json
@@ -583,6 +582,8 @@ def test_two_runs_at_once_do_not_write_to_one_archive(
     archiving: Archiving, database: Database, folder: Path, monkeypatch: pytest.MonkeyPatch, locks_folders: bool
 ) -> None:
     if not locks_folders:  # as NFS does not, which no test can mount
+        import fcntl
+
         flock = fcntl.flock
 
         def files_only(descriptor: int, operation: int) -> None:

@@ -31,7 +31,7 @@ def archive_in_child(
     os.environ.update(env)
     os.chdir(env["HOME"])
     tempfile.tempdir = env["TMPDIR"]
-    from fine_tuning_warehouse.archive.store import Folder
+    from fine_tuning_warehouse.archive.folder import Folder
     from openai_fine_tuning.transfer import Transfer
 
     passed: Counter[str] = Counter()
