@@ -51,7 +51,8 @@ def write(relation: Relation, batches: Iterable[pa.RecordBatch], file: Path) -> 
 
 def lost_columns(before: Path, now: Path) -> list[str]:
     """The columns of an earlier file that hold a value and are not in the new one."""
-    gone = [name for name in pq.read_schema(before).names if name not in pq.read_schema(now).names]
+    there = pq.read_schema(now).names
+    gone = [name for name in pq.read_schema(before).names if name not in there]
     return [
         name
         for name in gone

@@ -15,15 +15,16 @@ from urllib.parse import urlsplit, urlunsplit
 from fine_tuning_warehouse.accounts import Account
 from fine_tuning_warehouse.destinations import Warehouse
 from fine_tuning_warehouse.errors import CommandError, UsageError
-from fine_tuning_warehouse.rows import Relation, open_rows
+from fine_tuning_warehouse.rows import open_rows
 from fine_tuning_warehouse.sync import Reading, Watch, sync_accounts
 from fine_tuning_warehouse.totals import Totals
 
 from .fetch import Fetcher, check_room, verified
+from .guard import Exported, Guard, is_whole
 from .manifest import Entry, Manifest, current_versions, read_manifest
 from .marker import Marker, unfinished
 from .originals import Original, named
-from .parquet import Written, lost, lost_columns, path_of, write
+from .parquet import path_of, write
 from .places import told
 from .readme import readme
 from .store import MANIFEST, PART, README, SUMS, UNFINISHED, Store, digest
@@ -93,15 +94,6 @@ class Archived:
         return skipped or bool(self.manifest and self.manifest.missing)
 
 
-@dataclass(frozen=True)
-class _Exported:
-    """A table or view that was drafted."""
-
-    relation: Relation
-    written: Written
-    entry: Entry
-
-
 def archive(
     store: Store,
     plan: Plan,
@@ -164,7 +156,8 @@ class _Run:
     def go(self, run: Marker) -> None:
         """Do it all."""
         exported = self._export()
-        self._refuse_losses(exported)
+        guard = Guard(self._store, self._plan.warehouse, self._before)
+        guard.refuse_losses(exported)
         manifest = Manifest(self._plan.warehouse.dataset, versions=current_versions())
         manifest.account, manifest.accounts = self._accounts(exported)
         drafts = {path_of(one.relation): self._store.draft(path_of(one.relation)) for one in exported}
@@ -176,12 +169,13 @@ class _Run:
         )
         if "tables/jobs.parquet" not in drafts:
             logger.warning("There is no table jobs, so that it is not known which files belong to it.")
-        self._refuse_to_replace([*drafts, *(one.path for one in wanted), README, SUMS], run)
+        if not run.was_there:  # else a run that was killed may have left them
+            guard.refuse_to_replace([*drafts, *(one.path for one in wanted), README, SUMS], self._there)
         self._originals(manifest, wanted)
         self._finish(manifest, exported, run)
         self._archived.manifest = manifest
 
-    def _export(self) -> list[_Exported]:
+    def _export(self) -> list[Exported]:
         exported = []
         warehouse = self._plan.warehouse
         with (
@@ -198,60 +192,10 @@ class _Run:
                 size = draft.stat().st_size
                 watch(size)
                 entry = Entry(relation.kind, size, sha256, rows=written.rows, name=relation.name)
-                exported.append(_Exported(relation, written, entry))
+                exported.append(Exported(relation, written, entry))
         return exported
 
-    def _refuse_losses(self, exported: list[_Exported]) -> None:
-        """Raise `UsageError` where rows of the archive would go: it is another warehouse's."""
-        now = {path_of(one.relation): one for one in exported}
-        advice = f"Archive {self._plan.warehouse.shown} into another folder; nothing was changed here."
-        if self._before is not None and self._before.dataset != self._plan.warehouse.dataset:
-            raise UsageError(
-                f"{self._store.shown} is an archive of the dataset {self._before.dataset}, and not of "
-                f"{self._plan.warehouse.dataset}. {advice}"
-            )
-        for path, entry in self._known.items():
-            if entry.kind not in ("table", "view"):
-                continue
-            if path not in now:
-                raise UsageError(
-                    f"{self._store.shown} holds the {entry.kind} {entry.name}, which is not in "
-                    f"{self._plan.warehouse.shown}: it is an archive of another warehouse. {advice}"
-                )
-            one = now[path]
-            if entry.kind == "view" or entry.sha256 == one.entry.sha256 or not self._is_whole(path, entry):
-                continue
-            earlier = self._store.local_copy(path)
-            if columns := lost_columns(earlier, self._store.draft(path)):
-                raise UsageError(
-                    f"{self._store.shown} holds columns of {entry.name} that are not in {self._plan.warehouse.shown}, "
-                    f"such as {columns[0]}: it is an archive of another warehouse. {advice}"
-                )
-            count, example = lost(one.relation, earlier, self._store.draft(path))
-            if count:
-                raise UsageError(
-                    f"{self._store.shown} holds {count:,} rows of {entry.name} that are not in "
-                    f"{self._plan.warehouse.shown}, such as {example}: it is an archive of another warehouse. {advice}"
-                )
-
-    def _refuse_to_replace(self, paths: list[str], run: Marker) -> None:
-        """Raise `UsageError` where a file that no run has written stands in the way."""
-        if run.was_there:
-            return  # a run that was killed has left it
-        for path in paths:
-            if path in self._there and path not in self._known:
-                raise UsageError(
-                    f"{self._store.shown} holds {path}, which is not listed in its {MANIFEST}: move it away. "
-                    "Nothing was changed."
-                )
-
-    def _is_whole(self, path: str, entry: Entry) -> bool:
-        try:
-            return self._store.digest(path) == entry.sha256
-        except FileNotFoundError:
-            return False
-
-    def _accounts(self, exported: list[_Exported]) -> tuple[str | None, dict[str, dict[str, str | None]]]:
+    def _accounts(self, exported: list[Exported]) -> tuple[str | None, dict[str, dict[str, str | None]]]:
         known = self._before.accounts if self._before else {}
         labels = {label for one in exported for label in one.written.accounts}
         accounts: dict[str, dict[str, str | None]] = {
@@ -338,7 +282,7 @@ class _Run:
 
     # the end ------------------------------------------------------------------------------------------------------
 
-    def _finish(self, manifest: Manifest, exported: list[_Exported], run: Marker) -> None:
+    def _finish(self, manifest: Manifest, exported: list[Exported], run: Marker) -> None:
         """Put everything into its place: what has changed, the README, the checksums, and last of all the manifest."""
         manifest.files.update({path_of(one.relation): one.entry for one in exported})
         run.check()
@@ -371,7 +315,9 @@ class _Run:
         known = self._known.get(path)
         if known is None or known.sha256 != entry.sha256:
             return False
-        return self._is_whole(path, entry) if self._store.is_read_cheaply else self._there.get(path) == entry.bytes
+        return (
+            is_whole(self._store, path, entry) if self._store.is_read_cheaply else self._there.get(path) == entry.bytes
+        )
 
 
 def _before(store: Store) -> Manifest | None:
