@@ -21,10 +21,10 @@ from openai_fine_tuning.tables import TABLES
 from .computed import copied, needed_tables
 from .duckdb_file import DuckdbRows, open_file
 from .lake import SCHEMA, lake_tables
-from .relations import BATCH_ROWS, Relation, Rows, readable, relation
+from .relations import Relation, Rows, readable, relation
 from .sql import PostgresRows, SqlRows
 
-__all__ = ["BATCH_ROWS", "SCHEMA", "Relation", "Rows", "open_rows", "readable", "relation"]
+__all__ = ["SCHEMA", "Relation", "Rows", "open_rows", "readable", "relation"]
 
 
 @contextmanager
