@@ -19,7 +19,7 @@ from fine_tuning_warehouse.workspace import working_directory
 from openai_fine_tuning.tables import TABLES
 
 from .computed import copied, needed_tables
-from .duckdb_file import DuckdbRows, open_file
+from .database import DuckdbRows, open_file
 from .lake import SCHEMA, lake_tables
 from .relations import Relation, Rows, readable, relation
 from .sql import PostgresRows, SqlRows

@@ -13,7 +13,7 @@ from fine_tuning_warehouse.destinations import Warehouse
 from fine_tuning_warehouse.views.build import READ_TABLES, Builder
 from openai_fine_tuning.tables import TABLES
 
-from .duckdb_file import DuckdbRows, bounded, quoted
+from .database import DuckdbRows, bounded, quoted
 from .lake import LOADS
 from .relations import Rows
 from .types import dlt_type, kept_type
