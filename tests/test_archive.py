@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import shutil
+import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -134,7 +137,7 @@ def test_every_row_of_every_table_and_view_is_there_with_its_descriptions(
     assert pq.read_schema(folder / "tables/jobs.parquet").field("created_at").type.tz == "UTC"
 
 
-def test_the_manifest_names_every_file_with_its_checksum(archiving: Archiving, host: Simulator) -> None:
+def test_the_manifest_names_every_file_with_its_checksum(archiving: Archiving, host: Simulator, folder: Path) -> None:
     archived = archiving()
     manifest = archiving.manifest
     content = archiving.content()
@@ -152,6 +155,10 @@ def test_the_manifest_names_every_file_with_its_checksum(archiving: Archiving, h
     assert archived.written == len(content) - 1
     assert archived.unchanged == 0
     assert archiving.damaged() == {}
+    sums = dict(line.split("  ")[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())
+    assert sums == {path: about["sha256"] for path, about in manifest["files"].items() if path != "SHA256SUMS"}
+    if shutil.which("sha256sum") is not None:
+        subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
 
 
 def test_result_files_are_as_the_host_gave_them(archiving: Archiving, world: ScriptedWorld, folder: Path) -> None:
@@ -181,18 +188,6 @@ def test_training_files_come_where_they_are_asked_for(
     archiving()
     assert (folder / "training_files/file-valid.jsonl").exists(), "an archive only ever gains"
     assert archiving.damaged() == {}
-
-
-def test_sha256sum_agrees(archiving: Archiving, folder: Path) -> None:
-    archiving()
-    if shutil.which("sha256sum") is None:
-        lines = (folder / "SHA256SUMS").read_text().splitlines()
-        for digest, path in (line.split("  ") for line in lines):
-            assert hashlib.sha256((folder / path).read_bytes()).hexdigest() == digest
-        return
-    ran = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert len(ran.stdout.splitlines()) == len(archiving.content()) - 2
 
 
 def test_the_questions_of_its_readme_are_answered_by_it(
@@ -259,7 +254,7 @@ def test_two_archives_of_one_warehouse_differ_in_nothing_but_the_time(
     manifests = [json.loads(content.pop("manifest.json")) for content in (one, two)]
     assert one == two
     for manifest in manifests:
-        manifest.pop("archived_at")
+        manifest["archived_at"] = ""
     assert manifests[0] == manifests[1]
 
 
@@ -487,6 +482,8 @@ def test_ids_that_some_file_systems_take_for_one_lie_apart(
 
 def test_the_files_of_another_account_come_with_its_key(archiving: Archiving, database: Database) -> None:
     database.sync(account="staging")
+    archiving(account=None)
+    assert "--no-sync" in archiving.missing()["file-000"]
     archiving()
     assert archiving.manifest["tables"]["jobs"] == 2 * JOBS
     assert set(archiving.manifest["accounts"]) == {"default", "staging"}
@@ -572,10 +569,46 @@ def test_a_file_that_no_run_has_written_is_not_replaced(
     assert set(archiving.damaged()) == {"notes.txt", "tables/notes.part"}
 
 
-def test_two_runs_at_once_do_not_write_to_one_archive(archiving: Archiving, folder: Path) -> None:
+@pytest.mark.parametrize("locks_folders", [True, False])
+def test_two_runs_at_once_do_not_write_to_one_archive(
+    archiving: Archiving, database: Database, folder: Path, monkeypatch: pytest.MonkeyPatch, locks_folders: bool
+) -> None:
+    if not locks_folders:  # as NFS does not, which no test can mount
+        import fcntl
+
+        flock = fcntl.flock
+
+        def files_only(descriptor: int, operation: int) -> None:
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            flock(descriptor, operation)
+
+        monkeypatch.setattr("fcntl.flock", files_only)
+    database.sync()
     with open_store(str(folder)).only_run(), pytest.raises(BusyError, match="Another archive run"):
-        archiving()
+        archiving(account=None)
+    archiving(account=None)
+
+
+def test_a_table_that_has_gained_a_column_is_written_anew_and_one_that_has_lost_values_is_refused(
+    archiving: Archiving, database: Database, folder: Path
+) -> None:
     archiving()
+    with duckdb.connect(str(database.path)) as connection:
+        connection.execute("ALTER TABLE fine_tuning.jobs ADD COLUMN more VARCHAR DEFAULT 'yes'")
+        connection.execute("ALTER TABLE fine_tuning.jobs ADD COLUMN empty VARCHAR")
+    archiving(account=None)
+    assert pq.read_table(folder / "tables/jobs.parquet")["more"].to_pylist() == ["yes"] * JOBS
+    assert archiving.damaged() == {}
+    with duckdb.connect(str(database.path)) as connection:
+        connection.execute("ALTER TABLE fine_tuning.jobs DROP COLUMN empty")
+    archiving(account=None)
+    with duckdb.connect(str(database.path)) as connection:
+        connection.execute("ALTER TABLE fine_tuning.jobs DROP COLUMN more")
+    before = archiving.content()
+    with pytest.raises(UsageError, match=r"columns of jobs that are not in .* such as more"):
+        archiving(account=None)
+    assert archiving.content() == before
 
 
 def test_a_disk_without_room_is_told_before_anything_comes(
@@ -608,6 +641,15 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
+def resign(path: Path, old: str, new: str) -> None:
+    """Edit a manifest as a faulty run would have written it, with its checksum."""
+    edit(path, old, new)
+    content = json.loads(path.read_text())
+    rest = {name: value for name, value in content.items() if name not in ("archived_at", "sha256")}
+    content["sha256"] = hashlib.sha256(f"{json.dumps(rest, indent=2, sort_keys=True)}\n".encode()).hexdigest()
+    path.write_text(json.dumps(content))
+
+
 DAMAGES: list[tuple[Damaging, str, str]] = [
     (lambda root: flip(root / "tables/jobs.parquet"), "tables/jobs.parquet", "SHA-256"),
     (lambda root: flip(root / "SHA256SUMS"), "SHA256SUMS", "SHA-256"),
@@ -616,9 +658,8 @@ DAMAGES: list[tuple[Damaging, str, str]] = [
     (lambda root: (root / "result_files/new.csv").touch(), "result_files/new.csv", "not listed"),
     (lambda root: (root / "tables/jobs.parquet.part").touch(), "tables/jobs.parquet.part", "not listed"),
     (lambda root: (root / "archive.unfinished").touch(), "archive.unfinished", "has not ended"),
-    (lambda root: edit(root / "manifest.json", '"jobs": 4', '"jobs": 5'), "manifest.json", "was changed"),
-    (lambda root: edit(root / "manifest.json", '"README.md"', '"../mine"'), "../mine", "no path of an archive"),
-    (lambda root: edit(root / "manifest.json", '"rows": 12,', '"rows": 13,'), "tables/events.parquet", "12 rows"),
+    (lambda root: resign(root / "manifest.json", '"README.md"', '"../mine"'), "../mine", "no path of an archive"),
+    (lambda root: resign(root / "manifest.json", '"rows": 12,', '"rows": 13,'), "tables/events.parquet", "12 rows"),
 ]
 
 
@@ -632,6 +673,28 @@ def test_a_check_names_what_is_wrong_and_asks_no_host(archiving: Archiving, fold
         damage(copy)
         assert reason in archiving.damaged(copy)[path]
     assert archiving.database.host.requests == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"jobs": 4', '"jobs": 5'),
+        ('"bytes": ', '"bytes": -'),
+        ('"404: ', '"403: '),
+        ('"missing": [', '"missing": [7, '),
+        ('"missing": [', f'"missing": [{"[" * 100_000}'),
+    ],
+)
+def test_a_manifest_that_is_not_as_it_was_written_is_told(
+    archiving: Archiving, world: ScriptedWorld, folder: Path, old: str, new: str
+) -> None:
+    world.remove_file("file-003")
+    archiving()
+    edit(folder / "manifest.json", old, new)
+    with pytest.raises(CommandError, match=r"manifest\.json is damaged"):
+        archiving.damaged()
+    with pytest.raises(CommandError, match=r"manifest\.json is damaged"):
+        archiving(account=None)
 
 
 # PostgreSQL -----------------------------------------------------------------------------------------------------------

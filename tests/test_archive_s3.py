@@ -57,7 +57,7 @@ def test_a_bucket_holds_what_a_folder_holds(ftw: Command, bucket: Bucket, world:
         assert hashlib.sha256(bucket.get(f"our/history/{path}")).hexdigest() == about["sha256"]
     checked = ftw("archive", "--check", where)
     assert checked.code == 0, checked.err
-    assert list(ftw.temporary.glob("fine-tuning-archive-*/*")) == []
+    assert list(ftw.temporary.rglob("*.parquet")) == []
 
 
 def test_it_gains_and_is_checked_as_a_folder_is(
@@ -100,11 +100,16 @@ def test_a_killed_run_is_made_good_by_the_next(ftw: Command, bucket: Bucket, hos
     assert not [request for request in host.requests if "train-0/content" in request.path], "it is there already"
     assert ftw("archive", "--check", where).code == 0
     assert "history/archive.unfinished" not in bucket.objects()
+    assert list(ftw.temporary.rglob("*.jsonl")) == [], "what users wrote stays nowhere else"
 
 
 def test_what_a_bucket_refuses_is_told_in_a_line(ftw: Command, bucket: Bucket) -> None:
     bucket.put("mine/notes.txt", b"mine")
+    bucket.put("folder/", b"")  # as the console of S3 marks one
     assert ftw("sync").code == 0
+    assert ftw("archive", "--no-sync", f"{bucket.url}/folder").code == 0
+    assert ftw("archive", "--check", f"{bucket.url}/folder").code == 0
+    assert is_told_well(ftw("archive", "--no-sync", f"{bucket.url}/mine/notes.txt"), "is an object")
     assert is_told_well(ftw("archive", "--no-sync", f"{bucket.url}/mine"), "is no archive, and not empty")
     assert is_told_well(ftw("archive", "--no-sync", "s3://no-such-bucket/x"), "does not exist")
     assert is_told_well(ftw("archive", "--no-sync", "s3://"), "s3://")

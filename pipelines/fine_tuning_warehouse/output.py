@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 import shutil
 import sys
 import textwrap
@@ -21,6 +22,11 @@ _SHOWN_SKIPS = 10
 
 _UNCUT = 32  # an id has about 30 characters
 _GAP = 3
+
+
+def without_credentials(text: str) -> str:
+    """A text without the user names and passwords of the URLs in it."""
+    return re.sub(r"(\w://)[^/\s]*@", r"\1", text)
 
 
 def safe(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from dataclasses import asdict, dataclass, field
@@ -106,7 +107,7 @@ class Manifest:
     def as_json(self) -> dict[str, Any]:
         """The content of `manifest.json`."""
         host = self.accounts.get(self.account or "", {}).get("host")
-        return {
+        content = {
             "account": self.account,
             "accounts": self.accounts,
             "archive_version": ARCHIVE_VERSION,
@@ -122,10 +123,11 @@ class Manifest:
             "versions": self.versions,
             "views": self.rows("view"),
         }
+        return {**content, "sha256": _checksum(content)}
 
     def as_bytes(self) -> bytes:
         """`manifest.json`, the same for the same content."""
-        return (json.dumps(self.as_json(), indent=2, sort_keys=True, ensure_ascii=True) + "\n").encode()
+        return _bytes(self.as_json())
 
     def sums(self) -> bytes:
         """What `sha256sum -c` takes: every file but this one and the manifest, which holds its checksum."""
@@ -136,7 +138,17 @@ class Manifest:
         """Whether nothing differs but the time."""
         if other is None:
             return False
-        return {**self.as_json(), "archived_at": ""} == {**other.as_json(), "archived_at": ""}
+        return bool(self.as_json()["sha256"] == other.as_json()["sha256"])
+
+
+def _bytes(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=True) + "\n").encode()
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    """The manifest's own SHA-256, of all in it but itself and the time: it is written last, so no other file has it."""
+    rest = {name: value for name, value in content.items() if name not in ("archived_at", "sha256")}
+    return hashlib.sha256(_bytes(rest)).hexdigest()
 
 
 def read_manifest(store: Store) -> Manifest:
@@ -153,6 +165,8 @@ def read_manifest(store: Store) -> Manifest:
             raise TypeError
         if found["archive_version"] > ARCHIVE_VERSION:
             raise CommandError(f"{where} was written by a later release: update fine-tuning-warehouse.")
+        if found["sha256"] != _checksum(found):
+            raise ValueError
         return Manifest(
             dataset=str(found["dataset"]),
             archived_at=str(found["archived_at"]),
@@ -164,8 +178,11 @@ def read_manifest(store: Store) -> Manifest:
         )
     except FileNotFoundError:
         raise CommandError(f"{store.shown} is no archive: there is no {MANIFEST}.") from None
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise CommandError(f"{where} is damaged, or no archive's: put it back from a copy.") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise CommandError(
+            f"{where} is damaged, or no archive's: put it back from a copy. (`sha256sum -c {SUMS}` "
+            "there checks the other files.)"
+        ) from None
 
 
 def _entry(about: dict[str, Any]) -> Entry:

@@ -1,4 +1,4 @@
-"""The files that jobs name: which they are, where they lie in an archive, and how they come from the host."""
+"""The files that jobs name: which they are, and where they lie in an archive."""
 
 from __future__ import annotations
 
@@ -6,20 +6,13 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
-from fine_tuning_warehouse.errors import CommandError
-from openai_fine_tuning import FineTuningSourceError, HostError, RequestError
-from openai_fine_tuning.api import FineTuningApi, is_safe_id, quoted
-
 from .manifest import Entry, Kind, Manifest, Missing
-from .store import Store, digest
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
@@ -27,8 +20,6 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 
 _FOLDERS = {"result_file": ("result_files", "csv")}
 _TRAINING = ("training_files", "jsonl")
-
-_CONTENT = "/files/{}/content"
 
 
 @dataclass(frozen=True)
@@ -65,26 +56,6 @@ class Original:
     def entry(self, size: int, sha256: str) -> Entry:
         """That it is there."""
         return Entry(self.kind, size, sha256, account=self.account, id=self.id, filename=self.filename, jobs=self.jobs)
-
-
-@dataclass
-class Outcome:
-    """What came of fetching.
-
-    Attributes:
-        entries: The files that are there now, by path.
-        written: How many of them were written.
-        missing: Those that could not be had.
-        failure: What ended the fetching, where something did that concerns every file.
-    """
-
-    entries: dict[str, Entry] = field(default_factory=dict)
-    written: int = 0
-    missing: list[Missing] = field(default_factory=list)
-    failure: str | None = None
-
-
-# which files there are ------------------------------------------------------------------------------------------------
 
 
 def named(jobs: Path | None, files: Path | None, before: Manifest | None, *, training: bool) -> list[Original]:
@@ -167,7 +138,7 @@ def _placed(originals: list[Original], before: Manifest | None) -> list[Original
         if (one.account, one.id) in plain and used[path.casefold()] > 1:
             stem, _, ending = path.rpartition(".")
             path = f"{stem}-{_hash(f'{one.account} {one.id}')[:16]}.{ending}"
-        placed.append(_with(one, path=path))
+        placed.append(replace(one, path=path))
     return placed
 
 
@@ -179,160 +150,3 @@ def _plain_path(original: Original) -> str:
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _with(original: Original, **changes: Any) -> Original:
-    return Original(**{**original.__dict__, **changes})
-
-
-# how they come --------------------------------------------------------------------------------------------------------
-
-
-class Fetcher:
-    """Brings files of one account from its host into an archive.
-
-    Args:
-        api: The host.
-        store: The archive.
-        watch: Told of every piece, in bytes.
-    """
-
-    def __init__(self, api: FineTuningApi, store: Store, watch: Callable[[int], None] | None = None) -> None:
-        self._api = api
-        self._store = store
-        self._watch = watch
-        self._refusal: str | None = None
-        self._failure: str | None = None
-
-    def describe(self, originals: Iterable[Original]) -> tuple[list[Original], list[Missing]]:
-        """Ask for the size of files where it is not known: those that are there, and those that are not."""
-        described: list[Original] = []
-        missing: list[Missing] = []
-        for result in self._all(self._describe, originals):
-            if isinstance(result, Missing):
-                missing.append(result)
-            else:
-                described.append(result)
-        return described, missing
-
-    def fetch(self, originals: Iterable[Original]) -> Outcome:
-        """Bring files, several at once."""
-        outcome = Outcome()
-        for result in self._all(self._fetch, originals):
-            if isinstance(result, Missing):
-                outcome.missing.append(result)
-            else:
-                original, entry = result
-                outcome.entries[original.path] = entry
-                outcome.written += 1
-        outcome.failure = self._failure
-        return outcome
-
-    def _all(self, work: Callable[[Original], Any], originals: Iterable[Original]) -> Iterator[Any]:
-        rest = list(originals)
-        if not rest:
-            return
-        # The first goes alone: a scope that the key lacks is the same for all.
-        yield self._told(work, rest.pop(0))
-        pool = ThreadPoolExecutor(self._api.limiter.concurrency, thread_name_prefix="archive")
-        try:
-            yield from pool.map(lambda one: self._told(work, one), rest)
-        except BaseException:
-            self._api.close()
-            raise
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-    def _told(self, work: Callable[[Original], Any], original: Original) -> Any:
-        """Do it, or say why not."""
-        if not is_safe_id(original.id):
-            return original.missing("no host can be asked for a file of this id")
-        if (reason := self._failure or self._refusal) is not None:
-            return original.missing(reason)
-        try:
-            return work(original)
-        except RequestError as error:
-            reason = _reason(error)
-            if error.is_missing_scope:
-                self._refusal = reason
-            return original.missing(reason)
-        except HostError as error:
-            self._failure = str(error)
-            return original.missing(str(error))
-        except FineTuningSourceError as error:
-            return original.missing(str(error))
-
-    def _describe(self, original: Original) -> Original:
-        if original.bytes is not None:
-            return original
-        try:
-            about = self._api.get_json(f"/files/{quoted(original.id)}").content
-        except RequestError as error:
-            if error.is_missing_endpoint:
-                return original  # a host may have the content alone
-            raise
-        about = about if isinstance(about, dict) else {}
-        size, filename = about.get("bytes"), about.get("filename")
-        return _with(
-            original,
-            bytes=size if isinstance(size, int) and not isinstance(size, bool) and size >= 0 else None,
-            filename=filename if isinstance(filename, str) else None,
-        )
-
-    def _fetch(self, original: Original) -> tuple[Original, Entry]:
-        draft = self._store.draft(original.path)
-        path = _CONTENT.format(quoted(original.id))
-        # A result file may be counted before it is encoded: its size proves nothing.
-        size = original.bytes if original.is_training else None
-        try:
-            with draft.open("w+b") as file:
-                came = self._api.download(path, file, size=size, watch=self._watch)
-                file.seek(0)
-                entry = original.entry(came, digest(file))
-            self._store.publish(original.path)
-        finally:
-            draft.unlink(missing_ok=True)
-        return original, entry
-
-
-def _reason(error: RequestError) -> str:
-    if error.status is None or not error.detail:
-        return str(error).replace(error.url, "the host")
-    return f"{error.status}{f' ({error.code})' if error.code else ''}: {error.detail}"
-
-
-def check_room(store: Store, bytes_to_come: int) -> None:
-    """Raise `CommandError` where it is clear that the files will not fit."""
-    room = store.room()
-    if room is not None and bytes_to_come > room:
-        raise CommandError(
-            f"The files take {bytes_to_come:,} bytes, and {store.shown} has room for {room:,}. Nothing was fetched."
-        )
-
-
-def verified(
-    originals: Iterable[Original], before: Mapping[str, Entry], left: Mapping[str, int], store: Store
-) -> tuple[dict[str, Entry], list[Original]]:
-    """Those that the archive has, and those that it lacks, or has damaged.
-
-    Args:
-        originals: What is wanted.
-        before: The files of the archive by its manifest.
-        left: Files that are there, with their sizes; whole ones, since none appears half.
-        store: The archive.
-    """
-    held: dict[str, Entry] = {}
-    lacking: list[Original] = []
-    for one in originals:
-        entry, size = before.get(one.path), left.get(one.path)
-        if entry is not None:
-            is_whole = size == entry.bytes and (not store.is_read_cheaply or store.digest(one.path) == entry.sha256)
-            if is_whole:
-                filename = one.filename or entry.filename
-                held[one.path] = _with(one, filename=filename, kind=entry.kind).entry(entry.bytes, entry.sha256)
-                continue
-        elif size is not None and (one.bytes in (size, None) or not one.is_training):
-            held[one.path] = one.entry(size, store.digest(one.path))
-            continue
-        lacking.append(one)
-    return held, lacking

@@ -49,6 +49,17 @@ def write(relation: Relation, batches: Iterable[pa.RecordBatch], file: Path) -> 
     return written
 
 
+def lost_columns(before: Path, now: Path) -> list[str]:
+    """The columns of an earlier file that hold a value and are not in the new one."""
+    there = pq.read_schema(now).names
+    gone = [name for name in pq.read_schema(before).names if name not in there]
+    return [
+        name
+        for name in gone
+        if pq.read_table(before, columns=[name])[name].null_count < pq.read_metadata(before).num_rows
+    ]
+
+
 def lost(relation: Relation, before: Path, now: Path) -> tuple[int, str]:
     """How many rows of a table stand in an earlier file and not in the new one, and the key of one of them."""
     keys = ", ".join(f'"{key}"' for key in relation.keys)

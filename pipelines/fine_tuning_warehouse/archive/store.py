@@ -1,23 +1,26 @@
-"""Where an archive lies: a folder, or a URL that fsspec knows. A file appears whole or not at all."""
+"""What holds an archive, and what its files are called. A file appears whole or not at all."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from filelock import FileLock, Timeout
-
-from fine_tuning_warehouse.errors import BusyError, CommandError, UsageError
-
 PART = ".part"
 _PIECE_BYTES = 1 << 20
+
+FOLDERS = ("tables", "views", "result_files", "training_files")
+"""The folders of an archive."""
+
+README, SUMS, MANIFEST, UNFINISHED = "README.md", "SHA256SUMS", "manifest.json", "archive.unfinished"
+"""The files of an archive that lie in no folder; the last one is there only as long as a run has not ended."""
+
+
+def is_ours(path: str) -> bool:
+    """Whether a path is one that an archive may write."""
+    folder, _, name = path.rpartition("/")
+    return (folder in FOLDERS and name not in ("", ".", "..")) or path in (README, SUMS, MANIFEST, UNFINISHED)
 
 
 class Store(ABC):
@@ -87,230 +90,9 @@ class Store(ABC):
             return digest(file)
 
 
-class Folder(Store):
-    """A folder on this machine. Drafts lie beside the files, so that publishing one is a rename."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.shown = str(root)
-        self._drafted: set[str] = set()
-        if root.exists() and not root.is_dir():
-            raise UsageError(f"{root} is a file: an archive is a folder.")
-
-    def files(self) -> dict[str, int]:
-        """See `Store`."""
-        found = {}
-        for folder, _, names in os.walk(self.root):
-            for name in names:
-                file = Path(folder) / name
-                path = file.relative_to(self.root).as_posix()
-                found[path] = file.lstat().st_size
-        return found
-
-    def open(self, path: str) -> BinaryIO:
-        """See `Store`."""
-        return (self.root / path).open("rb")
-
-    def draft(self, path: str) -> Path:
-        """See `Store`."""
-        draft = self.root / f"{path}{PART}"
-        draft.parent.mkdir(parents=True, exist_ok=True)
-        self._drafted.add(path)
-        return draft
-
-    def publish(self, path: str) -> None:
-        """See `Store`."""
-        draft = self.draft(path)
-        with draft.open("r+b") as file:
-            os.fsync(file.fileno())
-        draft.replace(self.root / path)
-        if os.name == "posix":  # the name too must outlive a power failure
-            folder = os.open(draft.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-
-    def remove(self, path: str) -> None:
-        """See `Store`."""
-        (self.root / path).unlink(missing_ok=True)
-
-    def local_copy(self, path: str) -> Path:
-        """See `Store`."""
-        return self.root / path
-
-    def room(self) -> int | None:
-        """See `Store`."""
-        return shutil.disk_usage(self.root).free
-
-    def clear_drafts(self, *, left: bool = False) -> None:
-        """See `Store`."""
-        drafts = {self.root / f"{path}{PART}" for path in self._drafted}
-        if left:
-            for draft in self.root.rglob(f"*{PART}"):
-                if is_ours(draft.relative_to(self.root).as_posix().removesuffix(PART)):
-                    drafts.add(draft)
-        for draft in drafts:
-            draft.unlink(missing_ok=True)
-        self._drafted.clear()
-        for folder in FOLDERS:
-            with suppress(OSError):
-                (self.root / folder).rmdir()  # only where it is empty
-
-    @contextmanager
-    def only_run(self) -> Iterator[None]:
-        """See `Store`."""
-        is_new = not self.root.exists()
-        self.root.mkdir(parents=True, exist_ok=True)
-        if not os.access(self.root, os.W_OK):
-            raise CommandError(f"The archive {self.shown} cannot be written: the folder takes no files.")
-        try:
-            with _only_run(self.shown, self.root):
-                yield
-        finally:
-            if is_new:
-                with suppress(OSError):
-                    self.root.rmdir()
-
-    @property
-    def is_read_cheaply(self) -> bool:
-        """See `Store`."""
-        return True
-
-
-class Bucket(Store):
-    """A URL, such as `s3://bucket/prefix`. Drafts lie in a folder of this machine; putting an object is atomic."""
-
-    def __init__(self, url: str) -> None:
-        import fsspec  # noqa: PLC0415 - only where it is needed
-
-        self.shown = url.rstrip("/")
-        try:
-            self._fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
-        except ImportError:
-            scheme = url.split("://", 1)[0]
-            how = "pip install 'fine-tuning-warehouse[s3]'" if scheme == "s3" else f"fsspec's library for {scheme}"
-            raise UsageError(f"An archive at {scheme}:// needs more to be installed: {how}.") from None
-        except ValueError as error:
-            raise UsageError(f"{url!r} is no address for an archive: {error}.") from None
-        self._root = str(root).rstrip("/")
-        if "/" not in self._root and not self._root:
-            raise UsageError(f"{url!r} names no bucket: an archive looks like s3://bucket/prefix.")
-        self._drafts: tempfile.TemporaryDirectory[str] | None = None
-
-    def files(self) -> dict[str, int]:
-        """See `Store`."""
-        try:
-            found = self._fs.find(self._root, detail=True)
-        except FileNotFoundError:
-            return {}
-        return {name[len(self._root) + 1 :]: int(info["size"] or 0) for name, info in found.items()}
-
-    def open(self, path: str) -> BinaryIO:
-        """See `Store`."""
-        return self._fs.open(f"{self._root}/{path}", "rb")  # type: ignore[no-any-return]
-
-    def draft(self, path: str) -> Path:
-        """See `Store`."""
-        draft = self._local("drafts", path)
-        draft.parent.mkdir(parents=True, exist_ok=True)
-        return draft
-
-    def publish(self, path: str) -> None:
-        """See `Store`."""
-        draft = self.draft(path)
-        self._fs.put_file(str(draft), f"{self._root}/{path}")
-        draft.unlink()
-
-    def remove(self, path: str) -> None:
-        """See `Store`."""
-        with suppress(FileNotFoundError):
-            self._fs.rm_file(f"{self._root}/{path}")
-
-    def local_copy(self, path: str) -> Path:
-        """See `Store`."""
-        copy = self._local("copies", path)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        self._fs.get_file(f"{self._root}/{path}", str(copy))
-        return copy
-
-    def room(self) -> int | None:
-        """See `Store`."""
-        return None
-
-    def clear_drafts(self, *, left: bool = False) -> None:  # noqa: ARG002 - a killed run leaves none in a bucket
-        """See `Store`."""
-        if self._drafts is not None:
-            self._drafts.cleanup()
-            self._drafts = None
-
-    @contextmanager
-    def only_run(self) -> Iterator[None]:
-        """See `Store`."""
-        with _only_run(self.shown, None):
-            yield
-
-    def _local(self, what: str, path: str) -> Path:
-        if self._drafts is None:
-            self._drafts = tempfile.TemporaryDirectory(prefix="fine-tuning-archive-", ignore_cleanup_errors=True)
-        return Path(self._drafts.name) / what / path
-
-
-FOLDERS = ("tables", "views", "result_files", "training_files")
-"""The folders of an archive."""
-
-README, SUMS, MANIFEST, UNFINISHED = "README.md", "SHA256SUMS", "manifest.json", "archive.unfinished"
-"""The files of an archive that lie in no folder; the last one is there only as long as a run has not ended."""
-
-
-def is_ours(path: str) -> bool:
-    """Whether a path is one that an archive may write."""
-    folder, _, name = path.rpartition("/")
-    return (folder in FOLDERS and name not in ("", ".", "..")) or path in (README, SUMS, MANIFEST, UNFINISHED)
-
-
-def open_store(where: str) -> Store:
-    """The archive at a folder or a URL.
-
-    Raises:
-        UsageError: It can be neither.
-    """
-    if not where.strip():
-        raise UsageError("Name a folder for the archive, or a URL such as s3://bucket/prefix.")
-    if where.startswith("file://"):
-        where = where.removeprefix("file://")
-    if "://" in where:
-        return Bucket(where)
-    return Folder(Path(where).expanduser().absolute())
-
-
 def digest(file: BinaryIO) -> str:
     """SHA-256 of what is left to read."""
     result = hashlib.sha256()
     while piece := file.read(_PIECE_BYTES):
         result.update(piece)
     return result.hexdigest()
-
-
-@contextmanager
-def _only_run(shown: str, root: Path | None) -> Iterator[None]:
-    busy = f"Another archive run is writing to {shown}: wait for it to end."
-    if root is not None and os.name == "posix":
-        import fcntl  # noqa: PLC0415 - POSIX alone has it
-
-        # A lock on the folder itself leaves no file in it, and ends with the process.
-        folder = os.open(root, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError:
-            raise BusyError(busy) from None
-        finally:
-            os.close(folder)
-        return
-    name = hashlib.sha256(shown.encode()).hexdigest()[:16]
-    try:
-        with FileLock(Path(tempfile.gettempdir()) / f"fine-tuning-archive-{name}.lock", timeout=0):
-            yield
-    except Timeout:
-        raise BusyError(busy) from None

@@ -101,7 +101,7 @@ class _Told:
 
     def __init__(self, form: str, where: str, label: str | None) -> None:
         self._form = form
-        self._where = where
+        self._where = output.without_credentials(where)
         self._label = label
         self.archived: Archived | None = None
 
@@ -217,7 +217,8 @@ def _check(where: str, *, form: str, strict: bool, quiet: bool) -> int:
     if not quiet and form == "text":
         rows = sum(checked.manifest.rows("table").values())
         click.echo(
-            f"{store.shown} is whole: {checked.files:,} files, {checked.manifest.size:,} bytes, {rows:,} rows in "
+            f"{store.shown} is whole: {checked.files:,} files, {checked.manifest.size:,} bytes, "
+            f"{rows:,} {'row' if rows == 1 else 'rows'} in "
             f"{len(checked.manifest.rows('table'))} tables, archived {checked.manifest.archived_at}."
         )
         if missing:

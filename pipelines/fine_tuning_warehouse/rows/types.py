@@ -1,0 +1,50 @@
+"""Types of columns: as engines and dlt name them, and as they are kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from openai_fine_tuning.tables import ARROW
+
+
+def kept_type(type_: pa.DataType) -> pa.DataType:
+    """The type that is kept: sums of integers come as decimals, times in the zone of whoever reads."""
+    if pa.types.is_decimal(type_) and type_.scale == 0:
+        return pa.int64()
+    if pa.types.is_timestamp(type_) and type_.tz is not None:
+        return pa.timestamp("us", "UTC")
+    if pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
+        return pa.string()
+    return type_
+
+
+def arrow_type(hints: Mapping[str, Any]) -> pa.DataType:
+    """The type of a column by dlt's name of it; what has no better one is kept as text."""
+    more = {"decimal": pa.float64(), "date": pa.date32(), "time": pa.time64("us"), "binary": pa.binary()}
+    return {**ARROW, **more}.get(str(hints.get("data_type")), pa.string())
+
+
+def dlt_type(type_: pa.DataType) -> str:
+    """dlt's name of a type."""
+    return next((name for name, known in ARROW.items() if known == type_), "text")
+
+
+def array_of(values: Any, type_: pa.DataType) -> pa.Array:
+    """Values as a client of dlt gives them, as an array of a type."""
+    if pa.types.is_floating(type_):
+        values = [None if value is None else float(value) for value in values]
+    elif pa.types.is_integer(type_):
+        values = [None if value is None else int(value) for value in values]
+    elif pa.types.is_string(type_):
+        values = [value if value is None or isinstance(value, str) else _text(value) for value in values]
+    elif pa.types.is_binary(type_):
+        values = [None if value is None else bytes(value) for value in values]
+    return pa.array(values, type_)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, default=str) if isinstance(value, (dict, list)) else str(value)
