@@ -84,6 +84,41 @@ def test_a_destination_that_is_not_set_up_is_exit_2_and_nothing_is_requested(hos
     assert host.requests == []
 
 
+@pytest.mark.parametrize("command", [("check",), ("best",), ("views",), ("verify",), ("archive", "kept")])
+def test_every_command_says_what_a_destination_lacks(command: tuple[str, ...], ftw: Command) -> None:
+    ended = ftw(*command, "--destination", "filesystem", "--table-format", "iceberg")
+    assert "DESTINATION__FILESYSTEM__BUCKET_URL" in ended.all
+    if command == ("check",):
+        assert ended.code == 1
+    else:
+        assert ended.code == 2
+        assert is_told_well(ended)
+
+
+@pytest.mark.parametrize(
+    ("module", "where", "package"),
+    [
+        ("pyiceberg", ("filesystem", "--table-format", "iceberg"), "'fine-tuning-warehouse[lake]'"),
+        ("deltalake", ("filesystem", "--table-format", "delta"), "'dlt[deltalake]'"),
+        ("psycopg2", ("postgres",), "'dlt[postgres]'"),
+    ],
+    ids=["iceberg", "delta", "postgres"],
+)
+def test_a_package_that_is_missing_is_told_before_anything_is_requested(
+    *, module: str, where: tuple[str, ...], package: str, host: Simulator, ftw: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules['{module}'] = None\n")
+    ftw.env["PYTHONPATH"] = str(tmp_path)
+    ftw.env["DESTINATION__FILESYSTEM__BUCKET_URL"] = "lake"
+    ftw.env["DESTINATION__POSTGRES__CREDENTIALS"] = "postgresql://postgres:any@127.0.0.1:1/none"
+    for command in ("sync", "best"):
+        ended = ftw(command, "--destination", *where)
+        assert ended.code == 2
+        assert is_told_well(ended, f"pip install {package}")
+    assert host.requests == []
+    assert not (ftw.folder / "lake").exists()
+
+
 @pytest.mark.parametrize("name", ["postgres", "motherduck", "snowflake", "bigquery", "databricks", "clickhouse"])
 @pytest.mark.thorough
 def test_each_destination_says_what_it_lacks(name: str, host: Simulator, ftw: Command) -> None:
@@ -116,6 +151,9 @@ def test_a_bucket_that_is_not_there_is_told_and_not_made(host: Simulator, ftw: C
         assert ended.code == 1
         assert is_told_well(ended, "no bucket nowhere-at-all")
     assert host.requests == []
+    checked = ftw("check", *bucket_lake.options, env=env)
+    assert checked.code == 1
+    assert "no bucket nowhere-at-all" in checked.out
 
 
 def test_a_destination_that_cannot_merge_is_refused(host: Simulator, ftw: Command, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from .accounts import Account
 from .destinations import Warehouse, check_database_file
 from .diagnosis import advice_on_resource, diagnose, is_listing, told_settings
 from .errors import CommandError
+from .readiness import check_ready, merge_strategy
 from .workspace import working_directory
 
 
@@ -96,9 +97,8 @@ def _check_destination(account: Account, warehouse: Warehouse) -> Finding:
             return Finding("destination", True, f"{warehouse.shown} can be written")
         with working_directory() as directory:
             pipeline = warehouse.pipeline(account.pipeline_name, directory)
-            with pipeline.destination_client():
-                return Finding("destination", True, f"{warehouse.shown} answers")
+            check_ready(warehouse, pipeline)
+            merge_strategy(warehouse, pipeline)
+            return Finding("destination", True, f"{warehouse.shown} answers")
     except CommandError as error:
         return Finding("destination", False, str(error))
-    except Exception as error:
-        return Finding("destination", False, f"{warehouse.shown}: {str(error).strip().splitlines()[0]}")

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -76,6 +77,7 @@ class Warehouse:
 
             return DuckDbFile(self.database)
         if self.is_lake:
+            self._check_table_format()
             from .lake import Lake  # noqa: PLC0415 - dlt's libraries for files
 
             lake = Lake()
@@ -92,6 +94,15 @@ class Warehouse:
             layout = "%s_staging" if account == "default" else f"%s_staging_{account}"
             destination.config_params["staging_dataset_name_layout"] = layout
         return destination
+
+    def _check_table_format(self) -> None:
+        # dlt finds out when all is read.
+        needed, extra = {
+            "iceberg": (("pyiceberg", "sqlalchemy"), "fine-tuning-warehouse[lake]"),
+            "delta": (("deltalake",), "dlt[deltalake]"),
+        }.get(str(self.table_format), ((), ""))
+        if any(find_spec(module) is None for module in needed):
+            raise UsageError(f"Tables in {self.table_format} need more to be installed: pip install '{extra}'.")
 
 
 def find_warehouse(

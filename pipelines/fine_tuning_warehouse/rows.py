@@ -20,8 +20,9 @@ import pyarrow as pa
 from openai_fine_tuning.tables import ARROW, TABLES, schema
 
 from .destinations import Warehouse
-from .errors import CommandError, root_cause
+from .errors import CommandError
 from .patience import Patience
+from .refusals import told
 from .views import VIEWS
 from .views.build import DIALECTS, READ_TABLES, Builder
 from .workspace import working_directory
@@ -137,25 +138,13 @@ def open_rows(
     patience = Patience(warehouse, lock_wait_seconds)
     with ExitStack() as stack:
         directory = stack.enter_context(working_directory())
-        with readable(warehouse):
+        with told(warehouse, f"{warehouse.shown} cannot be read"):
             if warehouse.is_duckdb_file:
                 connection = stack.enter_context(patience.apply(lambda: _opened(warehouse, directory)))
                 rows: Rows = _File(connection, warehouse, wanted)
             else:
                 rows = _of_destination(warehouse, wanted, directory, stack)
         yield rows
-
-
-@contextmanager
-def readable(warehouse: Warehouse) -> Iterator[None]:
-    """Tell in a line why a warehouse cannot be read."""
-    try:
-        yield
-    except CommandError:
-        raise
-    except Exception as error:
-        words = _first_line(root_cause(error))
-        raise CommandError(f"{warehouse.shown} cannot be read: {words}") from error
 
 
 def _relations(found: Mapping[str, Mapping[str, pa.DataType]], wanted: Sequence[str]) -> list[Relation]:
@@ -189,6 +178,7 @@ class _File(Rows):
     def __init__(self, connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, wanted: Sequence[str]) -> None:
         self._connection = connection
         self._warehouse = warehouse
+        self._unread = f"{warehouse.shown} cannot be read"
         self._dataset = _quoted(warehouse.dataset)
         connection.execute("SET enable_external_access = false")
         connection.execute("SET TimeZone = 'UTC'")
@@ -207,7 +197,7 @@ class _File(Rows):
         columns = ", ".join(map(_quoted, relation.schema.names))
         where, parameters = ("", []) if account is None else ("WHERE account = ?", [account])
         query = f"SELECT {columns} FROM {self._dataset}.{_quoted(relation.name)} {where} ORDER BY {relation.order}"  # noqa: S608
-        with readable(self._warehouse):
+        with told(self._warehouse, self._unread):
             for batch in _reader(self._connection.execute(query, parameters)):
                 arrays = [array.cast(field.type) for array, field in zip(batch.columns, relation.schema, strict=True)]
                 yield pa.RecordBatch.from_arrays(arrays, schema=relation.schema)
@@ -215,7 +205,7 @@ class _File(Rows):
     def accounts(self, relation: Relation) -> list[str]:
         """See `Rows`."""
         query = f"SELECT DISTINCT account FROM {self._dataset}.{_quoted(relation.name)}"  # noqa: S608
-        with readable(self._warehouse):
+        with told(self._warehouse, self._unread):
             return [str(label) for (label,) in self._connection.execute(query).fetchall()]
 
 
@@ -252,6 +242,7 @@ class _Sql(Rows):
     ) -> None:
         self._sql = sql
         self._warehouse = warehouse
+        self._unread = f"{warehouse.shown} cannot be read"
         # The destination may write names in upper case.
         self._names = {
             name: {str(column).lower(): str(column) for column in columns} for name, columns in stored.items()
@@ -272,7 +263,7 @@ class _Sql(Rows):
             name = self._sql.escape_column_name(self._names[relation.name]["account"])
             where, parameters = f"WHERE {name} = %s", (account,)  # type: ignore[assignment]
         query = f"SELECT {columns} FROM {table} {where} ORDER BY {relation.order}"  # noqa: S608
-        with readable(self._warehouse):
+        with told(self._warehouse, self._unread):
             for rows in self._fetched(query, *parameters):
                 values = zip(*rows, strict=True)
                 arrays = [_array(column, field.type) for column, field in zip(values, relation.schema, strict=True)]
@@ -282,7 +273,7 @@ class _Sql(Rows):
         """See `Rows`."""
         name = self._sql.escape_column_name(self._names[relation.name]["account"])
         query = f"SELECT DISTINCT {name} FROM {self._sql.make_qualified_table_name(relation.name)}"  # noqa: S608
-        with readable(self._warehouse):
+        with told(self._warehouse, self._unread):
             return [str(label) for (label,) in self._sql.execute_sql(query) or ()]
 
     def _fetched(self, query: str, *parameters: str) -> Iterator[list[tuple[Any, ...]]]:

@@ -10,7 +10,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,11 @@ from .accounts import Account
 from .comments import write_comments
 from .destinations import Warehouse
 from .duckdb_file import kept_open
-from .errors import CommandError, UsageError, root_cause
+from .errors import CommandError, UsageError
 from .holding import held
 from .patience import Patience
-from .readiness import merge_strategy, without_secrets
+from .readiness import merge_strategy
+from .refusals import told
 from .totals import Summary, Totals
 from .turns import turn
 from .version import __version__
@@ -270,20 +271,8 @@ def _describe(pipeline: dlt.Pipeline) -> None:
         write_views(pipeline)
 
 
-@contextmanager
-def _told(warehouse: Warehouse) -> Iterator[None]:
-    """Tell a failure of ours, or of the destination, as what it is, without dlt's wrapping."""
-    try:
-        yield
-    except CommandError:
-        raise
-    except Exception as error:
-        cause = root_cause(error)
-        if isinstance(cause, (FineTuningSourceError, KeyboardInterrupt)):
-            raise cause from None
-        if isinstance(cause, CommandError):
-            raise cause from error
-        raise CommandError(f"The sync into {warehouse.shown} failed: {without_secrets(cause)}") from error
+def _told(warehouse: Warehouse) -> AbstractContextManager[None]:
+    return told(warehouse, f"The sync into {warehouse.shown} failed")
 
 
 @dlt.source(section="openai_fine_tuning", schema=schema())
