@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,8 @@ from command import Command, is_told_well
 from engines import Engine
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 from fine_tuning_warehouse.destinations import Warehouse
-from harness import DAY, HOUR, NOW
+from fine_tuning_warehouse.errors import CommandError
+from harness import DAY, HOUR, NOW, Database
 from histories import add_history, assert_holds, truth_of
 
 if TYPE_CHECKING:
@@ -161,6 +163,39 @@ def test_a_destination_that_cannot_merge_is_refused(host: Simulator, ftw: Comman
     ended = ftw("sync", "--destination", "athena", "--table-format", "delta", env=env)
     assert ended.code == 2
     assert host.requests == []
+
+
+def test_a_table_that_was_dropped_is_made_anew_by_a_full_refresh(
+    world: ScriptedWorld, host: Simulator, database: Database
+) -> None:
+    assert_is_made_anew(Engine(Warehouse("duckdb", database.path), {}), world, host, database.execute)
+
+
+@pytest.mark.engine
+def test_in_postgresql_too_and_staging_tables_may_be_dropped_at_any_time(
+    world: ScriptedWorld, host: Simulator, postgres: Postgres, postgres_engine: Engine
+) -> None:
+    assert_is_made_anew(postgres_engine, world, host, postgres.execute)
+    postgres.execute("DROP SCHEMA fine_tuning_staging CASCADE")
+    add_history(world, [4])
+    postgres_engine.sync(host)
+    assert_holds(postgres_engine.rows, truth_of(world))
+
+
+def assert_is_made_anew(
+    engine: Engine, world: ScriptedWorld, host: Simulator, execute: Callable[[str], object]
+) -> None:
+    """Drop a table, and the one with the state, and sync."""
+    add_history(world, range(2))
+    engine.sync(host)
+    for number, table in enumerate(("events", "_dlt_pipeline_state"), start=2):
+        execute(f"DROP TABLE fine_tuning.{table} CASCADE")
+        add_history(world, [number])
+        with pytest.raises(CommandError, match="--full-refresh"):
+            engine.sync(host)
+        engine.sync(host, full_refresh=True)
+        assert_holds(engine.rows, truth_of(world))
+        assert engine.sync(host).requests == 1
 
 
 @pytest.mark.engine

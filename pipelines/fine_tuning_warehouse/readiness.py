@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .destinations import Warehouse
+from .destinations import DEFAULT_DATABASE, Warehouse
 from .errors import CommandError, UsageError
 from .refusals import told
 
@@ -13,20 +15,39 @@ if TYPE_CHECKING:
 
 
 def check_ready(warehouse: Warehouse, pipeline: dlt.Pipeline) -> None:
-    """Connect to the destination once; a DuckDB file on this machine is looked at elsewhere.
+    """Look at a DuckDB file; connect to any other destination once, and make sure that it can merge.
 
     Raises:
-        UsageError: A setting, or a package, is missing or cannot be right.
+        UsageError: A setting, or a package, is missing or cannot be right; or it cannot merge.
         CommandError: The destination refuses.
     """
-    if warehouse.is_duckdb_file:
+    if warehouse.database is not None:
+        check_database_file(warehouse.database)
         return
-    with (
-        told(warehouse, f"The destination {warehouse.destination} cannot be reached"),
-        pipeline.destination_client() as client,
-    ):
+    unreached = f"The destination {warehouse.destination} cannot be reached"
+    with told(warehouse, unreached), pipeline.destination_client() as client:
         client.is_storage_initialized()
         _check_folder(client)
+    merge_strategy(warehouse, pipeline)
+
+
+def check_database_file(path: Path) -> None:
+    """Raise `CommandError` where the file can hold no database, before anything is requested."""
+    if path.is_dir():
+        raise CommandError(f"The database {path} is a folder: name a file, such as {path / DEFAULT_DATABASE}.")
+    if not path.parent.is_dir():
+        raise CommandError(f"The database {path} cannot be made: there is no folder {path.parent}.")
+    if not path.exists():
+        if not os.access(path.parent, os.W_OK):
+            raise CommandError(f"The database {path} cannot be made: the folder {path.parent} cannot be written to.")
+        return
+    try:
+        with path.open("r+b") as file:
+            start = file.read(12)
+    except OSError as error:
+        raise CommandError(f"The database {path} cannot be written: {error.strerror or error}.") from None
+    if start and start[8:12] != b"DUCK":
+        raise CommandError(f"{path} is no DuckDB database. It was left as it is: choose another --database.")
 
 
 def merge_strategy(warehouse: Warehouse, pipeline: dlt.Pipeline) -> str:

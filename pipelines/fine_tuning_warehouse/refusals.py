@@ -25,6 +25,7 @@ def told(warehouse: Warehouse, what: str) -> Iterator[None]:
     """
     from dlt.common.configuration.exceptions import ConfigurationException  # noqa: PLC0415 - see accounts
     from dlt.common.exceptions import MissingDependencyException  # noqa: PLC0415
+    from dlt.destinations.exceptions import DatabaseUndefinedRelation  # noqa: PLC0415
 
     try:
         yield
@@ -39,7 +40,9 @@ def told(warehouse: Warehouse, what: str) -> Iterator[None]:
                 raise _missing_package(warehouse, one.dependencies) from None
             if isinstance(one, ConfigurationException):
                 raise UsageError(_told_setting(warehouse.destination, one)) from None
-        raise CommandError(f"{what}: {without_secrets(cause)}") from error
+        dropped = any(isinstance(one, DatabaseUndefinedRelation) for one in causes(error))
+        hint = ". If it was dropped, `ftw sync --full-refresh` makes it anew" if dropped else ""
+        raise CommandError(f"{what}: {without_secrets(cause)}{hint}") from error
 
 
 def _missing_package(warehouse: Warehouse, packages: Iterable[str]) -> UsageError:

@@ -34,6 +34,7 @@ from .workspace import working_directory
 os.environ.setdefault("NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID", "true")
 
 import dlt
+from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from openai_fine_tuning import CancelledError, ConfigurationError, FineTuningSourceError, Report
 from openai_fine_tuning.records import Batches
@@ -240,19 +241,19 @@ def _run_parts(
                     write_disposition={"disposition": "merge", "strategy": strategy},
                 )
         with _told(warehouse):
-            load_ids = _run(pipeline, [source, log], patience)
+            load_ids = _run(pipeline, [source, log], patience, anew=reading.full_refresh)
         yield load_ids
         reading = replace(reading, full_refresh=False)
 
 
-def _run(pipeline: dlt.Pipeline, sources: list[Any], patience: Patience) -> list[str]:
-    """Extract, normalise and load; returns the load ids."""
+def _run(pipeline: dlt.Pipeline, sources: list[Any], patience: Patience, *, anew: bool) -> list[str]:
+    """Extract, normalise and load, into tables that are made again where they were dropped; returns the load ids."""
     if pipeline.first_run:
         patience.apply(lambda: _restore(pipeline))
     pipeline.extract(sources)
     pipeline.normalize()
     with turn(pipeline):
-        return list(patience.apply(lambda: _load(pipeline)).loads_ids)
+        return list(patience.apply(lambda: _load(pipeline, anew=anew)).loads_ids)
 
 
 def _restore(pipeline: dlt.Pipeline) -> None:
@@ -260,9 +261,19 @@ def _restore(pipeline: dlt.Pipeline) -> None:
         pipeline.sync_destination()
 
 
-def _load(pipeline: dlt.Pipeline) -> LoadInfo:
+def _load(pipeline: dlt.Pipeline, *, anew: bool) -> LoadInfo:
     with kept_open(pipeline):
+        if anew:
+            _make_tables(pipeline)
         return pipeline.load()
+
+
+def _make_tables(pipeline: dlt.Pipeline) -> None:
+    # By itself dlt makes tables only when the schema has changed.
+    with pipeline.destination_client() as client:
+        if isinstance(client, SqlJobClientBase):
+            client.initialize_storage()
+            client.update_stored_schema(force=True)
 
 
 def _describe(pipeline: dlt.Pipeline) -> None:
