@@ -34,7 +34,7 @@ class Postgres:
 
     def execute(self, statement: str) -> None:
         """Run a statement that gives no rows."""
-        import psycopg2
+        import psycopg2  # type: ignore[import-untyped]
 
         connection = psycopg2.connect(self.credentials)
         try:
@@ -45,7 +45,7 @@ class Postgres:
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """The rows of a query; table names need no dataset."""
-        import psycopg2  # type: ignore[import-untyped]
+        import psycopg2
 
         connection = psycopg2.connect(self.credentials, options="-c search_path=fine_tuning -c TimeZone=UTC")
         try:
