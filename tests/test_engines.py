@@ -79,7 +79,9 @@ def ftw(tmp_path: Path, host: Simulator) -> Command:
     return Command(tmp_path, host.base_url)
 
 
+@pytest.mark.engine
 def test_a_destination_that_is_not_set_up_is_exit_2_and_nothing_is_requested(host: Simulator, ftw: Command) -> None:
+    pytest.importorskip("pyiceberg", reason="needs pyiceberg: uv run --group engines pytest")
     ended = ftw("sync", "--destination", "filesystem", "--table-format", "iceberg")
     assert ended.code == 2
     assert is_told_well(ended, "DESTINATION__FILESYSTEM__BUCKET_URL")
@@ -87,7 +89,9 @@ def test_a_destination_that_is_not_set_up_is_exit_2_and_nothing_is_requested(hos
 
 
 @pytest.mark.parametrize("command", [("check",), ("best",), ("views",), ("verify",), ("archive", "kept")])
+@pytest.mark.engine
 def test_every_command_says_what_a_destination_lacks(command: tuple[str, ...], ftw: Command) -> None:
+    pytest.importorskip("pyiceberg", reason="needs pyiceberg: uv run --group engines pytest")
     ended = ftw(*command, "--destination", "filesystem", "--table-format", "iceberg")
     assert "DESTINATION__FILESYSTEM__BUCKET_URL" in ended.all
     if command == ("check",):
