@@ -36,6 +36,11 @@ class Database:
             Reading(**reading),
         )
 
+    def execute(self, statement: str) -> None:
+        """Run a statement that gives no rows."""
+        with duckdb.connect(str(self.path)) as connection:
+            connection.execute(statement)
+
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """The rows of a query; table names need no dataset."""
         with duckdb.connect(str(self.path), read_only=True) as connection:

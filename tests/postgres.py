@@ -32,9 +32,20 @@ class Postgres:
     def __init__(self, credentials: str) -> None:
         self.credentials = credentials
 
+    def execute(self, statement: str) -> None:
+        """Run a statement that gives no rows."""
+        import psycopg2  # type: ignore[import-untyped]
+
+        connection = psycopg2.connect(self.credentials)
+        try:
+            with connection, connection.cursor() as cursor:
+                cursor.execute(statement)
+        finally:
+            connection.close()
+
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """The rows of a query; table names need no dataset."""
-        import psycopg2  # type: ignore[import-untyped]
+        import psycopg2
 
         connection = psycopg2.connect(self.credentials, options="-c search_path=fine_tuning -c TimeZone=UTC")
         try:

@@ -202,11 +202,30 @@ def test_the_command_tells_what_it_did_and_what_is_wrong(history: Database, tmp_
         ("default", True, 1),
     ]
     assert synced(history.host, Warehouse("duckdb", ftw.folder / "copy.duckdb")).requests == 1
+
+
+@pytest.mark.engine
+def test_a_destination_that_refuses_a_copy_is_told_without_its_credentials(
+    history: Database, tmp_path: Path, postgres: Postgres
+) -> None:
     nowhere = {"DESTINATION__POSTGRES__CREDENTIALS": "postgresql://postgres:secret-word@127.0.0.1:1/none"}
-    failed = ftw("copy", "--database", str(history.path), "--destination", "postgres", "--output", "json", env=nowhere)
+    where = ("--destination", "postgres", "--output", "json")
+    failed = Command(tmp_path)("copy", "--database", str(history.path), *where, env=nowhere)
     assert failed.code == 1
     assert failed.json["status"] == "failed"
     assert "secret-word" not in failed.all
+
+
+def test_two_copies_at_once_into_an_empty_database_bring_every_row_once(
+    history: Database, tmp_path: Path, postgres: Postgres
+) -> None:
+    """Into tables that are new, rows are appended: the second one must see that they are new no more."""
+    ftw = Command(tmp_path)
+    ftw.env["DESTINATION__POSTGRES__CREDENTIALS"] = postgres.credentials
+    arguments = ("copy", "--database", str(history.path), "--destination", "postgres")
+    with ftw.start(*arguments) as first, ftw.start(*arguments) as second:
+        assert [one.end().code for one in (first, second)] == [0, 0]
+    assert content(Warehouse("postgres")) == content(Warehouse("duckdb", history.path))
 
 
 @pytest.mark.thorough

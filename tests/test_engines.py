@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,8 @@ from command import Command, is_told_well
 from engines import Engine
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 from fine_tuning_warehouse.destinations import Warehouse
-from harness import DAY, HOUR, NOW
+from fine_tuning_warehouse.errors import CommandError
+from harness import DAY, HOUR, NOW, Database
 from histories import add_history, assert_holds, truth_of
 
 if TYPE_CHECKING:
@@ -77,11 +79,50 @@ def ftw(tmp_path: Path, host: Simulator) -> Command:
     return Command(tmp_path, host.base_url)
 
 
+@pytest.mark.engine
 def test_a_destination_that_is_not_set_up_is_exit_2_and_nothing_is_requested(host: Simulator, ftw: Command) -> None:
+    pytest.importorskip("pyiceberg", reason="needs pyiceberg: uv run --group engines pytest")
     ended = ftw("sync", "--destination", "filesystem", "--table-format", "iceberg")
     assert ended.code == 2
     assert is_told_well(ended, "DESTINATION__FILESYSTEM__BUCKET_URL")
     assert host.requests == []
+
+
+@pytest.mark.parametrize("command", [("check",), ("best",), ("views",), ("verify",), ("archive", "kept")])
+@pytest.mark.engine
+def test_every_command_says_what_a_destination_lacks(command: tuple[str, ...], ftw: Command) -> None:
+    pytest.importorskip("pyiceberg", reason="needs pyiceberg: uv run --group engines pytest")
+    ended = ftw(*command, "--destination", "filesystem", "--table-format", "iceberg")
+    assert "DESTINATION__FILESYSTEM__BUCKET_URL" in ended.all
+    if command == ("check",):
+        assert ended.code == 1
+    else:
+        assert ended.code == 2
+        assert is_told_well(ended)
+
+
+@pytest.mark.parametrize(
+    ("module", "where", "package"),
+    [
+        ("pyiceberg", ("filesystem", "--table-format", "iceberg"), "'fine-tuning-warehouse[lake]'"),
+        ("deltalake", ("filesystem", "--table-format", "delta"), "'dlt[deltalake]'"),
+        ("psycopg2", ("postgres",), "'dlt[postgres]'"),
+    ],
+    ids=["iceberg", "delta", "postgres"],
+)
+def test_a_package_that_is_missing_is_told_before_anything_is_requested(
+    *, module: str, where: tuple[str, ...], package: str, host: Simulator, ftw: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules['{module}'] = None\n")
+    ftw.env["PYTHONPATH"] = str(tmp_path)
+    ftw.env["DESTINATION__FILESYSTEM__BUCKET_URL"] = "lake"
+    ftw.env["DESTINATION__POSTGRES__CREDENTIALS"] = "postgresql://postgres:any@127.0.0.1:1/none"
+    for command in ("sync", "best"):
+        ended = ftw(command, "--destination", *where)
+        assert ended.code == 2
+        assert is_told_well(ended, f"pip install {package}")
+    assert host.requests == []
+    assert not (ftw.folder / "lake").exists()
 
 
 @pytest.mark.parametrize("name", ["postgres", "motherduck", "snowflake", "bigquery", "databricks", "clickhouse"])
@@ -116,6 +157,9 @@ def test_a_bucket_that_is_not_there_is_told_and_not_made(host: Simulator, ftw: C
         assert ended.code == 1
         assert is_told_well(ended, "no bucket nowhere-at-all")
     assert host.requests == []
+    checked = ftw("check", *bucket_lake.options, env=env)
+    assert checked.code == 1
+    assert "no bucket nowhere-at-all" in checked.out
 
 
 def test_a_destination_that_cannot_merge_is_refused(host: Simulator, ftw: Command, tmp_path: Path) -> None:
@@ -123,6 +167,39 @@ def test_a_destination_that_cannot_merge_is_refused(host: Simulator, ftw: Comman
     ended = ftw("sync", "--destination", "athena", "--table-format", "delta", env=env)
     assert ended.code == 2
     assert host.requests == []
+
+
+def test_a_table_that_was_dropped_is_made_anew_by_a_full_refresh(
+    world: ScriptedWorld, host: Simulator, database: Database
+) -> None:
+    assert_is_made_anew(Engine(Warehouse("duckdb", database.path), {}), world, host, database.execute)
+
+
+@pytest.mark.engine
+def test_in_postgresql_too_and_staging_tables_may_be_dropped_at_any_time(
+    world: ScriptedWorld, host: Simulator, postgres: Postgres, postgres_engine: Engine
+) -> None:
+    assert_is_made_anew(postgres_engine, world, host, postgres.execute)
+    postgres.execute("DROP SCHEMA fine_tuning_staging CASCADE")
+    add_history(world, [4])
+    postgres_engine.sync(host)
+    assert_holds(postgres_engine.rows, truth_of(world))
+
+
+def assert_is_made_anew(
+    engine: Engine, world: ScriptedWorld, host: Simulator, execute: Callable[[str], object]
+) -> None:
+    """Drop a table, and the one with the state, and sync."""
+    add_history(world, range(2))
+    engine.sync(host)
+    for number, table in enumerate(("events", "_dlt_pipeline_state"), start=2):
+        execute(f"DROP TABLE fine_tuning.{table} CASCADE")
+        add_history(world, [number])
+        with pytest.raises(CommandError, match="--full-refresh"):
+            engine.sync(host)
+        engine.sync(host, full_refresh=True)
+        assert_holds(engine.rows, truth_of(world))
+        assert engine.sync(host).requests == 1
 
 
 @pytest.mark.engine

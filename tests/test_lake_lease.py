@@ -142,11 +142,18 @@ def test_one_that_looks_expired_but_is_renewed_is_held(place: tuple[Any, str]) -
     """The clocks of two machines differ."""
     with hold(lease(place, Times(last=3600, renew=60))) as first:
         from_another_machine(place, expires=time.time() - 100)
-        renewing = threading.Timer(0.1, first.renew)
+        renewing = threading.Timer(0.7 * QUICK.last, first.renew)  # it was out of reach for some time
         renewing.start()
         with pytest.raises(BusyError):
             lease(place).acquire()
         renewing.join()
+
+
+def test_a_dead_one_whose_clock_was_ahead_is_followed(folder: tuple[Any, str]) -> None:
+    lease(folder, NEVER).acquire()
+    from_another_machine(folder, expires=time.time() + 3600)
+    with hold(lease(folder)):
+        pass
 
 
 def test_a_process_that_was_killed_on_this_machine_is_followed_at_once(place: tuple[Any, str]) -> None:

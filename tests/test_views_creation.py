@@ -208,19 +208,21 @@ def test_postgresql_replaces_views_whose_columns_have_changed(
     connection = psycopg2.connect(postgres.credentials)
     connection.autocommit = True
     cursor = connection.cursor()
+    cursor.execute("CREATE VIEW fine_tuning.hangs_on_another AS SELECT status FROM fine_tuning.job_overview")
     cursor.execute("DROP VIEW fine_tuning.best_checkpoints")
     cursor.execute("CREATE VIEW fine_tuning.best_checkpoints AS SELECT 1 AS old")
     world.add_checkpoint("job", id="ftckpt-2", step_number=2, metrics={"train_loss": 0.1, "new_metric": 1})
     clock.advance(60)
     run_sync(account, Warehouse("postgres"), Reading())
     assert postgres.rows("SELECT checkpoint_id FROM best_checkpoints") == [("ftckpt-2",)]
+    assert postgres.rows("SELECT status FROM hangs_on_another") == [("running",)]
     assert ("new_metric",) in postgres.rows("SELECT DISTINCT metric FROM training_curves")
 
     # What hangs on an old view is the user's: it is told, and nothing of theirs is dropped.
     cursor.execute("DROP VIEW fine_tuning.best_checkpoints")
     cursor.execute("CREATE VIEW fine_tuning.best_checkpoints AS SELECT 1 AS old")
     cursor.execute("CREATE VIEW fine_tuning.mine AS SELECT old FROM fine_tuning.best_checkpoints")
-    with pytest.raises(CommandError, match=r"the view best_checkpoints could not be made: .*depend"):
+    with pytest.raises(CommandError, match=r"the view best_checkpoints could not be made: .*mine depends on"):
         run_sync(account, Warehouse("postgres"), Reading())
     assert postgres.rows("SELECT * FROM mine") == [(1,)]
     assert len(postgres.rows("SELECT * FROM checkpoint_history")) == 2

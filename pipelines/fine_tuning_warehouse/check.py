@@ -10,10 +10,10 @@ from openai_fine_tuning import FineTuningSourceError, RequestError
 from openai_fine_tuning.api import JOBS_PATH, FineTuningApi, quoted
 
 from .accounts import Account
-from .destinations import Warehouse, check_database_file
+from .destinations import Warehouse
 from .diagnosis import advice_on_resource, diagnose, is_listing, told_settings
 from .errors import CommandError
-from .readiness import check_ready, merge_strategy
+from .readiness import check_ready
 from .workspace import working_directory
 
 
@@ -92,13 +92,10 @@ def _tried(
 
 def _check_destination(account: Account, warehouse: Warehouse) -> Finding:
     try:
-        if warehouse.database is not None:
-            check_database_file(warehouse.database)
-            return Finding("destination", True, f"{warehouse.shown} can be written")
         with working_directory() as directory:
-            pipeline = warehouse.pipeline(account.pipeline_name, directory)
-            check_ready(warehouse, pipeline)
-            merge_strategy(warehouse, pipeline)
-            return Finding("destination", True, f"{warehouse.shown} answers")
+            check_ready(warehouse, warehouse.pipeline(account.pipeline_name, directory))
     except CommandError as error:
         return Finding("destination", False, str(error))
+    return Finding(
+        "destination", True, f"{warehouse.shown} {'answers' if warehouse.database is None else 'can be written'}"
+    )

@@ -11,7 +11,6 @@ import copy
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,10 +23,11 @@ from openai_fine_tuning.tables import SYNCS, TABLES, schema
 from .accounts import Account
 from .comments import write_comments
 from .destinations import Warehouse
-from .errors import CommandError, UsageError, root_cause
+from .errors import CommandError, UsageError
 from .holding import held
 from .patience import Patience
-from .readiness import merge_strategy, without_secrets
+from .readiness import merge_strategy
+from .refusals import told
 from .rows import Rows, open_rows
 from .stored import Stored, find_stored, stored_by
 from .sync import LOCK_WAIT_SECONDS
@@ -75,56 +75,70 @@ def copy_history(
     """
     if source == target:
         raise UsageError(f"{source.shown} cannot be copied into itself.")
+    failed = f"The copy into {target.shown} failed; run it again"
     patience = Patience(target, lock_wait_seconds)
     with held(target) as lease, working_directory() as directory:
         known, stored = _accounts(source, lock_wait_seconds), {}
-        is_new = _is_new(target, lock_wait_seconds)
+        present = _present(target, lock_wait_seconds)
         for number, account in enumerate(known):
             # The state before the rows: a sync in between brings rows that the state does not count on.
             stored[account] = find_stored(
                 account, source, directory / f"from-{number}", Patience(source, lock_wait_seconds)
             )
-            if not is_new:
+            if present:
                 there = find_stored(account, target, directory / f"there-{number}", patience)
                 _refuse_another(there, stored[account], source, target, account)
         with open_rows(source, names=[*TABLES, "sync_history"], lock_wait_seconds=lock_wait_seconds) as rows:
             for number, account in enumerate(known):
-                history = _History(rows, account, stored[account], target, is_new=is_new)
+                history = _History(rows, account, stored[account], target)
                 pipeline = target.pipeline(account.pipeline_name, directory / f"to-{number}", lease=lease)
-                with _told(target):
-                    copied = _load(pipeline, history, source, target, patience)
+                with told(target, failed):
+                    copied = _load(pipeline, history, source, target, present=present, patience=patience)
                 yield copied
         pipeline = target.pipeline(known[-1].pipeline_name, directory / "views", lease=lease)
-        with _told(target), turn(pipeline):
+        with told(target, failed), turn(pipeline):
             patience.apply(pipeline.sync_destination)
             patience.apply(lambda: write_comments(pipeline))
             patience.apply(lambda: write_views(pipeline))
 
 
 def _accounts(source: Warehouse, lock_wait_seconds: float) -> list[Account]:
-    with open_rows(source, names=list(TABLES), lock_wait_seconds=lock_wait_seconds) as rows:
-        labels = {label for relation in rows.relations for label in rows.accounts(relation)}
+    labels = _labels(source, lock_wait_seconds)
     if not labels:
         raise CommandError(f"{source.shown} holds no rows of ours: there is nothing to copy.")
     return [Account(label, "", "") for label in sorted(labels)]
 
 
-def _is_new(target: Warehouse, lock_wait_seconds: float) -> bool:
-    """Whether the target has none of our tables yet, so that no row can be there twice."""
+def _labels(warehouse: Warehouse, lock_wait_seconds: float) -> set[str]:
+    """The accounts that have rows in a warehouse."""
+    with open_rows(warehouse, names=list(TABLES), lock_wait_seconds=lock_wait_seconds) as rows:
+        return {label for relation in rows.relations for label in rows.accounts(relation)}
+
+
+def _present(target: Warehouse, lock_wait_seconds: float) -> set[str]:
     if target.database is not None and not target.database.is_file():
-        return True
-    with open_rows(target, names=list(TABLES), lock_wait_seconds=lock_wait_seconds) as rows:
-        return not rows.relations
+        return set()
+    return _labels(target, lock_wait_seconds)
 
 
 def _load(
-    pipeline: dlt.Pipeline, history: _History, source: Warehouse, target: Warehouse, patience: Patience
+    pipeline: dlt.Pipeline,
+    history: _History,
+    source: Warehouse,
+    target: Warehouse,
+    *,
+    present: set[str],
+    patience: Patience,
 ) -> Copied:
-    # Nobody else loads between the look at the state and the end.
+    # Nobody else loads between the look at what is there and the end.
     with turn(pipeline):
         patience.apply(pipeline.sync_destination)
         _refuse_another(stored_by(pipeline), history.stored, source, target, history.account)
-        pipeline.extract(history.source(merge_strategy(target, pipeline)))
+        if not (target.is_duckdb_file or target.is_lake):
+            # It was not held alone until now: another copy may have brought the same rows.
+            present = _present(target, LOCK_WAIT_SECONDS)
+        is_new = history.account.label not in present
+        pipeline.extract(history.source(merge_strategy(target, pipeline), is_new=is_new))
         pipeline.normalize()
         history.copied.load_ids += patience.apply(pipeline.load).loads_ids
     return history.copied
@@ -139,27 +153,26 @@ class _History:
         copied: What came out of it so far.
     """
 
-    def __init__(self, rows: Rows, account: Account, stored: Stored, target: Warehouse, *, is_new: bool) -> None:
+    def __init__(self, rows: Rows, account: Account, stored: Stored, target: Warehouse) -> None:
         self._rows = rows
         self._tables = [relation for relation in rows.relations if relation.kind == "table"]
         self._target = target
-        self._is_new = is_new
         self.account = account
         self.stored = stored
         self.copied = Copied(account.label, {one.name: 0 for one in self._tables}, has_state=_has_state(stored))
 
-    def source(self, strategy: Any) -> Any:
+    def source(self, strategy: Any, *, is_new: bool) -> Any:
         """The source: under the name of the one that syncs, with the columns that the tables have.
 
         Args:
-            strategy: How rows are merged into tables that are there.
+            strategy: How rows are merged into those that are there.
+            is_new: There are none of this account, so that they need no merging.
         """
         into = schema()
         self.stored.columns_into(into, [relation.name for relation in self._tables])
-        # Rows of tables that were not there need no merging.
         hints: Any = {
             "table_format": self._target.table_format,
-            "write_disposition": "append" if self._is_new else {"disposition": "merge", "strategy": strategy},
+            "write_disposition": "append" if is_new else {"disposition": "merge", "strategy": strategy},
         }
 
         @dlt.source(section="openai_fine_tuning", schema=into)
@@ -246,17 +259,3 @@ def _digest(stored: Stored) -> str:
 
 def _unmarked(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in state.items() if name != _MARK}
-
-
-@contextmanager
-def _told(target: Warehouse) -> Iterator[None]:
-    """Tell a failure of the destination in a line."""
-    try:
-        yield
-    except CommandError:
-        raise
-    except Exception as error:
-        cause = root_cause(error)
-        if isinstance(cause, CommandError):
-            raise cause from None
-        raise CommandError(f"The copy into {target.shown} failed: {without_secrets(cause)}. Run it again.") from error

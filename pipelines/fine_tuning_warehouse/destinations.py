@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from filelock import FileLock, Timeout
-
-from .errors import BusyError, CommandError, UsageError
+from .errors import UsageError
 
 if TYPE_CHECKING:
     import dlt
@@ -76,6 +72,7 @@ class Warehouse:
 
             return DuckDbFile(self.database)
         if self.is_lake:
+            self._check_table_format()
             from .lake import Lake  # noqa: PLC0415 - dlt's libraries for files
 
             lake = Lake()
@@ -92,6 +89,15 @@ class Warehouse:
             layout = "%s_staging" if account == "default" else f"%s_staging_{account}"
             destination.config_params["staging_dataset_name_layout"] = layout
         return destination
+
+    def _check_table_format(self) -> None:
+        # dlt finds out when all is read.
+        needed, extra = {
+            "iceberg": (("pyiceberg", "sqlalchemy"), "fine-tuning-warehouse[lake]"),
+            "delta": (("deltalake",), "dlt[deltalake]"),
+        }.get(str(self.table_format), ((), ""))
+        if any(find_spec(module) is None for module in needed):
+            raise UsageError(f"Tables in {self.table_format} need more to be installed: pip install '{extra}'.")
 
 
 def find_warehouse(
@@ -128,53 +134,3 @@ def find_warehouse(
             "apart: choose another --database or --dataset."
         )
     return Warehouse("duckdb", path, dataset)
-
-
-def check_database_file(path: Path) -> None:
-    """Raise `CommandError` where the file can hold no database, before anything is requested."""
-    if path.is_dir():
-        raise CommandError(f"The database {path} is a folder: name a file, such as {path / DEFAULT_DATABASE}.")
-    if not path.parent.is_dir():
-        raise CommandError(f"The database {path} cannot be made: there is no folder {path.parent}.")
-    if not path.exists():
-        if not os.access(path.parent, os.W_OK):
-            raise CommandError(f"The database {path} cannot be made: the folder {path.parent} cannot be written to.")
-        return
-    try:
-        with path.open("r+b") as file:
-            start = file.read(12)
-    except OSError as error:
-        raise CommandError(f"The database {path} cannot be written: {error.strerror or error}.") from None
-    if start and start[8:12] != b"DUCK":
-        raise CommandError(f"{path} is no DuckDB database. It was left as it is: choose another --database.")
-
-
-@contextmanager
-def only_sync(warehouse: Warehouse) -> Iterator[None]:
-    """Hold the warehouse for one sync at a time, where it could not take two.
-
-    Raises:
-        BusyError: Another sync holds it.
-    """
-    if not warehouse.is_duckdb_file or warehouse.database is None:
-        yield
-        return
-    check_database_file(warehouse.database)
-    lock_file = warehouse.database.with_name(warehouse.database.name + ".lock")
-    lock = FileLock(lock_file, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        if not lock_file.exists():
-            raise CommandError(
-                f"The database {warehouse.database} cannot be written: its folder takes no files."
-            ) from None
-        raise BusyError(
-            f"Another sync is running on {warehouse.database}: wait for it to end (it holds {lock_file.name})."
-        ) from None
-    except OSError as error:
-        raise CommandError(f"The database {warehouse.database} cannot be written: {error.strerror or error}.") from None
-    try:
-        yield
-    finally:
-        lock.release()

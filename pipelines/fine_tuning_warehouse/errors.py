@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 DONE, FAILED, USAGE, INCOMPLETE, DIFFERS, BUSY = 0, 1, 2, 3, 4, 75
 
 
@@ -29,12 +31,17 @@ class BusyError(CommandError):
     exit_code = BUSY
 
 
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and what dlt has wrapped in it, down to one of ours or to the bottom."""
+    inner: BaseException | None = error
+    while inner is not None:
+        yield inner
+        if getattr(inner, "is_deliberate", False):
+            return
+        # dlt wraps both ways; elsewhere a context is only what was being handled when something else went wrong.
+        inner = inner.__cause__ or (inner.__context__ if type(inner).__module__.startswith("dlt.") else None)
+
+
 def root_cause(error: BaseException) -> BaseException:
     """What dlt has wrapped: the error of ours, or of the destination, or the bug, at the bottom of its wrappings."""
-    while not getattr(error, "is_deliberate", False):
-        # dlt wraps both ways; elsewhere a context is only what was being handled when something else went wrong.
-        inner = error.__cause__ or (error.__context__ if type(error).__module__.startswith("dlt.") else None)
-        if inner is None:
-            break
-        error = inner
-    return error
+    return list(causes(error))[-1]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .destinations import Warehouse, only_sync
-from .readiness import check_ready, merge_strategy
+from filelock import FileLock, Timeout
+
+from .destinations import Warehouse
+from .errors import BusyError, CommandError
+from .readiness import check_database_file, check_ready
 from .workspace import working_directory
 
 if TYPE_CHECKING:
@@ -23,18 +27,39 @@ def held(warehouse: Warehouse) -> Iterator[Lease | None]:
         UsageError: A setting of the destination is missing, or it cannot merge.
         CommandError: The destination refuses.
     """
-    with only_sync(warehouse):
-        if warehouse.is_duckdb_file:
+    if warehouse.database is not None:
+        check_database_file(warehouse.database)
+        with _locked(warehouse.database):
+            yield None
+        return
+    with working_directory() as directory:
+        pipeline = warehouse.pipeline("fine_tuning_default", directory)
+        check_ready(warehouse, pipeline)
+        if not warehouse.is_lake:
             yield None
             return
-        with working_directory() as directory:
-            pipeline = warehouse.pipeline("fine_tuning_default", directory)
-            check_ready(warehouse, pipeline)
-            merge_strategy(warehouse, pipeline)
-            if not warehouse.is_lake:
-                yield None
-                return
-            from .lake import hold, lease_of  # noqa: PLC0415 - dlt's libraries for files
+        from .lake import hold, lease_of  # noqa: PLC0415 - dlt's libraries for files
 
-            with hold(lease_of(pipeline, warehouse.shown)) as lease:
-                yield lease
+        with hold(lease_of(pipeline, warehouse.shown)) as lease:
+            yield lease
+
+
+@contextmanager
+def _locked(database: Path) -> Iterator[None]:
+    """Hold a DuckDB file, by a file beside it."""
+    lock_file = database.with_name(database.name + ".lock")
+    lock = FileLock(lock_file, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        if not lock_file.exists():
+            raise CommandError(f"The database {database} cannot be written: its folder takes no files.") from None
+        raise BusyError(
+            f"Another sync is running on {database}: wait for it to end (it holds {lock_file.name})."
+        ) from None
+    except OSError as error:
+        raise CommandError(f"The database {database} cannot be written: {error.strerror or error}.") from None
+    try:
+        yield
+    finally:
+        lock.release()

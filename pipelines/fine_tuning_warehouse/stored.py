@@ -16,7 +16,8 @@ from .accounts import Account
 from .destinations import Warehouse
 from .errors import CommandError
 from .patience import Patience
-from .rows import SCHEMA, readable
+from .refusals import told
+from .rows import SCHEMA
 
 _HINTS = ("name", "data_type", "nullable", "description", "primary_key", "precision", "scale", "timezone")
 
@@ -61,7 +62,7 @@ def find_stored(account: Account, warehouse: Warehouse, directory: Path, patienc
     if warehouse.database is not None and not warehouse.database.is_file():
         raise CommandError(f"There is no database {warehouse.database}: `ftw sync` makes it.")
     pipeline = warehouse.pipeline(account.pipeline_name, directory)
-    with readable(warehouse):
+    with told(warehouse, f"{warehouse.shown} cannot be read"):
         patience.apply(pipeline.sync_destination)
     return stored_by(pipeline)
 

@@ -10,7 +10,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,11 @@ from .accounts import Account
 from .comments import write_comments
 from .destinations import Warehouse
 from .duckdb_file import kept_open
-from .errors import CommandError, UsageError, root_cause
+from .errors import CommandError, UsageError
 from .holding import held
 from .patience import Patience
-from .readiness import merge_strategy, without_secrets
+from .readiness import merge_strategy
+from .refusals import told
 from .totals import Summary, Totals
 from .turns import turn
 from .version import __version__
@@ -33,6 +34,7 @@ from .workspace import working_directory
 os.environ.setdefault("NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID", "true")
 
 import dlt
+from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from openai_fine_tuning import CancelledError, ConfigurationError, FineTuningSourceError, Report
 from openai_fine_tuning.records import Batches
@@ -239,19 +241,19 @@ def _run_parts(
                     write_disposition={"disposition": "merge", "strategy": strategy},
                 )
         with _told(warehouse):
-            load_ids = _run(pipeline, [source, log], patience)
+            load_ids = _run(pipeline, [source, log], patience, anew=reading.full_refresh)
         yield load_ids
         reading = replace(reading, full_refresh=False)
 
 
-def _run(pipeline: dlt.Pipeline, sources: list[Any], patience: Patience) -> list[str]:
-    """Extract, normalise and load; returns the load ids."""
+def _run(pipeline: dlt.Pipeline, sources: list[Any], patience: Patience, *, anew: bool) -> list[str]:
+    """Extract, normalise and load, into tables that are made again where they were dropped; returns the load ids."""
     if pipeline.first_run:
         patience.apply(lambda: _restore(pipeline))
     pipeline.extract(sources)
     pipeline.normalize()
     with turn(pipeline):
-        return list(patience.apply(lambda: _load(pipeline)).loads_ids)
+        return list(patience.apply(lambda: _load(pipeline, anew=anew)).loads_ids)
 
 
 def _restore(pipeline: dlt.Pipeline) -> None:
@@ -259,9 +261,19 @@ def _restore(pipeline: dlt.Pipeline) -> None:
         pipeline.sync_destination()
 
 
-def _load(pipeline: dlt.Pipeline) -> LoadInfo:
+def _load(pipeline: dlt.Pipeline, *, anew: bool) -> LoadInfo:
     with kept_open(pipeline):
+        if anew:
+            _make_tables(pipeline)
         return pipeline.load()
+
+
+def _make_tables(pipeline: dlt.Pipeline) -> None:
+    # By itself dlt makes tables only when the schema has changed.
+    with pipeline.destination_client() as client:
+        if isinstance(client, SqlJobClientBase):
+            client.initialize_storage()
+            client.update_stored_schema(force=True)
 
 
 def _describe(pipeline: dlt.Pipeline) -> None:
@@ -270,20 +282,8 @@ def _describe(pipeline: dlt.Pipeline) -> None:
         write_views(pipeline)
 
 
-@contextmanager
-def _told(warehouse: Warehouse) -> Iterator[None]:
-    """Tell a failure of ours, or of the destination, as what it is, without dlt's wrapping."""
-    try:
-        yield
-    except CommandError:
-        raise
-    except Exception as error:
-        cause = root_cause(error)
-        if isinstance(cause, (FineTuningSourceError, KeyboardInterrupt)):
-            raise cause from None
-        if isinstance(cause, CommandError):
-            raise cause from error
-        raise CommandError(f"The sync into {warehouse.shown} failed: {without_secrets(cause)}") from error
+def _told(warehouse: Warehouse) -> AbstractContextManager[None]:
+    return told(warehouse, f"The sync into {warehouse.shown} failed")
 
 
 @dlt.source(section="openai_fine_tuning", schema=schema())

@@ -16,24 +16,21 @@ DIALECTS = ("duckdb", "postgres", "redshift", "snowflake", "bigquery", "clickhou
 
 @click.command()
 @warehouse_options
-@click.option("--account", metavar="LABEL", help="For a lake: an account that is synced there.  [default: default]")
 @click.option("--dialect", type=click.Choice(DIALECTS), help="SQL of another engine.  [default: the warehouse's own]")
-def views(*, target: WarehouseOptions, account: str | None, dialect: str | None) -> int:
+def views(*, target: WarehouseOptions, dialect: str | None) -> int:
     """Print the SQL of the views.
 
     A sync makes the views by itself where the warehouse can. For an engine that reads the tables by itself, such as
     Spark over a lake, this prints the statements that make them there.
     """
     prepare()
-    from fine_tuning_warehouse.accounts import DEFAULT_LABEL, Account, checked_label  # noqa: PLC0415 - see sync
-    from fine_tuning_warehouse.views.script import script  # noqa: PLC0415
+    from fine_tuning_warehouse.views.script import script  # noqa: PLC0415 - see sync
     from fine_tuning_warehouse.workspace import working_directory  # noqa: PLC0415
 
     if target.destination in (None, "duckdb"):
         target = replace(target, database=str(existing_database(target.database)))
     warehouse = target.find()
-    label = checked_label(account or DEFAULT_LABEL)
     with working_directory() as directory:
-        for statement in script(warehouse, Account(label, None, "").pipeline_name, dialect, directory):
+        for statement in script(warehouse, dialect, directory):
             click.echo(f"{statement};\n")
     return DONE

@@ -184,10 +184,11 @@ class Lease:
             # Its writer was killed between creating it and writing to it, or is about to write.
             self._watch(number, content, self._times.last, None)
         elif not holder.released and not holder.is_dead:
-            if holder.expires > time.time():
+            if 0 < holder.expires - time.time() <= self._times.last:
                 raise self._busy(holder)
-            # It looks expired; but clocks differ, and one that is alive renews it.
-            self._watch(number, content, 1.5 * self._times.renew, holder)
+            # It looks expired, or held for longer than any is: clocks differ. One that is not renewed for as long as it
+            # lasts has ended by every clock, its holder's too.
+            self._watch(number, content, self._times.last, holder)
 
     def _watch(self, number: int, content: bytes, seconds: float, holder: _Holder | None) -> None:
         until = time.monotonic() + seconds

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import pyarrow as pa
 
 from fine_tuning_warehouse.destinations import Warehouse
-from fine_tuning_warehouse.errors import CommandError, root_cause
+from fine_tuning_warehouse.refusals import told
 from fine_tuning_warehouse.views import VIEWS
 from openai_fine_tuning.tables import TABLES
 
@@ -110,16 +110,9 @@ class Rows(ABC):
         return pa.RecordBatchReader.from_batches(relation.schema, self.batches(relation, account=account))
 
 
-@contextmanager
-def readable(warehouse: Warehouse) -> Iterator[None]:
-    """Tell in a line why a warehouse cannot be read."""
-    try:
-        yield
-    except CommandError:
-        raise
-    except Exception as error:
-        words = first_line(root_cause(error))
-        raise CommandError(f"{warehouse.shown} cannot be read: {words}") from error
+def readable(warehouse: Warehouse) -> AbstractContextManager[None]:
+    """Tells in a line why a warehouse cannot be read."""
+    return told(warehouse, f"{warehouse.shown} cannot be read")
 
 
 def first_line(error: BaseException) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, cast
+
+from sqlglot import exp, parse_one
 
 from fine_tuning_warehouse.errors import CommandError
 
@@ -43,6 +45,17 @@ def write_views(pipeline: dlt.Pipeline) -> None:
         raise CommandError(f"The tables are loaded, but their views could not be made: {_first_line(error)}") from error
 
 
+class _RefusedViewError(CommandError):
+    """A view that could not be made."""
+
+    def __init__(self, view: View, error: Exception) -> None:
+        # PostgreSQL says in the second line what hangs on a view.
+        details = [line.strip() for line in str(error).splitlines() if line.startswith("DETAIL:")]
+        reason = " ".join([_first_line(error), *(f"({detail.removeprefix('DETAIL:').strip()})" for detail in details)])
+        super().__init__(f"The tables are loaded, but the view {view.name} could not be made: {reason}")
+        self.view = view
+
+
 class _Views:
     """The views of one destination."""
 
@@ -66,15 +79,29 @@ class _Views:
         outdated = self._outdated()
         if not outdated:
             return
-        try:
-            self._replace(outdated)
-        except CommandError:
-            if self._dialect in _COMMENTS and not self._outdated():
-                return  # a sync beside this one was quicker
-            if not self._sql.capabilities.supports_ddl_transactions:
-                raise
-            # PostgreSQL replaces no view whose columns have changed: all are dropped and made anew, or none is.
-            self._replace(list(self._builder.views), drop=True)
+        in_the_way: list[View] = []
+        while True:
+            try:
+                self._replace(outdated, in_the_way)
+                return
+            except _RefusedViewError as error:
+                if self._dialect in _COMMENTS and not self._outdated():
+                    return  # a sync beside this one was quicker
+                if not self._sql.capabilities.supports_ddl_transactions or error.view in in_the_way:
+                    raise
+                # PostgreSQL replaces no view whose columns have changed: it is dropped and made anew, with those of
+                # ours that read it. No other is touched, since views of the user's may hang on it.
+                readers = self._readers(error.view)
+                in_the_way = [view for view in self._builder.views if view in in_the_way or view in readers]
+
+    def _readers(self, view: View) -> list[View]:
+        """A view and all views that read it, whether by themselves or through others."""
+        readers = [view]
+        for other in self._builder.views:
+            read = {table.name for table in parse_one(other.text, read="duckdb").find_all(exp.Table)}
+            if other not in readers and not read.isdisjoint(one.name for one in readers):
+                readers.append(other)
+        return readers
 
     def _outdated(self) -> list[View]:
         query = _COMMENTS.get(self._dialect)
@@ -86,11 +113,13 @@ class _Views:
     def _comment(self, view: View) -> str:
         return f"{view.description} (made from {self._made_from})"
 
-    def _replace(self, views: list[View], *, drop: bool = False) -> None:
+    def _replace(self, outdated: Collection[View], in_the_way: Sequence[View]) -> None:
         with self._transaction():
-            for view in reversed(views) if drop else ():
+            for view in reversed(in_the_way):
                 self._execute(view, f"DROP VIEW IF EXISTS {self._name(view.name)}")
-            for view in views:
+            for view in self._builder.views:
+                if view not in outdated and view not in in_the_way:
+                    continue
                 self._execute(view, f"CREATE OR REPLACE VIEW {self._name(view.name)} AS {self._builder.select(view)}")
                 for comment in self._comments(view) if self._dialect in _COMMENTS else ():
                     self._execute(view, comment)
@@ -104,10 +133,7 @@ class _Views:
         try:
             self._sql.execute_sql(statement)
         except Exception as error:
-            reason = _first_line(error)
-            raise CommandError(
-                f"The tables are loaded, but the view {view.name} could not be made: {reason}"
-            ) from error
+            raise _RefusedViewError(view, error) from error
 
     def _comments(self, view: View) -> Iterator[str]:
         name = self._name(view.name)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dlt.common.schema import Schema
 from sqlglot import exp
 
 from fine_tuning_warehouse.destinations import Warehouse
 from fine_tuning_warehouse.errors import CommandError
+from fine_tuning_warehouse.refusals import told
+from fine_tuning_warehouse.rows import SCHEMA
 
 from .build import DIALECTS, READ_TABLES, Builder, Tables
 
@@ -18,37 +22,34 @@ _TABLES_AT_A_PLACE = ("spark", "databricks")
 """Dialects in which a statement makes a table of files that are there."""
 
 
-def script(warehouse: Warehouse, pipeline_name: str, dialect: str | None, directory: Path) -> Iterator[str]:
+def script(warehouse: Warehouse, dialect: str | None, directory: Path) -> Iterator[str]:
     """The statements, in their order, that make a warehouse's views; over a lake, its tables too.
 
     Args:
         warehouse: Whose tables.
-        pipeline_name: dlt's, by which a lake knows its tables.
         dialect: sqlglot's name of the dialect; None for the warehouse's own.
         directory: Where dlt may work.
 
     Raises:
         CommandError: There is no warehouse, or it cannot be read.
     """
-    pipeline = warehouse.pipeline(pipeline_name, directory)
+    if warehouse.database is not None and not warehouse.database.is_file():
+        raise CommandError(f"There is no database {warehouse.database}: `ftw sync` makes it.")
+    pipeline = warehouse.pipeline("fine_tuning_views", directory)
     places: dict[str, str] = {}
-    with pipeline.destination_client() as client:
+    with told(warehouse, f"{warehouse.shown} cannot be read"), pipeline.destination_client() as found:
+        client: Any = found
         own = str(client.capabilities.sqlglot_dialect)
         if warehouse.is_lake:
-            pipeline.sync_destination()
-            tables = _tables_of_schema(pipeline)
+            tables = _tables_of_lake(client)
+            places = {name: client.get_table_dir(name, remote=True).rstrip("/") for name in tables}
         else:
-            found: Any = client
             tables = {
                 name: {str(column).lower(): str(hints.get("data_type")) for column, hints in columns.items()}
-                for name, columns in found.get_storage_tables(READ_TABLES)
+                for name, columns in client.get_storage_tables(READ_TABLES)
             }
     if not any(tables.values()):
         raise CommandError(f"{warehouse.shown} holds no dataset {warehouse.dataset} yet: `ftw sync` makes it.")
-    if warehouse.is_lake:
-        with pipeline.destination_client() as client:
-            lake: Any = client
-            places = {name: lake.get_table_dir(name, remote=True).rstrip("/") for name in tables}
     dialect = dialect or own
     fold = str.upper if dialect in _UPPER_CASE else str
     builder = Builder(dialect, tables, lambda name: [warehouse.dataset, name], fold)
@@ -63,11 +64,12 @@ def script(warehouse: Warehouse, pipeline_name: str, dialect: str | None, direct
         yield f"CREATE OR REPLACE VIEW {name} AS\n{builder.select(view)}"
 
 
-def _tables_of_schema(pipeline: Any) -> Tables:
-    """What the last sync left beside a lake's tables: their columns and types."""
-    if not pipeline.default_schema_name:
+def _tables_of_lake(client: Any) -> Tables:
+    """The columns and types of tables, by the schema that the last sync left beside them."""
+    stored = client.get_stored_schema(SCHEMA)
+    if stored is None:
         return {}
-    schema = pipeline.default_schema
+    schema = client.schema = Schema.from_stored_schema(json.loads(stored.schema))
     present = {*schema.data_table_names(), schema.loads_table_name}
     return {
         name: {
