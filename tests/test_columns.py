@@ -27,7 +27,7 @@ def records(nested: str) -> st.SearchStrategy[list[Any]]:
     """Pages on which most records are alike, and some are anything but."""
     usual = st.fixed_dictionaries(
         {
-            "id": st.one_of(st.uuids().map(str), st.sampled_from(["", 7, None])),
+            "id": st.one_of(st.uuids().map(str), st.integers(0), st.sampled_from(["", None])),
             "created_at": times,
             nested: st.one_of(inner, st.just({"step": 1, "train_loss": 0.5}), anything),
         },
@@ -41,7 +41,12 @@ def records(nested: str) -> st.SearchStrategy[list[Any]]:
             "brand_new": anything,
         },
     )
-    return st.lists(st.one_of(usual, usual, usual, anything), max_size=12)
+    return st.lists(st.one_of(usual, usual, usual, anything), max_size=12, unique_by=_id)
+
+
+def _id(record: Any) -> Any:
+    """Listings hold no id twice: `listing` sees to that."""
+    return str(record["id"]) if isinstance(record, dict) and record.get("id") is not None else id(record)
 
 
 def rows(batches: Batches, table: str) -> list[str]:
@@ -87,3 +92,13 @@ def test_a_page_of_what_hosts_send_is_typed_a_column_at_a_time(monkeypatch: pyte
     assert taken.num_rows == 20
     assert set(taken.column("data__train_loss").to_pylist()) == {0.5, 1.0}
     assert "data__note" not in taken.column_names
+
+
+def test_a_row_that_stands_in_two_listings_is_loaded_once() -> None:
+    batches = Batches("mine", schema())
+    page = [{"id": f"ftckpt-{number}", "step_number": number} for number in range(10)]
+    for job_id in ("ftjob-1", "ftjob-2"):
+        batches.add_all("checkpoints", page, job_id=job_id, own=OWN, defaults={"fine_tuning_job_id": job_id})
+        batches.add_all("checkpoints", page[:5], job_id=job_id, own=OWN, defaults={"fine_tuning_job_id": job_id})
+    batches.add("checkpoints", page[0], job_id="ftjob-3")
+    assert batches.take()["checkpoints"].column("id").to_pylist() == [record["id"] for record in page]

@@ -28,6 +28,7 @@ def main() -> NoReturn:
     """The console command. Failures are told in a line or two on stderr, with the exit codes of the contract."""
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's own keeps 40 MB that it does not need
     try:
         code = ftw.main(standalone_mode=False) or DONE
     except click.exceptions.NoArgsIsHelpError as error:

@@ -17,6 +17,12 @@ from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration, DuckDbCredentials
 from dlt.destinations.impl.duckdb.factory import duckdb
 
+_LEAST_MEGABYTES = 128
+"""Half of it holds a load of a million checkpoints or events, and their merge into as many."""
+
+_BATCHES_HELD = 4
+"""Rows are read, staged and merged a batch at a time; wide ones (long texts) need more room for each."""
+
 
 @configspec(init=False)
 class _Configuration(DuckDbClientConfiguration):
@@ -61,10 +67,19 @@ class DuckDbFile(duckdb):
 
 
 @contextmanager
-def kept_open(pipeline: dlt.Pipeline) -> Iterator[None]:
-    """Keep a DuckDB file open between dlt's steps; of other destinations, nothing."""
+def kept_open(pipeline: dlt.Pipeline, *, largest_batch: int = 0) -> Iterator[None]:
+    """Keep a DuckDB file open between dlt's steps; of other destinations, nothing.
+
+    Args:
+        pipeline: Whose destination.
+        largest_batch: Bytes of the largest Arrow table that is loaded: DuckDB takes little more memory than that needs,
+            and writes to disk what is beyond it, where it would take four fifths of the machine's.
+    """
     if not isinstance(pipeline.destination, DuckDbFile):
         yield
         return
-    with pipeline.sql_client():
+    with pipeline.sql_client() as client:
+        if "memory_limit" not in (client.credentials.global_config or {}):  # unless dlt's configuration sets one
+            megabytes = _LEAST_MEGABYTES + largest_batch * _BATCHES_HELD // 1_000_000
+            client.execute_sql(f"SET memory_limit = '{megabytes}MB'")
         yield

@@ -38,7 +38,7 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from openai_fine_tuning import CancelledError, ConfigurationError, FineTuningSourceError, Report
 from openai_fine_tuning.records import Batches
-from openai_fine_tuning.settings import CONCURRENCY, RESOURCES
+from openai_fine_tuning.settings import CONCURRENCY, MERGE, RESOURCES
 from openai_fine_tuning.tables import REJECTED_RECORDS, SYNCS, schema
 
 __all__ = [
@@ -62,6 +62,8 @@ if TYPE_CHECKING:
 COMMIT_SECONDS = 300.0
 """What a long sync has read is loaded, together with its state, about this often."""
 
+COMMIT_ROWS = 250_000
+"""What a large sync has read is loaded after about so many rows, so that its memory does not grow with the history."""
 
 LOCK_WAIT_SECONDS = 60.0
 """How long a sync waits for a reader that holds the DuckDB file."""
@@ -78,6 +80,7 @@ class Reading:
         full_refresh: Read everything once more.
         concurrency: The highest number of requests in flight.
         commit_seconds: How often a long sync commits.
+        commit_rows: After how many rows a large sync commits.
         lock_wait_seconds: How long to wait for a program that holds the DuckDB file.
     """
 
@@ -87,6 +90,7 @@ class Reading:
     full_refresh: bool = False
     concurrency: int = CONCURRENCY
     commit_seconds: float = COMMIT_SECONDS
+    commit_rows: int = COMMIT_ROWS
     lock_wait_seconds: float = LOCK_WAIT_SECONDS
 
 
@@ -230,30 +234,31 @@ def _run_parts(
             fine_tuning_full_refresh=reading.full_refresh,
             fine_tuning_concurrency=reading.concurrency,
             fine_tuning_stop_after_seconds=reading.commit_seconds,
+            fine_tuning_stop_after_rows=reading.commit_rows,
             fine_tuning_report=report,
         )
         log = _sync_log(sync_id, started_at, account.label, report=report)
         if not warehouse.is_duckdb_file:
-            strategy: Any = merge_strategy(warehouse, pipeline)
+            settled: Any = {**MERGE, "strategy": merge_strategy(warehouse, pipeline)}
             for resource in (*source.selected_resources.values(), *log.selected_resources.values()):
                 resource.apply_hints(
                     table_format=warehouse.table_format,
-                    write_disposition={"disposition": "merge", "strategy": strategy},
+                    write_disposition=settled,
                 )
         with _told(warehouse):
-            load_ids = _run(pipeline, [source, log], patience, anew=reading.full_refresh)
+            load_ids = _run(pipeline, [source, log], patience, report, anew=reading.full_refresh)
         yield load_ids
         reading = replace(reading, full_refresh=False)
 
 
-def _run(pipeline: dlt.Pipeline, sources: list[Any], patience: Patience, *, anew: bool) -> list[str]:
+def _run(pipeline: dlt.Pipeline, sources: list[Any], patience: Patience, report: Report, *, anew: bool) -> list[str]:
     """Extract, normalise and load, into tables that are made again where they were dropped; returns the load ids."""
     if pipeline.first_run:
         patience.apply(lambda: _restore(pipeline))
     pipeline.extract(sources)
     pipeline.normalize()
     with turn(pipeline):
-        return list(patience.apply(lambda: _load(pipeline, anew=anew)).loads_ids)
+        return list(patience.apply(lambda: _load(pipeline, report, anew=anew)).loads_ids)
 
 
 def _restore(pipeline: dlt.Pipeline) -> None:
@@ -261,8 +266,8 @@ def _restore(pipeline: dlt.Pipeline) -> None:
         pipeline.sync_destination()
 
 
-def _load(pipeline: dlt.Pipeline, *, anew: bool) -> LoadInfo:
-    with kept_open(pipeline):
+def _load(pipeline: dlt.Pipeline, report: Report, *, anew: bool) -> LoadInfo:
+    with kept_open(pipeline, largest_batch=report.largest_batch):
         if anew:
             _make_tables(pipeline)
         return pipeline.load()
@@ -289,7 +294,7 @@ def _told(warehouse: Warehouse) -> AbstractContextManager[None]:
 @dlt.source(section="openai_fine_tuning", schema=schema())
 def _sync_log(sync_id: str, started_at: datetime, account: str, *, report: Report) -> Any:
     # Under the source's own schema, and after it: the row is loaded last, in the same package as what it tells of.
-    @dlt.resource(name=SYNCS.name, write_disposition="merge")
+    @dlt.resource(name=SYNCS.name, write_disposition=MERGE)
     def syncs() -> Iterator[Any]:
         """A row a sync: what it did, and how fresh the data is."""
         summary = Summary(account)

@@ -74,6 +74,7 @@ def openai_fine_tuning(
     fine_tuning_grace_seconds: float = settings.GRACE_SECONDS,
     fine_tuning_timeout_seconds: float = settings.READ_TIMEOUT_SECONDS,
     fine_tuning_stop_after_seconds: float | None = None,
+    fine_tuning_stop_after_rows: int | None = None,
     fine_tuning_report: Report | None = None,
 ) -> Any:
     """The history of one account's fine-tuning.
@@ -95,6 +96,8 @@ def openai_fine_tuning(
         fine_tuning_timeout_seconds: How long the host may stay silent within an answer.
         fine_tuning_stop_after_seconds: Begin no further job after this time, so that what was read can be committed;
             the next run goes on there (the report's `is_complete` tells whether one is needed). None for no end.
+        fine_tuning_stop_after_rows: The same after so many rows: what one run reads, and the memory of its load, are
+            bounded by it.
         fine_tuning_report: Figures of the run, updated as it goes.
 
     Returns:
@@ -155,6 +158,7 @@ def openai_fine_tuning(
             report,
             bounds=bounds,
             stop_after=fine_tuning_stop_after_seconds,
+            stop_after_rows=fine_tuning_stop_after_rows,
         )
         skipped = len(report.skipped)
         yield from reader.read()
@@ -185,13 +189,8 @@ def openai_fine_tuning(
 
 
 def _door(rows: Callable[[dict[str, pa.Table]], Iterator[Any]], account: DltResource) -> DltResource:
-    return dlt.transformer(
-        rows,
-        data_from=account,
-        name=rows.__name__,
-        primary_key=TABLES[rows.__name__].keys,
-        write_disposition="merge",
-    )
+    door = dlt.transformer(rows, data_from=account, name=rows.__name__)
+    return door.apply_hints(primary_key=TABLES[rows.__name__].keys, write_disposition=settings.MERGE)
 
 
 def _of(resource: str, tables: dict[str, pa.Table]) -> Iterator[Any]:
@@ -201,7 +200,7 @@ def _of(resource: str, tables: dict[str, pa.Table]) -> Iterator[Any]:
     first = next(name for name in settings.RESOURCES if name in dlt.current.source().selected_resources)
     if resource == first and REJECTED_RECORDS.name in tables:
         hints = dlt.mark.make_hints(
-            table_name=REJECTED_RECORDS.name, primary_key=REJECTED_RECORDS.keys, write_disposition="merge"
+            table_name=REJECTED_RECORDS.name, primary_key=REJECTED_RECORDS.keys, write_disposition=settings.MERGE
         )
         yield dlt.mark.with_hints(tables[REJECTED_RECORDS.name], hints, create_table_variant=True)
 

@@ -31,6 +31,9 @@ from .visit import (
     take_in,
 )
 
+_JOBS_A_THREAD = 2
+"""Jobs under way for each thread: enough that none waits for the next, few enough that a part soon ends."""
+
 
 @dataclass(frozen=True)
 class Bounds:
@@ -92,6 +95,7 @@ class Reader:
         report: The figures, updated as it goes.
         bounds: What to read, where that is not everything owed.
         stop_after: Seconds after which no further job is begun; what is left stays owed. None for no end.
+        stop_after_rows: Rows after which no further job is begun. None for no end.
     """
 
     def __init__(
@@ -104,6 +108,7 @@ class Reader:
         *,
         bounds: Bounds,
         stop_after: float | None,
+        stop_after_rows: int | None = None,
     ) -> None:
         self._api = api
         self._account = account
@@ -112,6 +117,7 @@ class Reader:
         self._report = report
         self._bounds = bounds
         self._deadline = None if stop_after is None or bounds else time.monotonic() + stop_after
+        self._rows_left = None if stop_after_rows is None or bounds else stop_after_rows
         self._crew = Crew(api, api.limiter.concurrency)
         self._files = Files(api)
         self._gates = Gates((name for name in frontiers if name != "jobs"), self._crew.start, self._end_read)
@@ -159,7 +165,7 @@ class Reader:
             order.see(page.times, page.host_time)
             for record in page.records:
                 self._meet(record, page.host_time)
-            yield from self._collect(down_to=4 * self._api.limiter.concurrency)
+            yield from self._collect(down_to=_JOBS_A_THREAD * self._api.limiter.concurrency)
             if page.cursor is None:
                 break
             yield from self._await_probes(order)
@@ -262,7 +268,9 @@ class Reader:
 
     def _is_late(self) -> bool:
         """Whether no further job is to be begun. One at least is read each time, so that there is always progress."""
-        return self._deadline is not None and time.monotonic() >= self._deadline and self._has_progressed
+        is_late = self._deadline is not None and time.monotonic() >= self._deadline
+        is_full = self._rows_left is not None and self._rows_left <= 0
+        return (is_late or is_full) and self._has_progressed
 
     # one job ---------------------------------------------------------------------------------------------------------
 
@@ -277,7 +285,7 @@ class Reader:
             self._outstanding += 1
             self._report.jobs_to_read += 1
             self._crew.start(Read("jobs", job_id, partial(self._read_job, job_id)))
-            yield from self._collect(down_to=4 * self._api.limiter.concurrency)
+            yield from self._collect(down_to=_JOBS_A_THREAD * self._api.limiter.concurrency)
 
     def _read_job(self, job_id: str) -> Iterator[Job]:
         yield self._get_job(job_id)
@@ -378,6 +386,9 @@ class Reader:
         tables = self._batches.take(at_least=at_least)
         for name, table in tables.items():
             self._report.rows[name] += table.num_rows
+            if self._rows_left is not None:
+                self._rows_left -= table.num_rows
+            self._report.largest_batch = max(self._report.largest_batch, table.nbytes)
         return tables
 
     def _settle(self, read: Read) -> None:

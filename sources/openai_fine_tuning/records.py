@@ -48,6 +48,8 @@ class TableBuilder:
         self._extras: dict[str, None] = {}
         self._keys = table.keys
         self.places = Places.of(table.flattened)
+        self._identity = tuple(name for name in table.keys if name != "account")
+        self._seen: set[Any] = set()
         self._rows: list[dict[str, Any]] = []
         self._blocks: list[Block] = []
         self._size = 0
@@ -56,7 +58,9 @@ class TableBuilder:
         return self._size
 
     def add(self, record: Any, own: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-        """Type a record and keep it as a row.
+        """Type a record and keep it as a row, once: a double of a row that was kept before is let go.
+
+        A load is declared free of doubles, which spares the destination from sorting all of it to find them.
 
         Args:
             record: What the host sent.
@@ -83,6 +87,11 @@ class TableBuilder:
         for name in self._keys:
             if row.get(name) in (None, ""):
                 raise UnfitError(f"it has no {name}")
+        first, *others = (row[name] for name in self._identity)
+        identity = (first, *others) if others else first
+        if identity in self._seen:
+            return
+        self._seen.add(identity)
         self._types.update(new)
         self._note_extras(row)
         self._rows.append(row)
@@ -108,6 +117,11 @@ class TableBuilder:
                 return False
         if not all(name in block and not block[name].null_count for name in self._keys):
             return False
+        keys = [block[name].to_pylist() for name in self._identity]
+        identities = set(keys[0] if len(keys) == 1 else zip(*keys, strict=True))
+        if len(identities) < len(records) or not self._seen.isdisjoint(identities):
+            return False
+        self._seen |= identities
         self._note_extras(block)
         self._blocks.append(block)
         self._size += len(records)

@@ -34,6 +34,7 @@ class Report:
         jobs_read: Those of them whose reading has ended.
         jobs_open: Jobs that the next sync will read again.
         rows: Rows handed over, by table.
+        largest_batch: Bytes of the largest Arrow table handed over.
         skipped: What could not be read.
         rejected: Records that could not be typed.
         is_complete: Whether everything owed was read, or tried. False while it runs, and after a read that ended early.
@@ -48,6 +49,7 @@ class Report:
     jobs_read: int = 0
     jobs_open: int = 0
     rows: Counter[str] = field(default_factory=Counter)
+    largest_batch: int = 0
     skipped: list[Skipped] = field(default_factory=list)
     rejected: int = 0
     is_complete: bool = False

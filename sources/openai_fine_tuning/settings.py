@@ -1,5 +1,7 @@
 """The numbers and names that decide how the source behaves, each with its unit and its reason."""
 
+from typing import Any
+
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
 RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
@@ -31,6 +33,9 @@ MAX_PAGES = 10_000
 
 BATCH_ROWS = 10_000
 """Rows of one table that travel together as one Arrow table."""
+
+MERGE: Any = {"disposition": "merge", "deduplicated": True}
+"""How rows are written. `records` lets go of doubles, so that no destination sorts a whole load to find them."""
 
 MAX_COLUMNS = 1_000
 """Columns that a table may grow to; PostgreSQL stops at 1,600. A record that needs more is rejected."""
