@@ -17,7 +17,7 @@ from openai_fine_tuning.settings import RESOURCES
 from openai_fine_tuning.tables import TABLES
 
 pytestmark = [
-    pytest.mark.engine,
+    pytest.mark.scheduler,
     # Dagster's own, about pydantic and its gRPC code
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
