@@ -10,8 +10,8 @@
 # ///
 """Parse the DAG and run it once, with Airflow's own means, in an environment of its own.
 
-Usage: uv run --script tests/airflow_run.py FOLDER-OF-DAGS. Takes dlt's secrets on stdin, for the variable that dlt reads
-them from, and prints what came of it as one line of JSON, last.
+Usage: uv run --script tests/airflow_run.py FOLDER-OF-DAGS. Takes dlt's secrets on stdin, for the variable that dlt
+reads them from, and prints what came of it as one line of JSON, last.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ pytestmark = [
     # Dagster's own, about pydantic and its gRPC code
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
-dg: Any = pytest.importorskip("dagster", reason="needs the dependency group `dagster`")
+dg: Any = pytest.importorskip("dagster", reason="needs the dependency group `schedulers`")
 
 DEFINITIONS = Path(__file__).parent.parent / "pipelines/schedules/dagster/definitions.py"
 

@@ -1,7 +1,7 @@
 """Airflow (3): one task that does what `ftw sync` does, every hour.
 
-Not dlt's PipelineTasksGroup: that runs a pipeline itself, without the views, the log, the lock and the state that is read
-from the warehouse alone. What it is good for works here too: dlt finds keys and settings in the variable
+Not dlt's PipelineTasksGroup: that runs a pipeline itself, without the views, the log, the lock, and the state that is
+read from the warehouse alone. What it is good for works here too: dlt finds keys and settings in Airflow's variable
 `dlt_secrets_toml`.
 """
 
