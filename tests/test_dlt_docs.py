@@ -47,6 +47,7 @@ def run(folder: Path, *command: str | Path, **env: str) -> str:
     return ran.stdout
 
 
+@pytest.mark.thorough
 def test_the_python_of_the_page_prints_what_it_shows_and_dlt_answers(tmp_path: Path, host: Simulator) -> None:
     blocks = re.findall(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", PAGE, flags=re.DOTALL)
     assert len(blocks) >= 8
@@ -78,6 +79,7 @@ def test_the_settings_of_the_page_count(tmp_path: Path, host: Simulator) -> None
     assert {request.key for request in host.requests} == {KEY}
 
 
+@pytest.mark.thorough
 def test_a_database_from_a_backup_misses_nothing_after_the_command_that_the_page_names(
     tmp_path: Path, world: ScriptedWorld, host: Simulator, clock: Clock
 ) -> None:

@@ -16,7 +16,7 @@ from command import KEY
 from fine_tuning_simulator import ScriptedWorld, Simulator
 from harness import DAY, NOW
 
-pytestmark = [pytest.mark.scheduler, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.scheduler, pytest.mark.thorough, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "tests/airflow_run.py"
