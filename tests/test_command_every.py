@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import time
 from datetime import datetime, timedelta, timezone
@@ -96,6 +97,22 @@ def test_the_health_file_tells_of_the_last_success_and_is_always_whole(host: Sim
         timedelta(0) <= datetime.now(timezone.utc) - datetime.fromisoformat(health["last_success"]) < timedelta(0, 60)
     )
     assert [found.name for found in ftw.folder.glob("health*")] == ["health.json"]
+
+
+def test_a_health_file_that_cannot_be_written_is_told_and_does_not_end_it(host: Simulator, ftw: Command) -> None:
+    folder = ftw.folder / "health"
+    folder.mkdir()
+    file = folder / "health.json"
+    with ftw.start("sync", "--every", "0.2s", "--health-file", "health/health.json") as running:
+        wait_until(file.exists)
+        shutil.rmtree(folder)
+        began = listings(host)
+        wait_until(lambda: listings(host) > began + 2)
+        folder.mkdir()
+        wait_until(file.exists)
+        running.signal(signal.SIGTERM)
+        ended = running.end()
+    assert re.search(STAMP + r"Error: The health file \S+ cannot be written: .* Trying again in \d+ s\.", ended.err)
 
 
 def test_health_is_exit_1_where_no_sync_succeeded_lately(ftw: Command) -> None:

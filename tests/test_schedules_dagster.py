@@ -50,9 +50,7 @@ def instance(
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_BASE_URL", host.base_url)
     monkeypatch.setenv("FINE_TUNING_DATABASE", str(database.path))
-    monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
     (tmp_path / "dagster").mkdir()
-    (tmp_path / "dagster/dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     with dg.instance_for_test(temp_dir=str(tmp_path / "dagster")) as made:
         yield made
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-import threading
+import time
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,8 +17,11 @@ from fine_tuning_warehouse.errors import DONE, INCOMPLETE, CommandError, UsageEr
 from .options import AccountOptions, WarehouseOptions, account_options, prepare, seconds_of, warehouse_options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fine_tuning_warehouse.accounts import Account
-    from fine_tuning_warehouse.sync import Watch
+    from fine_tuning_warehouse.destinations import Warehouse
+    from fine_tuning_warehouse.sync import Reading, Watch
     from fine_tuning_warehouse.totals import Summary, Totals
 
 _RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
@@ -74,7 +77,7 @@ def sync(
         label = whose.demo_label() if demo else None
         if full_refresh and (jobs or since):
             raise UsageError("--full-refresh reads everything: it goes neither with --job nor with --since.")
-        from fine_tuning_warehouse.demo import DEMO_DATABASE, demo_account  # noqa: PLC0415
+        from fine_tuning_warehouse.demo import DEMO_DATABASE  # noqa: PLC0415
 
         warehouse = target.find(DEMO_DATABASE if demo else None)
         accounts = [] if demo else whose.find()
@@ -82,30 +85,22 @@ def sync(
             raise UsageError("--job names a job of one account: say of which with --account.")
         from fine_tuning_warehouse.health import HealthFile  # noqa: PLC0415
         from fine_tuning_warehouse.repeating import Rhythm  # noqa: PLC0415
-        from fine_tuning_warehouse.sync import Reading, sync_accounts  # noqa: PLC0415
-        from fine_tuning_warehouse.totals import Totals  # noqa: PLC0415
+        from fine_tuning_warehouse.sync import Reading  # noqa: PLC0415
 
         reading = Reading(chosen, jobs, since, full_refresh, concurrency, lock_wait_seconds=lock_wait)
         watch = _progress() if sys.stderr.isatty() and not quiet and not verbose else None
         healthy = None if health_file is None else HealthFile(Path(health_file).expanduser().absolute(), interval)
         rhythm = None if interval is None else Rhythm(interval)
+        shown = _Shown if rhythm is None else _ShownInALine
+        show = shown(warehouse.shown, several=len(accounts) > 1, form=form, quiet=quiet, demo=demo)
         while True:
-            with ExitStack() as stack:
-                if label is not None:
-                    accounts = [stack.enter_context(demo_account(label, warehouse))]
-                shown = _Shown if rhythm is None else _ShownInALine
-                show = shown(warehouse.shown, several=len(accounts) > 1, form=form, quiet=quiet, demo=demo)
-                totals = Totals.of(accounts)
-                failure: CommandError | None = None
-                try:
-                    sync_accounts(accounts, warehouse, reading, watch=watch, tell=show.account, totals=totals)
-                    failure = totals.failure
-                except CommandError as error:
-                    failure = error
-            show.totals(totals)
+            totals, failure = _synced(accounts, label, warehouse, reading, watch=watch, show=show)
             is_short = strict and totals.is_incomplete
             if healthy is not None and failure is None and not is_short:
-                healthy.succeeded(totals)
+                try:
+                    healthy.succeeded(totals)
+                except CommandError as error:
+                    failure = error
             if rhythm is None or isinstance(failure, UsageError):
                 if failure is not None:
                     told.is_told = True
@@ -115,7 +110,34 @@ def sync(
             if failure is not None:
                 text = output.safe(totals.text or str(failure))
                 click.echo(f"{_now()} Error: {text} Trying again in {pause:.0f} s.", err=True)
-            threading.Event().wait(pause)
+            time.sleep(pause)
+
+
+def _synced(
+    accounts: Sequence[Account],
+    demo_label: str | None,
+    warehouse: Warehouse,
+    reading: Reading,
+    *,
+    watch: Watch | None,
+    show: _Shown,
+) -> tuple[Totals, CommandError | None]:
+    """Sync the accounts once, or that of the demo, and show it. Returns what was done, and what went wrong."""
+    from fine_tuning_warehouse.demo import demo_account  # noqa: PLC0415
+    from fine_tuning_warehouse.sync import sync_accounts  # noqa: PLC0415
+    from fine_tuning_warehouse.totals import Totals  # noqa: PLC0415
+
+    with ExitStack() as stack:
+        if demo_label is not None:
+            accounts = [stack.enter_context(demo_account(demo_label, warehouse))]
+        totals = Totals.of(accounts)
+        try:
+            sync_accounts(accounts, warehouse, reading, watch=watch, tell=show.account, totals=totals)
+            failure = totals.failure
+        except CommandError as error:
+            failure = error
+    show.totals(totals)
+    return totals, failure
 
 
 class _told_as:  # noqa: N801 - a context manager that reads as a sentence
