@@ -16,6 +16,7 @@ from .commands.best import best
 from .commands.check import check
 from .commands.copy import copy
 from .commands.explore import explore
+from .commands.health import health
 from .commands.query import query
 from .commands.simulate import simulate
 from .commands.sync import sync
@@ -83,5 +84,5 @@ def ftw() -> None:
     """The whole history of your fine-tuning, in your own warehouse."""
 
 
-for command in (sync, check, verify, archive, copy, best, query, views, explore, simulate):
+for command in (sync, health, check, verify, archive, copy, best, query, views, explore, simulate):
     ftw.add_command(command)

@@ -57,6 +57,19 @@ def totals_line(totals: Totals) -> str:
     )
 
 
+def sync_line(totals: Totals, warehouse: str) -> str:
+    """A sync in one line, for a log."""
+    told, several = totals.as_json(), len(totals.accounts) > 1
+    done = [summary.account for summary in totals.accounts if summary.status == "done"]
+    who = f"{len(done)} of {len(totals.accounts)} accounts" if several else f"account {done[0]}"
+    line = (
+        f"Synced {who} into {warehouse} in {totals.seconds:.1f} s: {sum(totals.rows.values()):,} rows new or changed, "
+        f"{told['requests']:,} requests, {told['jobs']['seen']:,} jobs seen, {told['jobs']['open']:,} still open"
+    )
+    missing = {"skipped (see sync_history)": len(told["skipped"]), "rejected (see rejected_records)": told["rejected"]}
+    return ", ".join([line, *(f"{count:,} {what}" for what, count in missing.items() if count)]) + "."
+
+
 def skip_lines(summary: Summary, *, several: bool = False) -> list[str]:
     """What was skipped or rejected, for people; of which account, where there are several."""
     lines = []

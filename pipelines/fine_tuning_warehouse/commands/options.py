@@ -148,3 +148,11 @@ def existing_database(database: str | None) -> Path:
         return Path(database).expanduser()
     default, demo = Path(DEFAULT_DATABASE), Path(DEMO_DATABASE)
     return demo if demo.exists() and not default.exists() else default
+
+
+def seconds_of(text: str, option: str) -> float:
+    """The seconds of a time such as 15m. Raises `UsageError`, which names the option."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if match is None or float(match[1]) == 0:
+        raise UsageError(f"{option} {text!r} is no time: it looks like 30s, 15m, 6h or 1d.")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import sys
-import threading
+import time
 from contextlib import ExitStack
+from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,11 +14,14 @@ import click
 from fine_tuning_warehouse import output
 from fine_tuning_warehouse.errors import DONE, INCOMPLETE, CommandError, UsageError
 
-from .options import AccountOptions, WarehouseOptions, account_options, prepare, warehouse_options
+from .options import AccountOptions, WarehouseOptions, account_options, prepare, seconds_of, warehouse_options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fine_tuning_warehouse.accounts import Account
-    from fine_tuning_warehouse.sync import Watch
+    from fine_tuning_warehouse.destinations import Warehouse
+    from fine_tuning_warehouse.sync import Reading, Watch
     from fine_tuning_warehouse.totals import Summary, Totals
 
 _RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
@@ -36,6 +40,7 @@ _RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
     "--lock-wait", type=click.FloatRange(0), default=60.0, show_default=True, help="Seconds to wait for a reader."
 )
 @click.option("--every", metavar="TIME", help="Stay, and sync again every 15m, 6h, 1d ...")
+@click.option("--health-file", metavar="PATH", help="Write when a sync succeeded, for `ftw health`.")
 @click.option("--output", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--strict", is_flag=True, help="Exit 3 where something was rejected or skipped.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
@@ -52,6 +57,7 @@ def sync(
     concurrency: int,
     lock_wait: float,
     every: str | None,
+    health_file: str | None,
     form: str,
     strict: bool,
     quiet: bool,
@@ -65,45 +71,73 @@ def sync(
     """
     with _told_as(form, whose.label) as told:
         prepare(quiet=quiet, verbose=verbose)
-        pause = None if every is None else _seconds(every)
+        interval = None if every is None else seconds_of(every, "--every")
         chosen = _chosen_resources(resources)
         _check_since(since)
         label = whose.demo_label() if demo else None
         if full_refresh and (jobs or since):
             raise UsageError("--full-refresh reads everything: it goes neither with --job nor with --since.")
-        from fine_tuning_warehouse.demo import DEMO_DATABASE, demo_account  # noqa: PLC0415
+        from fine_tuning_warehouse.demo import DEMO_DATABASE  # noqa: PLC0415
 
         warehouse = target.find(DEMO_DATABASE if demo else None)
         accounts = [] if demo else whose.find()
         if jobs and len(accounts) > 1:
             raise UsageError("--job names a job of one account: say of which with --account.")
-        from fine_tuning_warehouse.sync import Reading, sync_accounts  # noqa: PLC0415
-        from fine_tuning_warehouse.totals import Totals  # noqa: PLC0415
+        from fine_tuning_warehouse.health import HealthFile  # noqa: PLC0415
+        from fine_tuning_warehouse.repeating import Rhythm  # noqa: PLC0415
+        from fine_tuning_warehouse.sync import Reading  # noqa: PLC0415
 
         reading = Reading(chosen, jobs, since, full_refresh, concurrency, lock_wait_seconds=lock_wait)
         watch = _progress() if sys.stderr.isatty() and not quiet and not verbose else None
-        stop = threading.Event()
+        healthy = None if health_file is None else HealthFile(Path(health_file).expanduser().absolute(), interval)
+        rhythm = None if interval is None else Rhythm(interval)
+        shown = _Shown if rhythm is None else _ShownInALine
+        show = shown(warehouse.shown, several=len(accounts) > 1, form=form, quiet=quiet, demo=demo)
         while True:
-            with ExitStack() as stack:
-                if label is not None:
-                    accounts = [stack.enter_context(demo_account(label, warehouse))]
-                show = _Shown(warehouse.shown, several=len(accounts) > 1, form=form, quiet=quiet, demo=demo)
-                totals = Totals.of(accounts)
-                failure: CommandError | None = None
+            totals, failure = _synced(accounts, label, warehouse, reading, watch=watch, show=show)
+            is_short = strict and totals.is_incomplete
+            if healthy is not None and failure is None and not is_short:
                 try:
-                    sync_accounts(accounts, warehouse, reading, watch=watch, tell=show.account, totals=totals)
-                    failure = totals.failure
+                    healthy.succeeded(totals)
                 except CommandError as error:
                     failure = error
-            show.totals(totals)
-            if pause is None:
+            if rhythm is None or isinstance(failure, UsageError):
                 if failure is not None:
                     told.is_told = True
                     raise failure
-                return INCOMPLETE if strict and totals.is_incomplete else DONE
+                return INCOMPLETE if is_short else DONE
+            pause = rhythm.pause(seconds=totals.seconds, failed=failure is not None)
             if failure is not None:
-                click.echo(f"Error: {output.safe(str(failure))}", err=True)
-            stop.wait(pause)
+                text = output.safe(totals.text or str(failure))
+                click.echo(f"{_now()} Error: {text} Trying again in {pause:.0f} s.", err=True)
+            time.sleep(pause)
+
+
+def _synced(
+    accounts: Sequence[Account],
+    demo_label: str | None,
+    warehouse: Warehouse,
+    reading: Reading,
+    *,
+    watch: Watch | None,
+    show: _Shown,
+) -> tuple[Totals, CommandError | None]:
+    """Sync the accounts once, or that of the demo, and show it. Returns what was done, and what went wrong."""
+    from fine_tuning_warehouse.demo import demo_account  # noqa: PLC0415
+    from fine_tuning_warehouse.sync import sync_accounts  # noqa: PLC0415
+    from fine_tuning_warehouse.totals import Totals  # noqa: PLC0415
+
+    with ExitStack() as stack:
+        if demo_label is not None:
+            accounts = [stack.enter_context(demo_account(demo_label, warehouse))]
+        totals = Totals.of(accounts)
+        try:
+            sync_accounts(accounts, warehouse, reading, watch=watch, tell=show.account, totals=totals)
+            failure = totals.failure
+        except CommandError as error:
+            failure = error
+    show.totals(totals)
+    return totals, failure
 
 
 class _told_as:  # noqa: N801 - a context manager that reads as a sentence
@@ -122,6 +156,10 @@ class _told_as:  # noqa: N801 - a context manager that reads as a sentence
             from fine_tuning_warehouse.totals import Totals  # noqa: PLC0415
 
             click.echo(output.as_json(Totals(self._label, error=str(error)).as_json()))
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class _Shown:
@@ -157,6 +195,23 @@ class _Shown:
             click.echo(output.totals_line(totals))
 
 
+class _ShownInALine(_Shown):
+    """Shows a line for a sync of one that stays, with its time; what was skipped stands in the warehouse."""
+
+    def account(self, account: Account, summary: Summary) -> None:
+        """One account has ended. Its failure is told with all others."""
+        if not self._quiet:
+            for note in summary.notes:
+                click.echo(f"{_now()} {output.safe(f'Account {account.label}: {note}')}", err=True)
+
+    def totals(self, totals: Totals) -> None:
+        """All have ended."""
+        if self._form == "json":
+            click.echo(output.as_json(totals.as_json()))
+        elif not self._quiet and any(summary.status == "done" for summary in totals.accounts):
+            click.echo(f"{_now()} {output.sync_line(totals, self._warehouse)}")
+
+
 def _progress() -> Watch:
     from fine_tuning_warehouse.progress import progress_bar  # noqa: PLC0415 - a terminal's, which nobody else pays for
 
@@ -183,10 +238,3 @@ def _check_since(since: str | None) -> None:
             datetime.fromisoformat(since.strip().replace("Z", "+00:00"))
     except ValueError:
         raise UsageError(f"--since {since!r} is no date: it looks like 2026-01-31 or 2026-01-31T12:00.") from None
-
-
-def _seconds(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if match is None or float(match[1]) == 0:
-        raise UsageError(f"--every {text!r} is no time: it looks like 30s, 15m, 6h or 1d.")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]

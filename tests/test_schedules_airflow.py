@@ -1,0 +1,83 @@
+"""The Airflow DAG, parsed and run by Airflow itself, in an environment of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from command import KEY
+from fine_tuning_simulator import ScriptedWorld, Simulator
+from harness import DAY, NOW
+
+pytestmark = [pytest.mark.scheduler, pytest.mark.thorough, pytest.mark.timeout(400)]
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "tests/airflow_run.py"
+DAG = ROOT / "pipelines/schedules/airflow/fine_tuning_sync.py"
+SURROUNDINGS = dict(os.environ)
+"""As they were before any test: uv keeps its environments under the home."""
+
+
+def uv(command: str, *arguments: str, given: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    """Call uv on the script, without a network."""
+    return subprocess.run(
+        ["uv", command, "--offline", "--script", str(SCRIPT), *arguments],
+        env={**SURROUNDINGS, **env},
+        input=given,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def airflow() -> None:
+    """Its environment, made once by `uv sync --script tests/airflow_run.py`."""
+    if shutil.which("uv", path=SURROUNDINGS.get("PATH")) is None:
+        pytest.skip("needs uv")
+    if uv("sync").returncode:
+        pytest.skip("needs Airflow: uv sync --script tests/airflow_run.py")
+
+
+def test_airflow_parses_the_dag_and_runs_it_with_secrets_from_its_variable(
+    airflow: None, world: ScriptedWorld, host: Simulator, tmp_path: Path
+) -> None:
+    world.add_job(id="ftjob-1", created_at=NOW - DAY)
+    world.add_checkpoint("ftjob-1", id="ftckpt-1")
+    dags, database = tmp_path / "dags", tmp_path / "fine_tuning_warehouse.duckdb"
+    dags.mkdir()
+    shown = DAG.read_text()
+    assert "/srv/fine-tuning/" in shown
+    (dags / DAG.name).write_text(shown.replace("/srv/fine-tuning/", f"{tmp_path}/"))
+
+    secrets = f'[sources.openai_fine_tuning]\nopenai_api_key = "{KEY}"\nopenai_base_url = "{host.base_url}"\n'
+    ran = uv(
+        "run",
+        str(dags),
+        given=secrets,
+        AIRFLOW_HOME=str(tmp_path / "airflow"),
+        AIRFLOW__CORE__DAGS_FOLDER=str(dags),
+        AIRFLOW__CORE__LOAD_EXAMPLES="False",
+        AIRFLOW__USAGE_DATA_COLLECTION__ENABLED="False",
+        DLT_DATA_DIR=str(tmp_path / "dlt"),
+    )
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
+    told: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    assert told["import_errors"] == {}
+    assert (told["state"], told["task"]) == ("success", "success")
+    assert told["returned"]["rows"]["checkpoints"] == 1
+    assert told["returned"]["requests"] == len(host.requests)
+    assert {request.key for request in host.requests} == {KEY}
+    assert KEY not in ran.stdout + ran.stderr
+    with duckdb.connect(str(database), read_only=True) as connection:
+        assert connection.execute("SELECT load_id FROM fine_tuning.sync_history").fetchall() == [
+            (one,) for one in told["returned"]["load_ids"]
+        ]
+    assert not (tmp_path / "dlt/pipelines").exists(), "dlt's directory of the user, which mixes up warehouses"
