@@ -6,10 +6,11 @@ its clients: a third of what a sync without news takes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dlt
 from dlt.common.configuration import configspec
@@ -17,10 +18,17 @@ from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration, DuckDbCredentials
 from dlt.destinations.impl.duckdb.factory import duckdb
 
-_LEAST_MEGABYTES = 128
-"""Half of it holds a load of a million checkpoints or events, and their merge into as many."""
+from .errors import root_cause
 
-_BATCHES_HELD = 4
+if TYPE_CHECKING:
+    from dlt.common.pipeline import LoadInfo
+
+logger = logging.getLogger(__name__)
+
+_LEAST_MEGABYTES = 64
+"""Enough for a load of a million checkpoints or events, and for their merge into as many."""
+
+_BATCHES_HELD = 8
 """Rows are read, staged and merged a batch at a time; wide ones (long texts) need more room for each."""
 
 
@@ -67,19 +75,38 @@ class DuckDbFile(duckdb):
 
 
 @contextmanager
-def kept_open(pipeline: dlt.Pipeline, *, largest_batch: int = 0) -> Iterator[None]:
+def kept_open(pipeline: dlt.Pipeline, *, megabytes: int | None = None) -> Iterator[None]:
     """Keep a DuckDB file open between dlt's steps; of other destinations, nothing.
 
     Args:
         pipeline: Whose destination.
-        largest_batch: Bytes of the largest Arrow table that is loaded: DuckDB takes little more memory than that needs,
-            and writes to disk what is beyond it, where it would take four fifths of the machine's.
+        megabytes: What DuckDB may take of memory; by default four fifths of the machine's. What dlt's configuration
+            says comes first.
     """
     if not isinstance(pipeline.destination, DuckDbFile):
         yield
         return
     with pipeline.sql_client() as client:
-        if "memory_limit" not in (client.credentials.global_config or {}):  # unless dlt's configuration sets one
-            megabytes = _LEAST_MEGABYTES + largest_batch * _BATCHES_HELD // 1_000_000
+        if megabytes is not None and "memory_limit" not in (client.credentials.global_config or {}):
             client.execute_sql(f"SET memory_limit = '{megabytes}MB'")
         yield
+
+
+def load_in_bounds(pipeline: dlt.Pipeline, load: Callable[[], LoadInfo], *, largest_batch: int) -> LoadInfo:
+    """Load with little memory, however much there is to load; what does not fit after all is loaded without a bound.
+
+    Args:
+        pipeline: Whose destination.
+        load: Does it; may be done again where it left off.
+        largest_batch: Bytes of the largest Arrow table that is loaded.
+    """
+    megabytes = _LEAST_MEGABYTES + largest_batch * _BATCHES_HELD // 1_000_000
+    try:
+        with kept_open(pipeline, megabytes=megabytes):
+            return load()
+    except Exception as error:
+        if not str(root_cause(error)).startswith("Out of Memory Error"):
+            raise
+        logger.info("A load did not fit %d MB of memory: again, without a bound", megabytes)
+    with kept_open(pipeline):
+        return load()

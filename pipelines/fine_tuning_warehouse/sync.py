@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .accounts import Account
 from .comments import write_comments
 from .destinations import Warehouse
-from .duckdb_file import kept_open
+from .duckdb_file import kept_open, load_in_bounds
 from .errors import CommandError, UsageError
 from .holding import held
 from .patience import Patience
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 COMMIT_SECONDS = 300.0
 """What a long sync has read is loaded, together with its state, about this often."""
 
-COMMIT_ROWS = 250_000
+COMMIT_ROWS = 50_000
 """What a large sync has read is loaded after about so many rows, so that its memory does not grow with the history."""
 
 LOCK_WAIT_SECONDS = 60.0
@@ -267,10 +267,12 @@ def _restore(pipeline: dlt.Pipeline) -> None:
 
 
 def _load(pipeline: dlt.Pipeline, report: Report, *, anew: bool) -> LoadInfo:
-    with kept_open(pipeline, largest_batch=report.largest_batch):
+    def load() -> LoadInfo:
         if anew:
             _make_tables(pipeline)
         return pipeline.load()
+
+    return load_in_bounds(pipeline, load, largest_batch=report.largest_batch)
 
 
 def _make_tables(pipeline: dlt.Pipeline) -> None:

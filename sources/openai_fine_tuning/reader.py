@@ -165,7 +165,7 @@ class Reader:
             order.see(page.times, page.host_time)
             for record in page.records:
                 self._meet(record, page.host_time)
-            yield from self._collect(down_to=_JOBS_A_THREAD * self._api.limiter.concurrency)
+                yield from self._collect(down_to=_JOBS_A_THREAD * self._api.limiter.concurrency)
             if page.cursor is None:
                 break
             yield from self._await_probes(order)
