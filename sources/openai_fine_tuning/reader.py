@@ -117,7 +117,7 @@ class Reader:
         self._report = report
         self._bounds = bounds
         self._deadline = None if stop_after is None or bounds else time.monotonic() + stop_after
-        self._rows_left = None if stop_after_rows is None or bounds else stop_after_rows
+        self._most_rows = None if stop_after_rows is None or bounds else stop_after_rows
         self._crew = Crew(api, api.limiter.concurrency)
         self._files = Files(api)
         self._gates = Gates((name for name in frontiers if name != "jobs"), self._crew.start, self._end_read)
@@ -269,7 +269,7 @@ class Reader:
     def _is_late(self) -> bool:
         """Whether no further job is to be begun. One at least is read each time, so that there is always progress."""
         is_late = self._deadline is not None and time.monotonic() >= self._deadline
-        is_full = self._rows_left is not None and self._rows_left <= 0
+        is_full = self._most_rows is not None and self._batches.rows >= self._most_rows
         return (is_late or is_full) and self._has_progressed
 
     # one job ---------------------------------------------------------------------------------------------------------
@@ -386,8 +386,6 @@ class Reader:
         tables = self._batches.take(at_least=at_least)
         for name, table in tables.items():
             self._report.rows[name] += table.num_rows
-            if self._rows_left is not None:
-                self._rows_left -= table.num_rows
             self._report.largest_batch = max(self._report.largest_batch, table.nbytes)
         return tables
 

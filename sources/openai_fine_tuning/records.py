@@ -53,6 +53,12 @@ class TableBuilder:
         self._rows: list[dict[str, Any]] = []
         self._blocks: list[Block] = []
         self._size = 0
+        self._taken = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows kept so far, taken ones included."""
+        return self._taken + self._size
 
     def __len__(self) -> int:
         return self._size
@@ -134,6 +140,7 @@ class TableBuilder:
             [pa.field(name, ARROW[self._types[name]], nullable=name not in self._keys) for name in names]
         )
         rows, blocks = self._rows, self._blocks
+        self._taken += self._size
         self._rows, self._blocks, self._size = [], [], 0
         if rows or not blocks:
             blocks.append({field.name: pa.array([row.get(field.name) for row in rows], field.type) for field in schema})
@@ -230,6 +237,11 @@ class Batches:
             for name, table in TABLES.items()
         }
         self.rejected = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows of all tables so far, taken ones included."""
+        return sum(builder.rows for builder in self._builders.values())
 
     def add(
         self,

@@ -1,0 +1,54 @@
+"""A large history is loaded in parts, within bounds of memory, and ends up the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from fine_tuning_simulator import ScriptedWorld
+from fine_tuning_warehouse import duckdb_file
+from harness import DAY, NOW, Database
+
+JOBS, CHECKPOINTS = 60, 10
+
+
+@pytest.fixture
+def long_history(world: ScriptedWorld) -> ScriptedWorld:
+    """More jobs than are under way at once, each with some checkpoints."""
+    for number in range(JOBS):
+        job_id = f"ftjob-{number:03d}"
+        world.add_job(id=job_id, created_at=NOW - 30 * DAY + number * 600)
+        for step in range(CHECKPOINTS):
+            world.add_checkpoint(job_id, id=f"ftckpt-{number:03d}-{step}", step_number=step)
+    return world
+
+
+def test_a_large_sync_commits_after_so_many_rows_and_asks_for_nothing_twice(
+    long_history: ScriptedWorld, database: Database
+) -> None:
+    summary = database.sync(commit_rows=100, resources=("jobs", "checkpoints"))
+    assert 1 < len(summary.load_ids) <= JOBS * CHECKPOINTS / 100 + 1
+    assert summary.rows["checkpoints"] == JOBS * CHECKPOINTS
+    assert database.rows("SELECT count(*), count(DISTINCT id) FROM checkpoints") == [(600, 600)]
+    assert database.rows("SELECT count(*), count(DISTINCT id) FROM jobs") == [(JOBS, JOBS)]
+    assert sum(path.endswith("/checkpoints") for path in database.paths()) == JOBS
+    assert database.sync().rows["events"] == 0
+    assert len(database.rows("SELECT DISTINCT sync_id FROM sync_history")) == 2, "parts are one sync"
+
+
+def test_a_part_holds_little_more_than_its_rows_and_what_was_under_way(
+    long_history: ScriptedWorld, database: Database
+) -> None:
+    database.sync(commit_rows=100, concurrency=1, resources=("jobs", "checkpoints"))
+    parts = database.rows("SELECT count(*) FROM checkpoints GROUP BY _dlt_load_id ORDER BY _dlt_load_id")
+    assert max(rows for (rows,) in parts) <= 100 + 3 * CHECKPOINTS, "the jobs under way with one thread"
+
+
+def test_a_load_that_does_not_fit_its_bound_is_loaded_all_the_same(
+    long_history: ScriptedWorld, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(duckdb_file, "_LEAST_MEGABYTES", 1)
+    caplog.set_level("INFO", "fine_tuning_warehouse")
+    database.sync()
+    assert "did not fit 1 MB" in caplog.text
+    assert database.rows("SELECT count(*) FROM checkpoints") == [(600,)]
+    assert database.rows("SELECT count(*) FROM _dlt_loads WHERE status = 0") == [(1,)]
