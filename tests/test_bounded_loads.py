@@ -49,6 +49,6 @@ def test_a_load_that_does_not_fit_its_bound_is_loaded_all_the_same(
     monkeypatch.setattr(duckdb_file, "_LEAST_MEGABYTES", 1)
     caplog.set_level("INFO", "fine_tuning_warehouse")
     database.sync()
-    assert "did not fit 1 MB" in caplog.text
+    assert "A load did not fit" in caplog.text
     assert database.rows("SELECT count(*) FROM checkpoints") == [(600,)]
     assert database.rows("SELECT count(*) FROM _dlt_loads WHERE status = 0") == [(1,)]
