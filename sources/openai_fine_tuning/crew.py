@@ -44,7 +44,7 @@ class Crew:
     def __init__(self, api: FineTuningApi, size: int) -> None:
         self._api = api
         self._pool = ThreadPoolExecutor(size, thread_name_prefix="fine-tuning")
-        self._found: queue.Queue[tuple[Read, Any]] = queue.Queue(maxsize=4 * size)
+        self._found: queue.Queue[tuple[Read, Any]] = queue.Queue(maxsize=2 * size)
         self.pending = 0
 
     def start(self, read: Read) -> None:
