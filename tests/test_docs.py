@@ -2,43 +2,37 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import duckdb
+import generate
 import pytest
 from filelock import FileLock
 
+from click import Option
+
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
+from fine_tuning_warehouse import configured, errors
+from fine_tuning_warehouse.cli import ftw
 from fine_tuning_warehouse.output import as_table
 from fine_tuning_warehouse.query import query
 from fine_tuning_warehouse.views import VIEWS
 from harness import DAY, HOUR, NOW, Database
 from openai_fine_tuning import settings
+from openai_fine_tuning.api import _CERTIFICATES
 from openai_fine_tuning.tables import TABLES
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 NAMES = [*(f"tables/{name}" for name in TABLES), *(f"views/{view.name}" for view in VIEWS)]
 
 
-def _generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-generate = _generator()
-PAGES = [page.relative_to(DOCS).as_posix() for page in generate.pages()]
-"""The pages that have generated parts."""
+PAGES = [page.relative_to(DOCS).as_posix() for page in generate.pages_of_the_demo()]
+"""The pages whose queries are answered by the demo."""
 
 
 def text_of(page: str) -> str:
@@ -189,3 +183,30 @@ def test_queries_whose_answer_is_empty_in_the_demo_find_what_they_look_for(
     assert row["retries"] == 1
     assert row["percent"] > 0
     assert [row["id"] for row in rows("tables/result_metrics.md", "Which jobs have no result file here?")] == ["drops"]
+
+
+# the reference --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", ["reference/command.md", "reference/configuration.md"])
+def test_the_reference_says_what_the_code_says(page: str) -> None:
+    assert text_of(page) == generate.with_reference(text_of(page)), f"docs/{page}: run {generate.COMMAND}"
+
+
+def test_every_command_and_every_exit_code_is_in_the_reference() -> None:
+    page = text_of("reference/command.md")
+    assert set(re.findall(r"^## ftw (\w+)$", page, re.MULTILINE)) == set(ftw.commands)
+    options = [option for command in ftw.commands.values() for option in command.params if isinstance(option, Option)]
+    assert all(f"`{option.opts[0]}" in page for option in options)
+    codes = {value for name, value in vars(errors).items() if name.isupper() and isinstance(value, int)}
+    assert codes == {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+
+
+def test_every_variable_that_the_code_reads_is_in_the_reference() -> None:
+    code = [path.read_text(encoding="utf-8") for root in ("sources", "pipelines") for path in (ROOT / root).rglob("*.py")]
+    asked = r"""(?:environ(?:\.get\(|\.setdefault\(|\[)|_environment\(|EnvVar\()["']([A-Z_]+)["']"""
+    names = {name for text in code for name in re.findall(asked, text)} | {*configured.PLAIN, *_CERTIFICATES}
+    assert len(names) > len(configured.PLAIN) + len(_CERTIFICATES) + 4
+    page = text_of("reference/configuration.md")
+    assert {name for name in names if f"`{name}`" not in page} == set()
+    assert all(f"`{name}`" in page for name in configured.FIELDS)
