@@ -3,8 +3,8 @@
     uv run python docs/generate.py
 
 The columns are those of the schema and of the views' comments, with the types that DuckDB shows. The results are those
-of a demo warehouse after two syncs (`ftw sync --demo`, twice), as `ftw query` prints them. What the reference says of the
-command and the source is what they say of themselves (`reference`).
+of a demo warehouse after two syncs (`ftw sync --demo`, twice), as `ftw query` prints them. What the reference says of
+the command and the source is what they say of themselves (`reference`).
 """
 
 from __future__ import annotations

@@ -23,8 +23,9 @@ def command_sections() -> str:
     for name, command in sorted(ftw.commands.items()):
         with click.Context(command, parent=parent, info_name=name) as context:
             usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+            purpose = _shown(inspect.cleandoc(command.help or ""))
             options = "\n".join(_options(command, context))
-            sections.append(f"## ftw {name}\n\n{_shown(inspect.cleandoc(command.help or ''))}\n\n```text\n{usage}\n```\n\n{options}\n")
+            sections.append(f"## ftw {name}\n\n{purpose}\n\n```text\n{usage}\n```\n\n{options}\n")
     return "\n".join(sections)
 
 

@@ -1,4 +1,4 @@
-"""A hook of MkDocs: the repository's pages as pages of the site, with links that lead to the same places as on a forge.
+"""A hook of MkDocs: the repository's pages as pages of a site, with links that lead where they lead on a forge.
 
 Links in the pages are relative to the repository, so that a forge can follow them. Some pages stand at its root, outside
 `docs/`, and a few links lead to code: the former become pages, the latter files of the site.

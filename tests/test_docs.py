@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import generate
 import pytest
+from click import Option
 from filelock import FileLock
 
-from click import Option
-
+import generate
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse import configured, errors
 from fine_tuning_warehouse.cli import ftw
@@ -26,7 +25,7 @@ from openai_fine_tuning import settings
 from openai_fine_tuning.api import _CERTIFICATES
 from openai_fine_tuning.tables import TABLES
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 NAMES = [*(f"tables/{name}" for name in TABLES), *(f"views/{view.name}" for view in VIEWS)]
 
@@ -100,12 +99,13 @@ def test_every_table_and_view_has_a_page_with_queries() -> None:
 
 
 def test_the_index_names_every_page_and_every_link_leads_somewhere() -> None:
-    pages = [page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")]
-    links = {page: re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text_of(page)) for page in pages}
-    assert {"README.md", *links["README.md"]} >= set(pages), "docs/README.md names every page"
+    pages = [*DOCS.rglob("*.md"), *ROOT.glob("*.md"), ROOT / "sources/openai_fine_tuning/README.md"]
+    links = {page: re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")) for page in pages}
+    listed = {(DOCS / target).resolve() for target in links[DOCS / "README.md"]}
+    assert {DOCS / "README.md", *listed} >= set(DOCS.rglob("*.md")), "docs/README.md names every page"
     for page, targets in links.items():
         for target in targets:
-            assert (DOCS / page).parent.joinpath(target).is_file(), f"docs/{page}: {target}"
+            assert page.parent.joinpath(target).is_file(), f"{page}: {target}"
 
 
 @pytest.mark.parametrize(
@@ -198,12 +198,15 @@ def test_every_command_and_every_exit_code_is_in_the_reference() -> None:
     assert set(re.findall(r"^## ftw (\w+)$", page, re.MULTILINE)) == set(ftw.commands)
     options = [option for command in ftw.commands.values() for option in command.params if isinstance(option, Option)]
     assert all(f"`{option.opts[0]}" in page for option in options)
+    assert f"Some of {','.join(settings.RESOURCES)}." in page
     codes = {value for name, value in vars(errors).items() if name.isupper() and isinstance(value, int)}
     assert codes == {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
 
 
 def test_every_variable_that_the_code_reads_is_in_the_reference() -> None:
-    code = [path.read_text(encoding="utf-8") for root in ("sources", "pipelines") for path in (ROOT / root).rglob("*.py")]
+    code = [
+        path.read_text(encoding="utf-8") for root in ("sources", "pipelines") for path in (ROOT / root).rglob("*.py")
+    ]
     asked = r"""(?:environ(?:\.get\(|\.setdefault\(|\[)|_environment\(|EnvVar\()["']([A-Z_]+)["']"""
     names = {name for text in code for name in re.findall(asked, text)} | {*configured.PLAIN, *_CERTIFICATES}
     assert len(names) > len(configured.PLAIN) + len(_CERTIFICATES) + 4

@@ -1,4 +1,4 @@
-"""The pages make a site: it builds without a warning, every link leads somewhere, and nothing comes from another host."""
+"""The pages make a site: it builds without a warning, links lead somewhere, and nothing comes from another host."""
 
 from __future__ import annotations
 

@@ -46,7 +46,9 @@ def on_a_terminal(ftw: Command, *arguments: str) -> str:
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 120, 0, 0))
     try:
-        with subprocess.Popen([FTW, *arguments], cwd=ftw.folder, env=ftw.env, stdout=its, stderr=subprocess.PIPE) as ran:
+        with subprocess.Popen(
+            [FTW, *arguments], cwd=ftw.folder, env=ftw.env, stdout=its, stderr=subprocess.PIPE
+        ) as ran:
             os.close(its)
             printed = b""
             try:
@@ -91,7 +93,8 @@ def test_it_goes_on_with_a_key_of_ones_own(ftw: Command, openai: Simulator) -> N
     for command, shown in console_sessions(OWN):
         words = shlex.split(command)
         if words[0] == "export":
-            ftw.env.update([words[1].split("=", 1)])
+            name, _, value = words[1].partition("=")
+            ftw.env[name] = value
             continue
         ended = ftw(*words[1:], "--base-url", openai.base_url)
         printed = ended.all.replace(openai.base_url, OPENAI).replace("from --base-url", "from the default, OpenAI")
