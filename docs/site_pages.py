@@ -1,7 +1,7 @@
 """A hook of MkDocs: the repository's pages as pages of a site, with links that lead where they lead on a forge.
 
-Links in the pages are relative to the repository, so that a forge can follow them. Some pages stand at its root, outside
-`docs/`, and a few links lead to code: the former become pages, the latter files of the site.
+Links in the pages are relative to the repository, so that a forge can follow them. Some pages stand at its root,
+outside `docs/`, and a few links lead to code: the former become pages, the latter files of the site.
 """
 
 from __future__ import annotations
