@@ -1,9 +1,10 @@
-"""Writes the generated parts of these pages: the tables of columns, and the result below each query.
+"""Writes the generated parts of these pages: tables of columns, the results of queries, and the reference.
 
     uv run python docs/generate.py
 
 The columns are those of the schema and of the views' comments, with the types that DuckDB shows. The results are those
-of a demo warehouse after two syncs (`ftw sync --demo`, twice), as `ftw query` prints them.
+of a demo warehouse after two syncs (`ftw sync --demo`, twice), as `ftw query` prints them. What the reference says of
+the command and the source is what they say of themselves (`reference`).
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ from fine_tuning_warehouse.output import as_table
 from fine_tuning_warehouse.sync import Reading, run_sync
 from fine_tuning_warehouse.views import VIEWS
 from openai_fine_tuning.tables import TABLES
+from reference import command_sections, source_arguments
 
 DOCS = Path(__file__).parent
 COMMAND = "uv run python docs/generate.py"
 
 _COLUMNS = re.compile(r"(?<=<!-- columns -->\n).*?(?=<!-- /columns -->)", re.DOTALL)
+_REFERENCE = {"commands": command_sections, "arguments": source_arguments}
+_PART = re.compile(r"(<!-- (commands|arguments) -->\n).*?(?=<!-- /\2 -->)", re.DOTALL)
 _QUERY = re.compile(r"^```sql\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _ANSWERED = re.compile(r"(^```sql\n(.*?)^```\n\n```text\n)(.*?)(?=^```$)", re.DOTALL | re.MULTILINE)
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
@@ -45,6 +49,11 @@ class Example:
 
 def pages() -> list[Path]:
     """The pages that have generated parts."""
+    return [*pages_of_the_demo(), *sorted(DOCS.glob("reference/*.md"))]
+
+
+def pages_of_the_demo() -> list[Path]:
+    """Those whose queries are answered by the demo."""
     return [DOCS / "questions.md", *sorted(DOCS.glob("tables/*.md")), *sorted(DOCS.glob("views/*.md"))]
 
 
@@ -100,8 +109,13 @@ def column_table(connection: duckdb.DuckDBPyConnection, name: str) -> str:
 def render(page: Path, connection: duckdb.DuckDBPyConnection) -> str:
     """A page as it should stand."""
     text = page.read_text(encoding="utf-8")
-    text = _COLUMNS.sub(lambda _: column_table(connection, page.stem), text)
+    text = with_reference(_COLUMNS.sub(lambda _: column_table(connection, page.stem), text))
     return _ANSWERED.sub(lambda match: match[1] + answer(connection, match[2]), text)
+
+
+def with_reference(text: str) -> str:
+    """A page with what the reference takes from the code."""
+    return _PART.sub(lambda match: match[1] + _REFERENCE[match[2]](), text)
 
 
 def main() -> None:

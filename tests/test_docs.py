@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import duckdb
 import pytest
+from click import Option
 from filelock import FileLock
 
+import generate
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
+from fine_tuning_warehouse import configured, errors
+from fine_tuning_warehouse.cli import ftw
 from fine_tuning_warehouse.output import as_table
 from fine_tuning_warehouse.query import query
 from fine_tuning_warehouse.views import VIEWS
 from harness import DAY, HOUR, NOW, Database
 from openai_fine_tuning import settings
+from openai_fine_tuning.api import _CERTIFICATES
 from openai_fine_tuning.tables import TABLES
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
 NAMES = [*(f"tables/{name}" for name in TABLES), *(f"views/{view.name}" for view in VIEWS)]
 
 
-def _generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-generate = _generator()
-PAGES = [page.relative_to(DOCS).as_posix() for page in generate.pages()]
-"""The pages that have generated parts."""
+PAGES = [page.relative_to(DOCS).as_posix() for page in generate.pages_of_the_demo()]
+"""The pages whose queries are answered by the demo."""
 
 
 def text_of(page: str) -> str:
@@ -106,12 +99,13 @@ def test_every_table_and_view_has_a_page_with_queries() -> None:
 
 
 def test_the_index_names_every_page_and_every_link_leads_somewhere() -> None:
-    pages = [page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")]
-    links = {page: re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text_of(page)) for page in pages}
-    assert {"README.md", *links["README.md"]} >= set(pages), "docs/README.md names every page"
+    pages = [*DOCS.rglob("*.md"), *ROOT.glob("*.md"), ROOT / "sources/openai_fine_tuning/README.md"]
+    links = {page: re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")) for page in pages}
+    listed = {(DOCS / target).resolve() for target in links[DOCS / "README.md"]}
+    assert {DOCS / "README.md", *listed} >= set(DOCS.rglob("*.md")), "docs/README.md names every page"
     for page, targets in links.items():
         for target in targets:
-            assert (DOCS / page).parent.joinpath(target).is_file(), f"docs/{page}: {target}"
+            assert page.parent.joinpath(target).is_file(), f"{page}: {target}"
 
 
 @pytest.mark.parametrize(
@@ -189,3 +183,33 @@ def test_queries_whose_answer_is_empty_in_the_demo_find_what_they_look_for(
     assert row["retries"] == 1
     assert row["percent"] > 0
     assert [row["id"] for row in rows("tables/result_metrics.md", "Which jobs have no result file here?")] == ["drops"]
+
+
+# the reference --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", ["reference/command.md", "reference/configuration.md"])
+def test_the_reference_says_what_the_code_says(page: str) -> None:
+    assert text_of(page) == generate.with_reference(text_of(page)), f"docs/{page}: run {generate.COMMAND}"
+
+
+def test_every_command_and_every_exit_code_is_in_the_reference() -> None:
+    page = text_of("reference/command.md")
+    assert set(re.findall(r"^## ftw (\w+)$", page, re.MULTILINE)) == set(ftw.commands)
+    options = [option for command in ftw.commands.values() for option in command.params if isinstance(option, Option)]
+    assert all(f"`{option.opts[0]}" in page for option in options)
+    assert f"Some of {','.join(settings.RESOURCES)}." in page
+    codes = {value for name, value in vars(errors).items() if name.isupper() and isinstance(value, int)}
+    assert codes == {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+
+
+def test_every_variable_that_the_code_reads_is_in_the_reference() -> None:
+    code = [
+        path.read_text(encoding="utf-8") for root in ("sources", "pipelines") for path in (ROOT / root).rglob("*.py")
+    ]
+    asked = r"""(?:environ(?:\.get\(|\.setdefault\(|\[)|_environment\(|EnvVar\()["']([A-Z_]+)["']"""
+    names = {name for text in code for name in re.findall(asked, text)} | {*configured.PLAIN, *_CERTIFICATES}
+    assert len(names) > len(configured.PLAIN) + len(_CERTIFICATES) + 4
+    page = text_of("reference/configuration.md")
+    assert {name for name in names if f"`{name}`" not in page} == set()
+    assert all(f"`{name}`" in page for name in configured.FIELDS)

@@ -1,0 +1,37 @@
+"""What the pages for developers name is there: every module and file of them exists, and no room is left out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+SOURCE, PRODUCT = ROOT / "sources/openai_fine_tuning", ROOT / "pipelines/fine_tuning_warehouse"
+SIMULATOR = ROOT / "pipelines/fine_tuning_simulator"
+
+
+def named(page: str) -> set[str]:
+    """The modules, files and folders that a page names."""
+    return set(re.findall(r"(?<![\w./])(?!NAME)([\w/-]+(?:\.(?:py|md|yml)|(?<=\w)/(?=`)))", page))
+
+
+@pytest.mark.parametrize("name", sorted(named(PAGE) | named(CONTRIBUTING)))
+def test_what_the_pages_name_is_there(name: str) -> None:
+    there = (ROOT, ROOT / "docs", SOURCE, PRODUCT, SIMULATOR)
+    assert "NAME" in name or name == "site/" or any((root / name).exists() for root in there), name
+
+
+def test_every_module_of_the_source_is_named() -> None:
+    assert {path.name for path in SOURCE.glob("*.py")} <= named(PAGE)
+
+
+def test_what_contributors_are_told_to_run_is_there() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    groups = set(re.findall(r"--group (\w+)", CONTRIBUTING))
+    assert {"lint", "docs", "engines", "browser", "schedulers"} == groups
+    assert all(re.search(rf"^{group} = \[", project, re.MULTILINE) for group in groups)
+    assert all(f'"{marker}: ' in project for marker in re.findall(r"pytest -m (\w+)", CONTRIBUTING))
