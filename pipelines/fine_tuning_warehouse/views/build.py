@@ -73,8 +73,8 @@ class Builder:
         for identifier in query.find_all(exp.Identifier):
             identifier.set("this", self._fold(identifier.name))
             identifier.set("quoted", True)
-        sql = query.transform(self._in_dialect).sql(
-            self._dialect, comments=False, pretty=True, unsupported_level=ErrorLevel.RAISE
+        sql = query.transform(self._in_dialect, copy=False).sql(
+            self._dialect, copy=False, comments=False, pretty=True, unsupported_level=ErrorLevel.RAISE
         )
         return f"{sql}\n{_CLICKHOUSE_SETTINGS}" if self._dialect == "clickhouse" and query.find(exp.Join) else sql
 
