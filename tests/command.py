@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pytest
 
 FTW = Path(sys.executable).with_name("ftw")
 KEY = "sk-test-8Qw2Zr5Ty7Ui9Op1As3Df"
@@ -76,8 +80,64 @@ class Running:
         self.process.send_signal(number)
 
 
+_IMPORTED = (
+    "fine_tuning_warehouse.cli",
+    "fine_tuning_warehouse.sync",
+    "fine_tuning_warehouse.archive",
+    "fine_tuning_warehouse.views.create",
+    "dlt.destinations.impl.duckdb.duck",
+    "duckdb",
+    "pyarrow.parquet",
+    "rich.table",
+)
+"""What takes long to import: much of what a command does from its start to its end, if it does little."""
+
+
+@cache
+def forking() -> Any:
+    """A context of multiprocessing whose processes are forked from one that has imported all, and has done no more."""
+    from multiprocessing import forkserver
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(_IMPORTED))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in set(os.environ) - _KEPT:
+            patch.delenv(name)
+        patch.setenv("ARROW_DEFAULT_MEMORY_POOL", "system")  # as the command sets it before it imports Arrow
+        forkserver.ensure_running()
+    return context
+
+
+_KEPT = {"PATH", "HOME"}
+
+
+def _main(arguments: tuple[str, ...], env: dict[str, str], folder: Path, out: str, err: str) -> None:
+    """The body of a forked process: from here on it is as if the command had been started in these surroundings."""
+    set_by_imports = {name: value for name, value in os.environ.items() if name not in _KEPT}
+    os.environ.clear()
+    os.environ.update({**set_by_imports, **env})
+    os.chdir(folder)
+    tempfile.tempdir = None
+    sys.argv = [str(FTW), *arguments]
+    for number, name, path in ((1, "stdout", out), (2, "stderr", err)):
+        os.dup2(os.open(path, os.O_WRONLY), number)
+        setattr(sys, name, open(number, "w", encoding="utf-8", buffering=1, closefd=False))  # noqa: SIM115
+    from dlt.common.configuration.container import Container
+
+    from fine_tuning_warehouse.cli import main
+
+    Container._INSTANCE = None  # it holds settings of the folder in which dlt was imported
+    main()
+
+
 class Command:
-    """`ftw`, called in a folder of its own with nothing in the environment but what stands in `env`."""
+    """`ftw`, called in a folder of its own with nothing in the environment but what stands in `env`.
+
+    Attributes:
+        warm: Whether a call forks a process that has imported all. What is started (`start`) never does.
+    """
+
+    warm = False
 
     def __init__(self, folder: Path, base_url: str | None = None) -> None:
         self.folder = folder / "here"
@@ -117,8 +177,25 @@ class Command:
 
     def __call__(self, *arguments: str, env: Mapping[str, str | None] | None = None, within: float = 60) -> Ended:
         """Run the command to its end."""
+        merged = {name: value for name, value in {**self.env, **(env or {})}.items() if value is not None}
+        if self.warm and not any(name.startswith("PYTHON") for name in merged):
+            return self._fork(arguments, merged, within)
         with self.start(*arguments, env=env) as running:
             return running.end(within)
+
+    def _fork(self, arguments: tuple[str, ...], env: dict[str, str], within: float) -> Ended:
+        began = time.monotonic()
+        with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
+            process = forking().Process(target=_main, args=(arguments, env, self.folder, out.name, err.name))
+            process.start()
+            process.join(within)
+            try:
+                assert process.exitcode is not None, f"it has not ended within {within} s"
+            finally:
+                process.kill()
+                process.join()
+            seconds = time.monotonic() - began
+            return Ended(process.exitcode, out.read().decode(), err.read().decode(), seconds)
 
     @property
     def left_behind(self) -> list[Path]:

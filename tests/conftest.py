@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
+from command import Command
 from harness import DAY, HOUR, NOW, Database
 
 __all__ = ["DAY", "HOUR", "NOW", "Database"]
@@ -32,6 +34,13 @@ def _bare_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "home" / ".dlt"))  # root's is elsewhere, whatever its HOME
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _warm_commands(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that a test of the usual run calls are forked; those of thorough ones start as people start them."""
+    forks = "forkserver" in multiprocessing.get_all_start_methods()
+    monkeypatch.setattr(Command, "warm", forks and request.node.get_closest_marker("thorough") is None)
 
 
 @pytest.fixture
