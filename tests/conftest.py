@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 from command import Command
+from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 from harness import DAY, HOUR, NOW, Database
 
 __all__ = ["DAY", "HOUR", "NOW", "Database"]

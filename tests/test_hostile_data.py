@@ -255,9 +255,22 @@ RECORDS = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.sampled_from(["jobs", "checkpoints", "events", "result_metrics"]), st.lists(RECORDS, max_size=6))
+PAGES_OF_A_TABLE = given(
+    st.sampled_from(["jobs", "checkpoints", "events", "result_metrics"]), st.lists(RECORDS, max_size=6)
+)
+
+
+@settings(max_examples=40, deadline=None)
+@PAGES_OF_A_TABLE
 def test_any_json_is_either_a_row_or_rejected_with_the_reason(table: str, records: list[Any]) -> None:
+    check_any_json(table, records)
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(300)
+@settings(max_examples=300, deadline=None)
+@PAGES_OF_A_TABLE
+def test_more_of_any_json_is_either_a_row_or_rejected_with_the_reason(table: str, records: list[Any]) -> None:
     check_any_json(table, records)
 
 
