@@ -264,9 +264,13 @@ TABLES: dict[str, Table] = {
 }
 
 
+SCHEMA = "openai_fine_tuning"
+"""dlt's name of the schema, which all accounts of a warehouse share."""
+
+
 def schema() -> dlt.Schema:
     """The dlt schema of all tables: columns, types, keys, descriptions."""
-    result = dlt.Schema("openai_fine_tuning")
+    result = dlt.Schema(SCHEMA)
     for table in TABLES.values():
         result.update_table(
             {
