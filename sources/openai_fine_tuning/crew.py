@@ -70,7 +70,7 @@ class Crew:
         try:
             for found in read.work():
                 self._put(read, found)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised in the thread that takes what was read
             read.error = error
         try:
             self._put(read, _DONE)

@@ -1,5 +1,7 @@
-"""The tables: every column that is always there, with its type and what it holds. The words are this project's;
-the facts are those of the API's own reference."""
+"""The tables: every column that is always there, with its type and what it holds.
+
+The words are this project's; the facts are those of the API's own reference.
+"""
 
 from __future__ import annotations
 
