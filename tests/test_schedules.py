@@ -168,9 +168,10 @@ def test_what_a_container_starts_runs_and_its_health_check_says_so(ftw: Command)
 
 
 @pytest.mark.scheduler
-def test_the_workflow_is_well_formed_and_safe() -> None:
-    assert is_well(tool("check-jsonschema"), "--builtin-schema", "vendor.github-workflows", WORKFLOW)
-    assert is_well(tool("zizmor"), "--quiet", "--offline", "--persona", "pedantic", WORKFLOW)
+@pytest.mark.parametrize("workflow", [WORKFLOW, *(ROOT / ".github/workflows").iterdir()], ids=lambda path: path.name)
+def test_the_workflows_are_well_formed_and_safe(workflow: Path) -> None:
+    assert is_well(tool("check-jsonschema"), "--builtin-schema", "vendor.github-workflows", workflow)
+    assert is_well(tool("zizmor"), "--quiet", "--offline", "--persona", "pedantic", workflow)
 
 
 def test_the_workflow_syncs_into_postgresql(ftw: Command, postgres: Postgres) -> None:

@@ -78,8 +78,23 @@ def _tell(message: str, code: int) -> int:
     return code
 
 
+def _show_version(context: click.Context, _option: click.Parameter, is_asked: bool) -> None:
+    if is_asked and not context.resilient_parsing:
+        from .version import versions  # noqa: PLC0415 - reads packages' metadata, which `--help` does without
+
+        click.echo(f"ftw {versions()}")
+        context.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="fine-tuning-warehouse", prog_name="ftw")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the versions and exit.",
+)
 def ftw() -> None:
     """The whole history of your fine-tuning, in your own warehouse."""
 

@@ -11,13 +11,13 @@ import dlt
 
 from openai_fine_tuning import StateTooNewError
 from openai_fine_tuning.frontier import check_version
+from openai_fine_tuning.tables import SCHEMA
 
 from .accounts import Account
 from .destinations import Warehouse
 from .errors import CommandError
 from .patience import Patience
 from .refusals import told
-from .rows import SCHEMA
 
 _HINTS = ("name", "data_type", "nullable", "description", "primary_key", "precision", "scale", "timezone")
 

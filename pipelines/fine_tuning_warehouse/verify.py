@@ -142,7 +142,7 @@ def _read_again(source: DltSource, stored: Stored, database: Path) -> None:
     stored.columns_into(source.schema, (*source.selected_resources, REJECTED_RECORDS.name))
     try:
         pipeline.run(source)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - dlt wraps it, and wraps that
         cause = root_cause(error)
         if isinstance(cause, FineTuningSourceError):
             raise CommandError(str(cause)) from None

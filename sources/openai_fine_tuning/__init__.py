@@ -59,7 +59,7 @@ logger = logging.getLogger("openai_fine_tuning")
 # The arguments have long names on purpose: dlt looks for one that is left out in the bare environment too, where
 # BASE_URL, ACCOUNT or SINCE may be a stranger's.
 @dlt.source(section="openai_fine_tuning", schema=schema())
-def openai_fine_tuning(
+def openai_fine_tuning(  # noqa: C901 - its resources stand in it, each a function
     openai_api_key: ApiKey = dlt.secrets.value,
     openai_base_url: str = settings.DEFAULT_BASE_URL,
     *,

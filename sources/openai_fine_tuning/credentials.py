@@ -125,7 +125,7 @@ class Credential(AuthBase):
                 token = _checked_token(self._provider())
             except FineTuningSourceError:
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever the caller's function raises
                 what = self.hidden(" ".join(str(error).split()))[:300]
                 raise HostError(f"There is no token to be had: {type(error).__name__}: {what}") from None
             if token not in self._sent:
@@ -152,6 +152,7 @@ class Credential(AuthBase):
         return text
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        """Put the credential into a request's header."""
         secret = self.secret()
         if self.scheme == "api-key":
             request.headers["api-key"] = secret

@@ -45,11 +45,9 @@ class Crew:
         self._api = api
         self._pool = ThreadPoolExecutor(size, thread_name_prefix="fine-tuning")
         self._found: queue.Queue[tuple[Read, Any]] = queue.Queue(maxsize=2 * size)
-        self.pending = 0
 
     def start(self, read: Read) -> None:
         """Let a thread do a read as soon as one is free."""
-        self.pending += 1
         self._pool.submit(self._run, read)
 
     def next(self) -> tuple[Read, Any]:
@@ -57,7 +55,6 @@ class Crew:
         read, found = self._found.get()
         if found is _DONE:
             read.is_done = True
-            self.pending -= 1
             return read, None
         return read, found
 
@@ -70,7 +67,7 @@ class Crew:
         try:
             for found in read.work():
                 self._put(read, found)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised in the thread that takes what was read
             read.error = error
         try:
             self._put(read, _DONE)

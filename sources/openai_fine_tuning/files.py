@@ -60,7 +60,7 @@ class Files:
             try:
                 listed = self._all_listed().get(file_id) if are_many else None
                 record.set_result(self._by_id(file_id) if listed is None else listed)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - raised for all who wait for it
                 with self._asking:
                     del self._records[file_id]
                 record.set_exception(error)

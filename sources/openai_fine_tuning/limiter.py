@@ -81,6 +81,7 @@ class Limiter:
 
     @property
     def cancelled(self) -> bool:
+        """Whether nothing may be requested any more."""
         return self._cancelled
 
     def raise_if_cancelled(self) -> None:

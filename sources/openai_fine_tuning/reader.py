@@ -1,5 +1,7 @@
-"""One sync: list the jobs, read what is owed of each, move the frontier. Everything here runs in one thread; the crew's
-threads only request."""
+"""One sync: list the jobs, read what is owed of each, move the frontier.
+
+Everything here runs in one thread; the crew's threads only request.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""The tables: every column that is always there, with its type and what it holds. The words are this project's;
-the facts are those of the API's own reference."""
+"""The tables: every column that is always there, with its type and what it holds.
+
+The words are this project's; the facts are those of the API's own reference.
+"""
 
 from __future__ import annotations
 
@@ -264,9 +266,13 @@ TABLES: dict[str, Table] = {
 }
 
 
+SCHEMA = "openai_fine_tuning"
+"""dlt's name of the schema, which all accounts of a warehouse share."""
+
+
 def schema() -> dlt.Schema:
     """The dlt schema of all tables: columns, types, keys, descriptions."""
-    result = dlt.Schema("openai_fine_tuning")
+    result = dlt.Schema(SCHEMA)
     for table in TABLES.values():
         result.update_table(
             {

@@ -28,7 +28,7 @@ class Bucket(Store):
         except ImportError:
             how = "pip install 'fine-tuning-warehouse[s3]'" if scheme == "s3" else f"fsspec's library for {scheme}"
             raise UsageError(f"An archive at {scheme}:// needs more to be installed: {how}.") from None
-        except Exception as error:  # each of fsspec's libraries has its own
+        except Exception as error:  # noqa: BLE001 - each of fsspec's libraries has its own
             words = without_credentials(str(error)) or type(error).__name__
             raise UsageError(f"{self.shown!r} is no address for an archive: {words}.") from None
         self._root = str(root).rstrip("/")

@@ -204,7 +204,7 @@ class Lease:
                 self.renew()
             except CommandError:
                 return
-            except Exception as error:  # the next time may do; `check` tells where none does
+            except Exception as error:  # noqa: BLE001 - the next time may do; `check` tells where none does
                 logger.info("The lease on %s could not be renewed: %s", self._shown, _first_line(error))
 
     def _is_over(self) -> bool:

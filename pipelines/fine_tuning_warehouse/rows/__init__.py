@@ -20,11 +20,11 @@ from openai_fine_tuning.tables import TABLES
 
 from .computed import copied, needed_tables
 from .database import DuckdbRows, open_file
-from .lake import SCHEMA, lake_tables
+from .lake import lake_tables
 from .relations import Relation, Rows, readable, relation
 from .sql import PostgresRows, SqlRows
 
-__all__ = ["SCHEMA", "Relation", "Rows", "open_rows", "readable", "relation"]
+__all__ = ["Relation", "Rows", "open_rows", "readable", "relation"]
 
 
 @contextmanager

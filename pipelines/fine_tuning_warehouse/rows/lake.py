@@ -11,10 +11,7 @@ import pyarrow as pa
 
 from fine_tuning_warehouse.destinations import Warehouse
 from fine_tuning_warehouse.errors import CommandError
-from openai_fine_tuning.tables import schema
-
-SCHEMA = schema().name
-"""dlt's name of the schema that all accounts of a warehouse share."""
+from openai_fine_tuning.tables import SCHEMA
 
 LOADS = "_dlt_loads"
 """dlt's table of the loads that are complete."""

@@ -13,7 +13,7 @@ from sqlglot import exp
 from fine_tuning_warehouse.destinations import Warehouse
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.refusals import told
-from fine_tuning_warehouse.rows import SCHEMA
+from openai_fine_tuning.tables import SCHEMA
 
 from .build import DIALECTS, READ_TABLES, Builder, Tables
 
