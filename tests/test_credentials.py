@@ -15,7 +15,8 @@ import pytest
 from command import KEY
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from openai_fine_tuning import ConfigurationError, HostError, RequestError, openai_fine_tuning, settings
-from openai_fine_tuning.api import JOBS_PATH, FineTuningApi
+from openai_fine_tuning.addresses import JOBS_PATH
+from openai_fine_tuning.api import FineTuningApi
 from openai_fine_tuning.credentials import chosen_scheme
 
 

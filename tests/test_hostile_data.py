@@ -119,7 +119,8 @@ def test_the_id_of_a_job_cannot_leave_its_place_in_an_address(
     world: ScriptedWorld, host: Simulator, tmp_path: Path, job_id: str
 ) -> None:
     from openai_fine_tuning import RequestError
-    from openai_fine_tuning.api import FineTuningApi, is_safe_id, quoted
+    from openai_fine_tuning.addresses import is_safe_id, quoted
+    from openai_fine_tuning.api import FineTuningApi
 
     if not is_safe_id(job_id):
         return

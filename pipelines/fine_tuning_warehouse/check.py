@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from openai_fine_tuning import FineTuningSourceError, RequestError
-from openai_fine_tuning.api import JOBS_PATH, FineTuningApi, quoted
+from openai_fine_tuning.addresses import JOBS_PATH, quoted
+from openai_fine_tuning.api import FineTuningApi
 
 from .accounts import Account
 from .destinations import Warehouse

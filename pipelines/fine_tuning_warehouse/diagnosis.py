@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 from requests.utils import get_environ_proxies
 
 from openai_fine_tuning import ConfigurationError, FineTuningSourceError, HostError, RequestError
-from openai_fine_tuning.api import JOBS_PATH
+from openai_fine_tuning.addresses import JOBS_PATH
 from openai_fine_tuning.credentials import is_azure
 
 from .accounts import ENTRA, Account

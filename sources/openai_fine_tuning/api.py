@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
-import json
 import os
 import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
-from urllib.parse import parse_qsl, quote, unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
-import orjson
 import requests
 from dlt.sources.helpers.rest_client.client import RESTClient
 from requests.adapters import HTTPAdapter
@@ -23,12 +19,12 @@ from requests.utils import get_environ_proxies
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
 from . import retry, settings
+from .addresses import checked_url, is_loopback, origin
 from .credentials import Credential, TokenProvider, chosen_scheme, fits_header
 from .errors import ConfigurationError, HostError, RequestError
 from .limiter import Limiter
+from .parsing import file_content, parse_json
 from .transfer import MisplacedRangeError, Transfer
-
-JOBS_PATH = "/fine_tuning/jobs"
 
 MAX_REDIRECTS = 3
 
@@ -45,14 +41,6 @@ _REASONS = {
 }
 """Where the operating system has no word for it."""
 
-_LARGE_INTEGER = re.compile(rb"(?<![\d.eE+])\d{19,}(?![\d.eE])")
-# The same but for what follows, found in a tenth of the time where it is not there: digits as 0, what may stand before
-# them in a fraction or an exponent as a point, all else as a space.
-_KINDS = bytes(b"0"[0] if one in b"0123456789" else b"."[0] if one in b".eE+" else b" "[0] for one in range(256))
-_MAYBE_LARGE_INTEGER = b" " + 19 * b"0"
-_STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
-_PARSED_DEPTH = 200
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -60,24 +48,6 @@ class Answer:
 
     content: Any
     host_time: float
-
-
-def parse_json(body: bytes) -> Any:
-    """A body as JSON. Raises ValueError where it is none.
-
-    What is nested deeper than any parser goes stays as its JSON text.
-    """
-    if not (_MAYBE_LARGE_INTEGER in body.translate(_KINDS) and _LARGE_INTEGER.search(body)):
-        try:
-            return orjson.loads(body)
-        except orjson.JSONDecodeError:
-            pass
-    # orjson refuses NaN and lone surrogates, which hosts do send, and rounds integers of more than 64 bits.
-    text = body.decode("utf-8", errors="replace")
-    try:
-        return json.loads(text, parse_int=_integer)
-    except RecursionError:
-        return json.loads(_made_shallow(text), parse_int=_integer)
 
 
 class FineTuningApi:
@@ -107,7 +77,7 @@ class FineTuningApi:
         concurrency: int = settings.CONCURRENCY,
         timeout: float = settings.READ_TIMEOUT_SECONDS,
     ) -> None:
-        self.base_url, self._query = _checked_url(base_url)
+        self.base_url, self._query = checked_url(base_url)
         host = urlsplit(self.base_url).hostname or ""
         self._credential = Credential(api_key, chosen_scheme(auth, host=host, is_token=callable(api_key)))
         self.limiter = Limiter(concurrency)
@@ -174,7 +144,7 @@ class FineTuningApi:
 
     def get_bytes(self, path: str) -> Answer:
         """Request a path whose answer is a file's content. Raises as `get_json` does."""
-        return self._get(path, None, None, _file_content)
+        return self._get(path, None, None, file_content)
 
     def download(
         self, path: str, file: BinaryIO, *, size: int | None = None, watch: Callable[[int], None] | None = None
@@ -315,7 +285,7 @@ class FineTuningApi:
             if not response.is_redirect:
                 return response
             location = urljoin(response.url, response.headers["location"])
-            if _origin(location) != _origin(self.base_url):
+            if origin(location) != origin(self.base_url):
                 break
             target, query = location, {}
         return response
@@ -410,44 +380,6 @@ def _wait(state: RetryCallState, attempt: int | None = None) -> float:
     return retry.backoff(attempt or state.attempt_number) if asked is None else asked
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host name is this machine: the only one that credentials go to without https."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
-def is_safe_id(value: str) -> bool:
-    """Whether an id can be put into a path: `.` and `..` would be taken for folders, whatever their quoting."""
-    return value not in ("", ".", "..")
-
-
-def quoted(value: str) -> str:
-    """An id as one part of a path."""
-    return quote(value.encode("utf-8", "surrogatepass"), safe="")
-
-
-def _checked_url(base_url: str) -> tuple[str, dict[str, str]]:
-    # What is no address is not repeated: it may be the key, in the wrong place.
-    base_url = base_url.strip()
-    parts = host = None
-    with suppress(ValueError):
-        parts = urlsplit(base_url)
-        host, _ = parts.hostname, parts.port
-    if parts is None or not host or parts.scheme not in ("http", "https") or re.search(r"[\s\"'`<>]", base_url):
-        raise _wrong_url("is no address: it looks like https://api.openai.com/v1.")
-    if parts.username or parts.password:
-        raise _wrong_url("holds a user name or password: put the credential into the key instead.")
-    if parts.scheme == "http" and not is_loopback(host):
-        raise _wrong_url(f"is plain http to {host}, which would show the key to anyone on the way: use https.")
-    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", "")), dict(parse_qsl(parts.query))
-
-
-def _wrong_url(words: str) -> ConfigurationError:
-    return ConfigurationError(f"The base URL {words}", setting="base_url")
-
-
 def _checked_id(value: str | None, setting: str, what: str) -> str:
     value = (value or "").strip()
     if not fits_header(value) or re.search("[\"'`]", value):
@@ -467,37 +399,3 @@ def _reason(error: BaseException) -> str:
             reason = inner.strerror
         inner = inner.__cause__ or inner.__context__
     return reason or _REASONS.get(type(error).__name__, type(error).__name__)
-
-
-def _origin(url: str) -> tuple[str, str, int | None]:
-    parts = urlsplit(url)
-    default = {"http": 80, "https": 443}.get(parts.scheme)
-    return parts.scheme, (parts.hostname or "").lower(), parts.port or default
-
-
-def _file_content(body: bytes) -> bytes:
-    """A file as it is. Raises ValueError for a page of HTML, which proxies put in its place."""
-    if body[:1000].lstrip()[:1] == b"<":
-        raise ValueError("a page of HTML")
-    return body
-
-
-def _made_shallow(text: str) -> str:
-    """JSON in which everything below a depth is a string that holds it as JSON text."""
-    parts, depth, kept, start = [], 0, 0, 0
-    for token in _STRUCTURE.finditer(text):
-        if token.group() in ("[", "{"):
-            depth += 1
-            if depth == _PARSED_DEPTH:
-                start = token.start()
-        elif token.group() in ("]", "}"):
-            if depth == _PARSED_DEPTH:
-                parts += [text[kept:start], json.dumps(text[start : token.end()])]
-                kept = token.end()
-            depth -= 1
-    return "".join([*parts, text[kept:]])
-
-
-def _integer(text: str) -> int | str:
-    # int() refuses texts of more than 4,300 digits; such a number stays as its text.
-    return int(text) if len(text) < 4000 else text

@@ -9,7 +9,8 @@ from itertools import islice
 from typing import Any
 
 from . import settings
-from .api import FineTuningApi, quoted
+from .addresses import quoted
+from .api import FineTuningApi
 from .errors import EndlessListingError, RequestError
 from .listing import pages
 

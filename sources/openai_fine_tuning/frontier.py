@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import settings
-from .api import JOBS_PATH, quoted
+from .addresses import JOBS_PATH, quoted
 from .errors import StateTooNewError
 from .listing import Order
 from .tally import Tally

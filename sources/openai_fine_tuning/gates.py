@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from .api import quoted
+from .addresses import quoted
 from .crew import Read
 from .errors import RequestError
 

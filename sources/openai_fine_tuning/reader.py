@@ -14,7 +14,8 @@ from typing import Any
 import pyarrow as pa
 
 from . import settings
-from .api import JOBS_PATH, FineTuningApi, is_safe_id, quoted
+from .addresses import JOBS_PATH, is_safe_id, quoted
+from .api import FineTuningApi
 from .crew import Crew, Read
 from .errors import EndlessListingError, HostError, RequestError
 from .files import Files

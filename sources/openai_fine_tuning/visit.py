@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import result_files
-from .api import FineTuningApi, is_safe_id, quoted
+from .addresses import is_safe_id, quoted
+from .api import FineTuningApi
 from .errors import RequestError
 from .files import Files, Found
 from .frontier import Frontier, Job

@@ -9,7 +9,8 @@ from typing import Any
 
 from fine_tuning_warehouse.errors import CommandError
 from openai_fine_tuning import FineTuningSourceError, HostError, RequestError
-from openai_fine_tuning.api import FineTuningApi, is_safe_id, quoted
+from openai_fine_tuning.addresses import is_safe_id, quoted
+from openai_fine_tuning.api import FineTuningApi
 
 from .manifest import Entry, Missing
 from .originals import Original
