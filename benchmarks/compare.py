@@ -189,7 +189,7 @@ def measure(trial: Trial, environments: Path, folder: Path, runs: int) -> dict[s
         for contender in trial.contenders:  # a warm-up for the server and the disk's cache, or what was there before
             loaded[contender.name] = folder / "before.duckdb"
             if trial.before or contender is (FLOOR if FLOOR in trial.contenders else FTW):
-                loaded[contender.name] = folder / f"before-{contender.name.split()[0]}.duckdb"
+                loaded[contender.name] = folder / f"before-{trial.title}-{contender.name}.duckdb".replace(" ", "-")
                 timed(contender.command(base_url, loaded[contender.name], trial.kind, environments))
         if trial.before == "less":
             ask(f"{address}/grow")

@@ -17,8 +17,8 @@ from . import settings
 from .api import FineTuningApi
 from .errors import FineTuningSourceError
 from .frontier import Frontier, Job, has_begun
+from .jobs import job_pages
 from .listing import Order
-from .reader import job_pages
 from .report import Report
 from .tally import Tally
 

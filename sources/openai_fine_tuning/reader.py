@@ -14,16 +14,18 @@ from typing import Any
 import pyarrow as pa
 
 from . import settings
-from .addresses import JOBS_PATH, is_safe_id, quoted
+from .addresses import JOBS_PATH, is_safe_id
 from .api import FineTuningApi
 from .crew import Crew, Read
 from .errors import EndlessListingError, HostError, RequestError
+from .failures import Failures
 from .files import Files
 from .frontier import Frontier, Job
 from .gates import Gates
+from .jobs import concerns_all, get_job, job_pages
 from .listing import Order, Page, pages
 from .records import Batches
-from .report import Report, Skipped
+from .report import Report
 from .visit import (
     Visit,
     has_nothing_to_read,
@@ -58,35 +60,6 @@ class Bounds:
         return self.since is None or job.created_at is None or job.created_at >= self.since
 
 
-def job_pages(api: FineTuningApi) -> Iterator[Page]:
-    """The pages of the job listing.
-
-    Raises:
-        HostError: It cannot be read, which concerns everything.
-    """
-    try:
-        yield from pages(api, JOBS_PATH)
-    except EndlessListingError as error:
-        raise HostError(str(error)) from None
-    except RequestError as error:
-        raise concerns_all(api, error) from None
-
-
-def concerns_all(api: FineTuningApi, error: RequestError) -> HostError:
-    """A failed request as what ends the sync, with what to check."""
-    if error.status == 401:
-        advice = " Check the key: it was refused."
-    elif error.status == 403:
-        advice = " Check that the key may read fine-tuning jobs (scope api.fine_tuning.jobs.read)."
-    elif error.status == 404:
-        advice = " Check the base URL: it ends in /v1 on most hosts."
-    elif error.status is None:
-        advice = f" Is the host up, and the base URL {api.base_url} right?"
-    else:
-        advice = ""
-    return HostError(f"{str(error).rstrip('.')}.{advice}")
-
-
 class Reader:
     """Reads what the selected resources owe.
 
@@ -114,7 +87,6 @@ class Reader:
         stop_after_rows: int | None = None,
     ) -> None:
         self._api = api
-        self._account = account
         self._frontiers = frontiers
         self._batches = batches
         self._report = report
@@ -126,7 +98,7 @@ class Reader:
         self._gates = Gates((name for name in frontiers if name != "jobs"), self._crew.start, self._end_read)
         self._outstanding = 0
         self._met: set[str] = set()
-        self._gone: set[str] = set()
+        self._failures = Failures(api, account, frontiers, self._gates, report)
         self._is_left_over = False
         self._has_progressed = False
         self._before = (report.requests, report.retries, report.rejected)
@@ -142,7 +114,7 @@ class Reader:
             if self._bounds.job_ids:
                 yield from self._read_by_id(self._bounds.job_ids)
                 yield from self._collect(down_to=0)
-                self._conclude_probes()
+                self._failures.conclude_probes()
             else:
                 yield from self._read_listing()
             self._count()
@@ -186,7 +158,7 @@ class Reader:
         if not self._bounds:
             yield from self._read_by_id(list(self._unmet()))
         yield from self._collect(down_to=0)
-        self._conclude_probes()
+        self._failures.conclude_probes()
         began_at = time.time() if began_at is None else began_at
         for resource, frontier in self._frontiers.items():
             if self._is_unavailable(resource):
@@ -232,6 +204,9 @@ class Reader:
             self._is_left_over = True
         elif owed:
             self._visit(job, owed)
+
+    def _is_unavailable(self, resource: str) -> bool:
+        return self._gates.is_open(resource) is False
 
     def _owed(self, job: Job) -> frozenset[str]:
         return frozenset(
@@ -283,7 +258,7 @@ class Reader:
                 self._is_left_over = True
                 return
             if not is_safe_id(job_id):
-                self._skip(job_id, "jobs", "its id cannot be put into an address")
+                self._failures.skip(job_id, "jobs", "its id cannot be put into an address")
                 continue
             self._outstanding += 1
             self._report.jobs_to_read += 1
@@ -291,15 +266,7 @@ class Reader:
             yield from self._collect(down_to=_JOBS_A_THREAD * self._api.limiter.concurrency)
 
     def _read_job(self, job_id: str) -> Iterator[Job]:
-        yield self._get_job(job_id)
-
-    def _get_job(self, job_id: str) -> Job:
-        answer = self._api.get_json(f"{JOBS_PATH}/{quoted(job_id)}")
-        job = Job.of(answer.content, answer.host_time)
-        if job is None or job.id != job_id:
-            url = self._api.url(f"{JOBS_PATH}/{quoted(job_id)}")
-            raise RequestError(f"{url} answered with another job or none", url=url, status=200)
-        return job
+        yield get_job(self._api, job_id)
 
     def _visit(self, job: Job, owed: frozenset[str]) -> None:
         visit = Visit(job, owed)
@@ -311,7 +278,7 @@ class Reader:
             if self._is_unavailable(read.resource):
                 visit.reads -= 1
             elif not is_safe_id(job.id):
-                self._skip(job.id, read.resource, "its id cannot be put into an address")
+                self._failures.skip(job.id, read.resource, "its id cannot be put into an address")
                 self._frontiers[read.resource].keep_open(job)
                 visit.reads -= 1
             elif has_nothing_to_read(read.resource, visit, self._frontiers[read.resource]):
@@ -363,14 +330,14 @@ class Reader:
             if read.resource == "jobs":
                 read.context = found
             elif (reason := take_in(self._batches, read.resource, read.context, found)) is not None:
-                self._skip(read.job_id, read.resource, reason)
+                self._failures.skip(read.job_id, read.resource, reason)
             if full := self._take(at_least=settings.BATCH_ROWS):
                 yield full
         elif read.resource == "jobs":
             self._outstanding -= 1
             self._report.jobs_to_read -= 1
             if read.error is not None:
-                self._job_failed(read.job_id, read.error)
+                self._failures.of_job(read.job_id, read.error)
             else:
                 job: Job = read.context
                 self._report.seen.add(hash(job.id))
@@ -382,7 +349,8 @@ class Reader:
             self._gates.open(read.resource)
             self._end_read(read)
         else:
-            self._read_failed(read, read.error)
+            self._failures.of_read(read, read.error)
+            self._end_read(read)
         self._count()
 
     def _take(self, at_least: int) -> dict[str, pa.Table]:
@@ -394,7 +362,7 @@ class Reader:
 
     def _settle(self, read: Read) -> None:
         visit: Visit = read.context
-        if visit.job.id not in self._gone:
+        if not self._failures.is_gone(visit.job.id):
             self._frontiers[read.resource].settle(visit.job, **visit.learned(read.resource))
 
     def _end_read(self, read: Read) -> None:
@@ -416,97 +384,8 @@ class Reader:
         if listed_at is None:
             listed_at = frontier.open.get(visit.job.id, {}).get("listed_at")
         self._batches.add("jobs", visit.job.record, job_id=None, own={"checkpoints_listed_at": listed_at})
-        if visit.job.id not in self._gone:
+        if not self._failures.is_gone(visit.job.id):
             frontier.settle(visit.job, **({} if listed_at is None else {"listed_at": listed_at}))
-
-    # failures --------------------------------------------------------------------------------------------------------
-
-    def _is_unavailable(self, resource: str) -> bool:
-        return self._gates.is_open(resource) is False
-
-    def _conclude_probes(self) -> None:
-        for read in self._gates.conclude():
-            self._leave_open(read)
-
-    def _read_failed(self, read: Read, error: Exception) -> None:
-        resource, visit = read.resource, read.context
-        if not isinstance(error, (RequestError, EndlessListingError)):
-            raise error
-        if resource == "checkpoints":
-            visit.checkpoints_listed_at = None
-        if isinstance(error, RequestError):
-            self._raise_if_all_concerned(error)
-        is_open = self._gates.is_open(resource)
-        has_worked_before = self._frontiers[resource].bound is not None
-        if self._is_of_gone_job(read, error, is_open=is_open):
-            self._close_job(read.job_id, str(error))
-            if is_open is None:
-                self._gates.probe_again(resource)
-        elif isinstance(error, EndlessListingError) or is_open is not None:
-            self._leave_open(read)
-            self._gates.open(resource)
-        elif self._gates.is_convincing(read, error, has_worked_before=has_worked_before):
-            # Said once; the frontier stays where it is.
-            self._skip(None, resource, str(error))
-            self._gates.close(resource)
-        else:
-            self._gates.probe_failed(read)
-        self._end_read(read)
-
-    def _is_of_gone_job(self, read: Read, error: Exception, *, is_open: bool | None) -> bool:
-        """Whether a read failed because the host no longer has the job."""
-        if not isinstance(error, RequestError) or error.status != 404:
-            return False
-        return (is_open is not None or not error.is_missing_endpoint) and self._is_gone(read.job_id)
-
-    def _leave_open(self, read: Read) -> None:
-        visit: Visit = read.context
-        if visit.job.id in self._gone:
-            return
-        self._skip(read.job_id, read.resource, str(read.error))
-        self._frontiers[read.resource].keep_open(visit.job)
-
-    def _raise_if_all_concerned(self, error: RequestError) -> None:
-        """One read failed: is it the host, or the key, and not this job?"""
-        if error.status == 429:
-            raise HostError(f"{error}. The host keeps throttling; lower the concurrency or try again later.")
-        if error.status not in (None, 401):
-            return
-        try:
-            self._api.get_json(JOBS_PATH, {"limit": 1}, attempts=3)
-        except RequestError as again:
-            if again.status in (None, 401):
-                raise concerns_all(self._api, again) from None
-
-    def _job_failed(self, job_id: str, error: Exception) -> None:
-        if not isinstance(error, RequestError):
-            raise error
-        if error.status == 404 and not error.is_missing_endpoint:
-            self._close_job(job_id, str(error))
-            return
-        self._raise_if_all_concerned(error)
-        self._skip(job_id, "jobs", str(error))
-
-    def _is_gone(self, job_id: str) -> bool:
-        """Whether the host has no such job any more, as opposed to not showing one of its listings."""
-        if job_id in self._gone:
-            return True
-        try:
-            self._get_job(job_id)
-        except RequestError as error:
-            return error.status == 404 and not error.is_missing_endpoint
-        return False
-
-    def _close_job(self, job_id: str, reason: str) -> None:
-        if job_id in self._gone:
-            return
-        self._gone.add(job_id)
-        self._skip(job_id, "jobs", f"the host no longer has this job: {reason}")
-        for frontier in self._frontiers.values():
-            frontier.close_gone(job_id)
-
-    def _skip(self, job_id: str | None, resource: str, reason: str) -> None:
-        self._report.skipped.append(Skipped(self._account, job_id, resource, reason))
 
     def _count(self) -> None:
         requests, retries, rejected = self._before
