@@ -298,13 +298,17 @@ def picture(results: Results, file: Path) -> None:
     ]
     bars = alt.Chart(alt.InlineData(values=values)).encode(
         y=alt.Y("contender:N", sort="x", title=None),
-        x=alt.X("seconds:Q", title="seconds, logarithmic", scale=alt.Scale(type="log", domainMin=0.5)),
+        x=alt.X("seconds:Q", title="seconds", stack=None),
     )
     is_ours = alt.datum.contender == FTW.name
     drawn = bars.mark_bar().encode(color=alt.condition(is_ours, alt.value("#0f766e"), alt.value("#94a3b8")))
     told = bars.mark_text(align="left", dx=4).encode(text=alt.Text("seconds:Q", format=".1f"))
-    chart = alt.layer(drawn, told).properties(width=420, height=150).facet(row=alt.Row("history:N", title=None))
-    chart.resolve_scale(y="independent").configure(background="white").save(str(file))
+    head = alt.Header(labelAngle=0, labelAnchor="start", labelOrient="top", labelFontSize=12)
+    row = alt.Row("history:N", title=None, header=head)
+    chart = alt.layer(drawn, told).properties(width=420, height=150).facet(row=row)
+    chart.resolve_scale(y="independent").configure(
+        background="white", padding={"left": 50, "right": 30, "top": 10, "bottom": 10}
+    ).save(str(file))
 
 
 def write(results: Results) -> None:
