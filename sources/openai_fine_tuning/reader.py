@@ -201,6 +201,7 @@ class Reader:
         if owed and self._is_late():
             for resource in owed:
                 self._frontiers[resource].keep_open(job)
+            self._report.postponed[job.id] = job
             self._is_left_over = True
         elif owed:
             self._visit(job, owed)
@@ -257,12 +258,16 @@ class Reader:
             if self._is_late():
                 self._is_left_over = True
                 return
-            if not is_safe_id(job_id):
+            job: Job | None = self._report.postponed.pop(job_id, None)
+            if job is not None:
+                self._met.add(job_id)
+                self._visit(job, self._owed(job))
+            elif is_safe_id(job_id):
+                self._outstanding += 1
+                self._report.jobs_to_read += 1
+                self._crew.start(Read("jobs", job_id, partial(self._read_job, job_id)))
+            else:
                 self._failures.skip(job_id, "jobs", "its id cannot be put into an address")
-                continue
-            self._outstanding += 1
-            self._report.jobs_to_read += 1
-            self._crew.start(Read("jobs", job_id, partial(self._read_job, job_id)))
             yield from self._collect(down_to=_JOBS_A_THREAD * self._api.limiter.concurrency)
 
     def _read_job(self, job_id: str) -> Iterator[Job]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Report:
         is_complete: Whether everything owed was read, or tried. False while it runs, and after a read that ended early.
         seen: Hashes of the ids of the jobs that the host showed.
         notes: What else its user should know, in words.
+        postponed: Jobs as a listing showed them, by id, that a later part of this sync reads without asking again.
         done: Ids of the jobs that were read: a sync in several parts reads none twice.
     """
 
@@ -55,6 +57,7 @@ class Report:
     is_complete: bool = False
     seen: set[int] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+    postponed: dict[str, Any] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
 
     @property

@@ -171,11 +171,15 @@ class Lease:
             holder = self._read(self._number)[0]
             if holder is None or holder.owner != self._owner or max(self._numbers()) > self._number:
                 raise self._busy(holder)
+        # A folder's listing may miss both an object that is written while it goes on and the one that is removed then.
+        numbers = self._numbers()
+        if (highest := max(numbers, default=0)) > self._number:
+            self._remove(self._number)
+            raise self._busy(self._read(highest)[0])
         self._valid_until = (asked[0] + self._times.last, asked[1] + self._times.last)
-        for number in self._numbers():
+        for number in numbers:
             if number < self._number:
-                with suppress(FileNotFoundError):
-                    self._files.rm_file(self._path(number))
+                self._remove(number)
 
     def _wait_for(self, number: int) -> None:
         """Return once the lease of that number has ended; `BusyError` where it is held."""
@@ -229,6 +233,10 @@ class Lease:
                 return False
             raise
         return True
+
+    def _remove(self, number: int) -> None:
+        with suppress(FileNotFoundError):
+            self._files.rm_file(self._path(number))
 
     def _read(self, number: int) -> tuple[_Holder | None, bytes]:
         try:
