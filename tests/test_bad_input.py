@@ -249,3 +249,12 @@ def test_odd_records_never_fail_a_sync_nor_a_later_one(world: ScriptedWorld, hos
         assert {name for (name,) in ftw.rows(f"SELECT DISTINCT account FROM {table}")} == {"mine"}
     loads = {load for (load,) in ftw.rows("SELECT load_id FROM _dlt_loads WHERE status = 0")}
     assert {load for (load,) in ftw.rows("SELECT DISTINCT _dlt_load_id FROM checkpoints")} <= loads
+
+
+def test_a_first_sync_that_fails_leaves_no_file_that_would_be_taken_for_a_warehouse(ftw: Command) -> None:
+    ended = ftw("sync", "--base-url", "http://127.0.0.1:9/v1")
+    assert ended.code == 1
+    assert not ftw.database.exists()
+    ended = ftw("sync", env={"OPENAI_API_KEY": "<configure me>"})
+    assert ended.code == 2
+    assert is_told_well(ended, "configure me")

@@ -15,7 +15,7 @@ from fine_tuning_warehouse.sync import Summary
 from harness import DAY, HOUR, NOW, Database
 from openai_fine_tuning import settings
 from openai_fine_tuning.records import Batches
-from openai_fine_tuning.tables import ARROW, TABLES, schema
+from openai_fine_tuning.tables import TABLES, arrow_types, schema
 
 ODD_IDS = ("../../x", "a/b", "'; drop table jobs; --", 'quo"te', "50% & ?after=1#x", "белый 白 🦊", "nul\x00id")
 MEGABYTE = "x" * 1_000_000
@@ -407,7 +407,7 @@ def test_any_json_is_a_row_or_rejected_and_never_an_error(table: str, records: l
         built.validate(full=True)
         assert len(set(built.column_names)) == len(built.column_names)
         for column in TABLES[name].columns:
-            assert built.schema.field(column.name).type == ARROW[column.type]
+            assert built.schema.field(column.name).type == arrow_types()[column.type]
         for row in built.to_pylist():
             assert row["account"] == "default"
             for value in row.values():

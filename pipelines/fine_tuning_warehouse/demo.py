@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from .accounts import Account
 from .destinations import Warehouse
-from .errors import UsageError
+from .errors import CommandError, UsageError
+from .patience import Patience
 from .workspace import working_directory
 
 DEMO_DATABASE = "fine_tuning_demo.duckdb"
@@ -15,6 +17,7 @@ DEMO_LABEL = "demo"
 _START = 1_780_272_000  # 2026-06-01 00:00 UTC
 _HOURS_BETWEEN_SYNCS = 2
 _JOBS = 24
+_LOCK_WAIT_SECONDS = 60.0
 
 
 @contextmanager
@@ -44,9 +47,15 @@ def _syncs_so_far(account: Account, warehouse: Warehouse) -> int:
 
     with working_directory() as directory:
         pipeline: dlt.Pipeline = warehouse.pipeline(account.pipeline_name, directory)
-        try:
+
+        def count() -> Any:
             with pipeline.sql_client() as client:
-                rows = client.execute_sql("SELECT count(*) FROM syncs WHERE account = %s", account.label)
+                return client.execute_sql("SELECT count(*) FROM syncs WHERE account = %s", account.label)
+
+        try:
+            rows = Patience(warehouse, _LOCK_WAIT_SECONDS).apply(count)
+        except CommandError:
+            raise
         except Exception:  # noqa: BLE001 - no table yet, or no warehouse; what is wrong with it the sync tells
             return 0
     return int(rows[0][0]) if rows else 0

@@ -74,6 +74,16 @@ class DuckDbFile(duckdb):
         return self._capabilities[key].copy()
 
 
+_EMPTY_BYTES = 12_288
+"""What DuckDB writes of a database that holds nothing."""
+
+
+def remove_if_empty(file: Path) -> None:
+    """Remove a file that holds nothing: left behind, it would be taken for a warehouse."""
+    if file.is_file() and file.stat().st_size <= _EMPTY_BYTES and not file.with_name(f"{file.name}.wal").exists():
+        file.unlink()
+
+
 @contextmanager
 def kept_open(pipeline: dlt.Pipeline, *, megabytes: int | None = None) -> Iterator[None]:
     """Keep a DuckDB file open between dlt's steps; of other destinations, nothing.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .accounts import Account
 from .comments import write_comments
 from .destinations import Warehouse
-from .duckdb_file import kept_open, load_in_bounds
+from .duckdb_file import kept_open, load_in_bounds, remove_if_empty
 from .errors import CommandError, UsageError
 from .holding import held
 from .patience import Patience
@@ -191,6 +191,7 @@ def _run_held(
     """As `run_sync`, by one that holds the warehouse already."""
     began = time.monotonic()
     report = Report()
+    new_file = warehouse.database if warehouse.database is not None and not warehouse.database.exists() else None
     try:
         with working_directory() as directory, (watch or watch_nothing)(report):
             pipeline = warehouse.pipeline(account.pipeline_name, directory, lease=lease)
@@ -204,6 +205,8 @@ def _run_held(
     except FineTuningSourceError as error:
         raise CommandError(str(error)) from error
     finally:
+        if new_file is not None:
+            remove_if_empty(new_file)
         _fill(summary, report, reading)
         summary.seconds = time.monotonic() - began
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from . import values
-from .tables import ARROW, Flattened, Type
+from .tables import Flattened, Type, arrow_types
 
 _NULL = type(None)
 _KINDS: dict[Type, frozenset[type]] = {
@@ -99,7 +99,7 @@ def _put_flattened(block: Block, place: Place, column: Sequence[dict[str, Any]])
     if how.keeps_json:
         if place.prefix in block:
             return False
-        block[place.prefix] = pa.array([values.to_json(value) for value in column], ARROW["json"])
+        block[place.prefix] = pa.array([values.to_json(value) for value in column], arrow_types()["json"])
     for key, inner in zip(column[0], zip(*(value.values() for value in column), strict=True), strict=True):
         if how.keys is not None and key not in how.keys:
             continue
@@ -129,14 +129,14 @@ def plain(column: Sequence[Any], type_: Type) -> pa.Array | None:
         type_: The type of the column.
 
     Returns:
-        An array of the type `ARROW[type_]`, but that times are of whole seconds.
+        An array of the type `arrow_types()[type_]`, but that times are of whole seconds.
     """
     if type_ == "json":
-        return pa.array([None if value is None else values.to_json(value) for value in column], ARROW["json"])
+        return pa.array([None if value is None else values.to_json(value) for value in column], arrow_types()["json"])
     if not (_KINDS[type_].issuperset(map(type, column)) and _IS_PLAIN.get(type_, _always)(column)):
         return None
     try:
-        return pa.array(column, pa.timestamp("s", "UTC") if type_ == "timestamp" else ARROW[type_])
+        return pa.array(column, pa.timestamp("s", "UTC") if type_ == "timestamp" else arrow_types()[type_])
     except (pa.ArrowInvalid, OverflowError):  # a whole number that does not fit
         return None
 

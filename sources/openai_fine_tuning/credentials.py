@@ -36,6 +36,7 @@ AZURE_DOMAINS = tuple(
 """Azure's hosts, in the public and the sovereign clouds: they take a resource key in the header `api-key`."""
 
 _NO_KEY = {
+    r"^<.*>$": "is still what stands there until a key does, such as <configure me>",
     r"^(?i:bearer)\s": "begins with the word Bearer: leave that out",
     "[\"'`\u2018-\u201f]": "holds quotes, which belong to a shell or a file: leave them out",
     r"://": "is an address",

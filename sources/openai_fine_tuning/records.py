@@ -13,7 +13,7 @@ from dlt.common.normalizers.naming import NamingConvention
 
 from . import settings, values
 from .columns import Block, Place, Places, Shape, Slot, block_of, shape_of
-from .tables import ARROW, CONVERT, REJECTED_RECORDS, TABLES, Table, Type
+from .tables import CONVERT, REJECTED_RECORDS, TABLES, Table, Type, arrow_types
 from .values import UnfitError
 
 _STORED_TYPES: dict[str, Type] = {
@@ -115,10 +115,10 @@ class TableBuilder:
         for name, value in own.items():
             if name in block:
                 return False
-            block[name] = pa.array([value] * len(records), ARROW[self._types[name]])
+            block[name] = pa.array([value] * len(records), arrow_types()[self._types[name]])
         for name, value in defaults.items():
             if name not in block:
-                block[name] = pa.array([value] * len(records), ARROW[self._types[name]])
+                block[name] = pa.array([value] * len(records), arrow_types()[self._types[name]])
             elif block[name].null_count:
                 return False
         if not all(name in block and not block[name].null_count for name in self._keys):
@@ -137,7 +137,7 @@ class TableBuilder:
         """The rows since the last call, as an Arrow table that has every declared column even where it has no row."""
         names = [*(column.name for column in self._table.columns), *self._extras]
         schema = pa.schema(
-            [pa.field(name, ARROW[self._types[name]], nullable=name not in self._keys) for name in names]
+            [pa.field(name, arrow_types()[self._types[name]], nullable=name not in self._keys) for name in names]
         )
         rows, blocks = self._rows, self._blocks
         self._taken += self._size

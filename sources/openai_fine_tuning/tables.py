@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import dlt
@@ -18,14 +18,20 @@ from . import values
 
 Type = Literal["text", "json", "double", "bigint", "bool", "timestamp"]
 
-ARROW: dict[str, pa.DataType] = {
-    "text": pa.string(),
-    "json": pa.string(),  # an Arrow string under dlt's own json hint warns on every batch, so JSON is text
-    "double": pa.float64(),
-    "bigint": pa.int64(),
-    "bool": pa.bool_(),
-    "timestamp": pa.timestamp("us", "UTC"),
-}
+
+@cache
+def arrow_types() -> dict[str, pa.DataType]:
+    """How Arrow holds each type of column."""
+    # Not at import: `dlt init` imports a source to look at it, with what is not installed yet replaced by nothing.
+    return {
+        "text": pa.string(),
+        "json": pa.string(),  # an Arrow string under dlt's own json hint warns on every batch, so JSON is text
+        "double": pa.float64(),
+        "bigint": pa.int64(),
+        "bool": pa.bool_(),
+        "timestamp": pa.timestamp("us", "UTC"),
+    }
+
 
 CONVERT: dict[str, Callable[[Any], Any]] = {
     "text": values.to_text,

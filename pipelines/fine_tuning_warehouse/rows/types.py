@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from openai_fine_tuning.tables import ARROW
+from openai_fine_tuning.tables import arrow_types
 
 
 def kept_type(type_: pa.DataType) -> pa.DataType:
@@ -25,12 +25,12 @@ def kept_type(type_: pa.DataType) -> pa.DataType:
 def arrow_type(hints: Mapping[str, Any]) -> pa.DataType:
     """The type of a column by dlt's name of it; what has no better one is kept as text."""
     more = {"decimal": pa.float64(), "date": pa.date32(), "time": pa.time64("us"), "binary": pa.binary()}
-    return {**ARROW, **more}.get(str(hints.get("data_type")), pa.string())
+    return {**arrow_types(), **more}.get(str(hints.get("data_type")), pa.string())
 
 
 def dlt_type(type_: pa.DataType) -> str:
     """dlt's name of a type."""
-    return next((name for name, known in ARROW.items() if known == type_), "text")
+    return next((name for name, known in arrow_types().items() if known == type_), "text")
 
 
 def array_of(values: Any, type_: pa.DataType) -> pa.Array:
