@@ -22,6 +22,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from fsspec.implementations.local import LocalFileSystem
+
 from fine_tuning_warehouse.errors import BusyError, CommandError
 
 logger = logging.getLogger(__name__)
@@ -222,7 +224,12 @@ class Lease:
     def _create(self, number: int) -> bool:
         """Write the object of that number, if there is none."""
         try:
-            self._files.pipe_file(self._path(number), self._content(), mode="create")
+            if isinstance(self._files, LocalFileSystem):
+                # fsspec looks whether there is a file and then writes one, which two may do in the same moment.
+                with Path(self._path(number)).open("xb") as file:
+                    file.write(self._content())
+            else:
+                self._files.pipe_file(self._path(number), self._content(), mode="create")
         except FileExistsError:
             return False
         except FileNotFoundError:  # a folder, where a bucket has none
