@@ -17,7 +17,6 @@ DEMO_LABEL = "demo"
 _START = 1_780_272_000  # 2026-06-01 00:00 UTC
 _HOURS_BETWEEN_SYNCS = 2
 _JOBS = 24
-_LOCK_WAIT_SECONDS = 60.0
 
 
 @contextmanager
@@ -45,6 +44,8 @@ def _syncs_so_far(account: Account, warehouse: Warehouse) -> int:
         return 0
     import dlt  # noqa: PLC0415 - see accounts
 
+    from .sync import LOCK_WAIT_SECONDS  # noqa: PLC0415 - imports dlt
+
     with working_directory() as directory:
         pipeline: dlt.Pipeline = warehouse.pipeline(account.pipeline_name, directory)
 
@@ -53,7 +54,7 @@ def _syncs_so_far(account: Account, warehouse: Warehouse) -> int:
                 return client.execute_sql("SELECT count(*) FROM syncs WHERE account = %s", account.label)
 
         try:
-            rows = Patience(warehouse, _LOCK_WAIT_SECONDS).apply(count)
+            rows = Patience(warehouse, LOCK_WAIT_SECONDS).apply(count)
         except CommandError:
             raise
         except Exception:  # noqa: BLE001 - no table yet, or no warehouse; what is wrong with it the sync tells
