@@ -42,7 +42,7 @@ def test_json_is_the_one_thing_on_stdout_and_says_what_was_done(ftw: Command, wo
     told = ended.json
     assert list(told) == KEYS
     assert (told["status"], told["error"], told["account"]) == ("done", None, "default")
-    assert told["archive"] == str(ftw.folder / "kept")
+    assert told["archive"] == "kept"
     assert told["sync"]["rows"]["jobs"] == told["tables"]["jobs"] == JOBS
     files = [file for file in (ftw.folder / "kept").rglob("*") if file.is_file() and file.name != "manifest.json"]
     assert told["bytes"] == sum(file.stat().st_size for file in files)
@@ -81,6 +81,9 @@ def test_a_check_tells_what_is_wrong_without_a_key_or_a_host(ftw: Command, host:
 def test_the_demo_is_archived_without_a_key(tmp_path: Path) -> None:
     ftw = Command(tmp_path)
     alone = {"OPENAI_API_KEY": None}
+    unset = ftw("archive", "kept", env=alone)
+    assert unset.code == 2
+    assert is_told_well(unset, "None is needed with --no-sync", "--demo")
     ended = ftw("archive", "--demo", "kept", "--training-files", env=alone)
     assert ended.code == 0, ended.err
     manifest = json.loads((ftw.folder / "kept/manifest.json").read_text())

@@ -503,7 +503,7 @@ def test_edit_writes_a_copy_once(ftw: Command, demo: Path) -> None:
     ended = ftw("explore", "--edit")
     copy = ftw.folder / "fine_tuning_explorer.py"
     assert ended.code == 0
-    assert ended.out == f"marimo edit fine_tuning_explorer.py -- --database {demo} --dataset fine_tuning\n"
+    assert ended.out == f"marimo edit fine_tuning_explorer.py -- --database {demo.name} --dataset fine_tuning\n"
     assert copy.read_text() == NOTEBOOK.read_text()
     copy.write_text("mine")
     assert ftw("explore", "--edit").code == 0

@@ -51,11 +51,7 @@ def test_the_commands_work_and_the_check_prints_what_is_shown(
             if shown is None or "check" not in line:
                 assert ended.code == 0, f"{heading}, {line}: {ended.all}"
                 continue
-            printed = (
-                ended.out.replace(here, origin)
-                .replace(f"{ftw.folder}/", "")
-                .replace("from --base-url", "from the default, OpenAI")
-            )
+            printed = ended.out.replace(here, origin).replace("from --base-url", "from the default, OpenAI")
             assert printed == shown, f"{heading}, {line}: {ended.all}"
             assert ended.code == ("FAILED" in shown)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import UsageError
+from .wording import shown_path
 
 if TYPE_CHECKING:
     import dlt
@@ -44,7 +45,9 @@ class Warehouse:
     @property
     def shown(self) -> str:
         """What people call it."""
-        return str(self.database) if self.is_duckdb_file else f"{self.destination} (dataset {self.dataset})"
+        if self.database is not None:
+            return shown_path(self.database)
+        return f"{self.destination} (dataset {self.dataset})"
 
     @property
     def is_lake(self) -> bool:

@@ -29,7 +29,7 @@ def held(warehouse: Warehouse) -> Iterator[Lease | None]:
     """
     if warehouse.database is not None:
         check_database_file(warehouse.database)
-        with _locked(warehouse.database):
+        with _locked(warehouse.database, warehouse.shown):
             yield None
         return
     with working_directory() as directory:
@@ -45,7 +45,7 @@ def held(warehouse: Warehouse) -> Iterator[Lease | None]:
 
 
 @contextmanager
-def _locked(database: Path) -> Iterator[None]:
+def _locked(database: Path, shown: str) -> Iterator[None]:
     """Hold a DuckDB file, by a file beside it."""
     lock_file = database.with_name(database.name + ".lock")
     lock = FileLock(lock_file, timeout=0)
@@ -53,12 +53,12 @@ def _locked(database: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         if not lock_file.exists():
-            raise CommandError(f"The database {database} cannot be written: its folder takes no files.") from None
+            raise CommandError(f"The database {shown} cannot be written: its folder takes no files.") from None
         raise BusyError(
-            f"Another sync is running on {database}: wait for it to end (it holds {lock_file.name})."
+            f"Another sync is running on {shown}: wait for it to end (it holds {lock_file.name})."
         ) from None
     except OSError as error:
-        raise CommandError(f"The database {database} cannot be written: {error.strerror or error}.") from None
+        raise CommandError(f"The database {shown} cannot be written: {error.strerror or error}.") from None
     try:
         yield
     finally:

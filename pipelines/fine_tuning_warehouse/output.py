@@ -15,6 +15,8 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from .wording import counted
+
 if TYPE_CHECKING:
     from .totals import Summary, Totals
 
@@ -40,11 +42,18 @@ def summary_lines(summary: Summary, host: str, warehouse: str) -> list[str]:
     lines = [f"Synced account {summary.account} from {host} into {warehouse} in {summary.seconds:.1f} s."]
     for name, rows in summary.rows.items():
         if name != "rejected_records" or rows:
-            lines.append(f"  {name:<{width}}  {rows:>9,} {'row' if rows == 1 else 'rows'} new or changed")
-    retries = f" ({summary.retries} of them retries)" if summary.retries else ""
+            lines.append(f"{table_line(name, rows, width)} new or changed")
+    retries = f" ({counted(summary.retries, 'of them a retry', 'of them retries')})" if summary.retries else ""
     seen, still_open = summary.jobs["seen"], summary.jobs["open"]
-    lines.append(f"{summary.requests:,} requests{retries}, {seen:,} jobs seen, {still_open:,} still open.")
+    requests = counted(summary.requests, "request")
+    lines.append(f"{requests}{retries}, {counted(seen, 'job')} seen, {still_open:,} still open.")
     return lines
+
+
+def table_line(name: str, rows: int, width: int) -> str:
+    """A table, or a view, with the number of its rows; the numbers of several stand below one another."""
+    number, _, noun = counted(rows, "row").partition(" ")
+    return f"  {name:<{width}}  {number:>9} {noun}"
 
 
 def totals_line(totals: Totals) -> str:
@@ -52,8 +61,8 @@ def totals_line(totals: Totals) -> str:
     done, rows = len(totals.accounts) - len(totals.failures), sum(totals.rows.values())
     requests = sum(summary.requests for summary in totals.accounts)
     return (
-        f"Synced {done} of {len(totals.accounts)} accounts: {rows:,} rows new or changed, {requests:,} requests, "
-        f"{totals.seconds:.1f} s."
+        f"Synced {done} of {len(totals.accounts)} accounts: {counted(rows, 'row')} new or changed, "
+        f"{counted(requests, 'request')}, {totals.seconds:.1f} s."
     )
 
 
@@ -63,8 +72,9 @@ def sync_line(totals: Totals, warehouse: str) -> str:
     done = [summary.account for summary in totals.accounts if summary.status == "done"]
     who = f"{len(done)} of {len(totals.accounts)} accounts" if several else f"account {done[0]}"
     line = (
-        f"Synced {who} into {warehouse} in {totals.seconds:.1f} s: {sum(totals.rows.values()):,} rows new or changed, "
-        f"{told['requests']:,} requests, {told['jobs']['seen']:,} jobs seen, {told['jobs']['open']:,} still open"
+        f"Synced {who} into {warehouse} in {totals.seconds:.1f} s: "
+        f"{counted(sum(totals.rows.values()), 'row')} new or changed, {counted(told['requests'], 'request')}, "
+        f"{counted(told['jobs']['seen'], 'job')} seen, {told['jobs']['open']:,} still open"
     )
     missing = {"skipped (see sync_history)": len(told["skipped"]), "rejected (see rejected_records)": told["rejected"]}
     return ", ".join([line, *(f"{count:,} {what}" for what, count in missing.items() if count)]) + "."
@@ -80,7 +90,8 @@ def skip_lines(summary: Summary, *, several: bool = False) -> list[str]:
     if len(summary.skipped) > _SHOWN_SKIPS:
         lines.append(f"Skipped {len(summary.skipped) - _SHOWN_SKIPS:,} more (all of them: --output json).")
     if summary.rejected:
-        lines.append(f"Rejected {summary.rejected:,} records that could not be typed: see the table rejected_records.")
+        records = counted(summary.rejected, "record")
+        lines.append(f"Rejected {records} that could not be typed: see the table rejected_records.")
     return [f"{whose}{line}" for line in lines]
 
 
@@ -137,7 +148,7 @@ def as_table(names: Sequence[str], rows: Sequence[Sequence[Any]], width: int | N
         )
     left_out = [head for index, head in enumerate(heads) if index not in same and index not in widths]
     if left_out:
-        more = "1 more column does" if len(left_out) == 1 else f"{len(left_out)} more columns do"
+        more = counted(len(left_out), "more column does", "more columns do")
         notes.append(f"{more} not fit here: {', '.join(left_out)}")
     return "\n".join([table, *(textwrap.fill(note, width, break_on_hyphens=False) for note in notes)])
 

@@ -60,7 +60,7 @@ def find_stored(account: Account, warehouse: Warehouse, directory: Path, patienc
         CommandError: There is no warehouse, it cannot be read, or a later release has synced into it.
     """
     if warehouse.database is not None and not warehouse.database.is_file():
-        raise CommandError(f"There is no database {warehouse.database}: `ftw sync` makes it.")
+        raise CommandError(f"There is no database {warehouse.shown}: `ftw sync` makes it.")
     pipeline = warehouse.pipeline(account.pipeline_name, directory)
     with told(warehouse, f"{warehouse.shown} cannot be read"):
         patience.apply(pipeline.sync_destination)

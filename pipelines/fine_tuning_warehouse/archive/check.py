@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fine_tuning_warehouse.wording import counted
+
 from .manifest import Entry, Manifest, read_manifest
 from .store import MANIFEST, UNFINISHED, Store, is_ours
 
@@ -78,7 +80,7 @@ def _wrong(store: Store, path: str, entry: Entry, size: int | None) -> str | Non
             with store.open(path) as file:
                 rows = pq.read_metadata(file).num_rows
             if rows != entry.rows:
-                return f"has {rows:,} rows instead of {entry.rows:,}"
+                return f"has {counted(rows, 'row')} instead of {entry.rows:,}"
     except (OSError, pa.ArrowException) as error:
         return f"cannot be read: {error}"
     return None

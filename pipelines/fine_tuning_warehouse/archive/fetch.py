@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fine_tuning_warehouse.errors import CommandError
+from fine_tuning_warehouse.wording import counted
 from openai_fine_tuning import FineTuningSourceError, HostError, RequestError
 from openai_fine_tuning.addresses import is_safe_id, quoted
 from openai_fine_tuning.api import FineTuningApi
@@ -154,7 +155,8 @@ def check_room(store: Store, bytes_to_come: int) -> None:
     room = store.room()
     if room is not None and bytes_to_come > room:
         raise CommandError(
-            f"The files take {bytes_to_come:,} bytes, and {store.shown} has room for {room:,}. Nothing was fetched."
+            f"The files take {counted(bytes_to_come, 'byte')}, and {store.shown} has room for {room:,}. "
+            "Nothing was fetched."
         )
 
 

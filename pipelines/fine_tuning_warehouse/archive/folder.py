@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fine_tuning_warehouse.errors import CommandError, UsageError
+from fine_tuning_warehouse.wording import shown_path
 
 from .lock import only_run
 from .store import FOLDERS, PART, Store, is_ours
@@ -20,10 +21,10 @@ class Folder(Store):
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.shown = str(root)
+        self.shown = shown_path(root)
         self._drafted: set[str] = set()
         if root.exists() and not root.is_dir():
-            raise UsageError(f"{root} is a file: an archive is a folder.")
+            raise UsageError(f"{self.shown} is a file: an archive is a folder.")
 
     def files(self) -> dict[str, int]:
         """See `Store`."""

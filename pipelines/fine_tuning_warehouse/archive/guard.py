@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fine_tuning_warehouse.destinations import Warehouse
 from fine_tuning_warehouse.errors import UsageError
 from fine_tuning_warehouse.rows import Relation
+from fine_tuning_warehouse.wording import counted
 
 from .manifest import Entry, Manifest
 from .parquet import Written, lost, lost_columns, path_of
@@ -67,7 +68,7 @@ class Guard:
             count, example = lost(one.relation, earlier, self._store.draft(path))
             if count:
                 raise UsageError(
-                    f"{self._store.shown} holds {count:,} rows of {entry.name} that are not in "
+                    f"{self._store.shown} holds {counted(count, 'row')} of {entry.name} not in "
                     f"{self._warehouse.shown}, such as {example}: it is an archive of another warehouse. {advice}"
                 )
 

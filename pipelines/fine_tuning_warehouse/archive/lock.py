@@ -44,7 +44,7 @@ def only_run(shown: str, root: Path | None) -> Iterator[None]:
             finally:
                 os.close(folder)
             return
-    name = hashlib.sha256(shown.encode()).hexdigest()[:16]
+    name = hashlib.sha256((shown if root is None else str(root)).encode()).hexdigest()[:16]
     try:
         with FileLock(Path(tempfile.gettempdir()) / f"fine-tuning-archive-{name}.lock", timeout=0):
             yield

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fine_tuning_warehouse.rows import Relation
+from fine_tuning_warehouse.wording import counted
 
 from .manifest import ORIGINALS, Manifest
 from .parquet import path_of
@@ -227,7 +228,7 @@ def _parts(manifest: Manifest, relations: Sequence[Relation]) -> Iterator[str]:
 
 def _missing(manifest: Manifest) -> Iterator[str]:
     number = len(manifest.missing)
-    yield f"\n## What is missing\n\n{number:,} {'file' if number == 1 else 'files'} that jobs name could not be had. "
+    yield f"\n## What is missing\n\n{counted(number, 'file')} that jobs name could not be had. "
     yield "Which, and why, stands in `manifest.json` under `missing`.\n"
 
 

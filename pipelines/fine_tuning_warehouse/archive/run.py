@@ -18,6 +18,7 @@ from fine_tuning_warehouse.errors import CommandError, UsageError
 from fine_tuning_warehouse.rows import open_rows
 from fine_tuning_warehouse.sync import Reading, Watch, sync_accounts
 from fine_tuning_warehouse.totals import Totals
+from fine_tuning_warehouse.wording import counted
 
 from .fetch import Fetcher, check_room, verified
 from .guard import Exported, Guard, is_whole
@@ -270,12 +271,10 @@ class _Run:
             return
         unknown = sum(one.bytes is None for one in training)
         more = f", and {unknown:,} of unknown size" if unknown else ""
-        number = len(training)
         logger.warning(
-            "Fetching %s training and validation %s: %s bytes (%s)%s.",
-            f"{number:,}",
-            "file" if number == 1 else "files",
-            f"{to_come:,}",
+            "Fetching %s: %s (%s)%s.",
+            counted(len(training), "training and validation file"),
+            counted(to_come, "byte"),
             _readable(to_come),
             more,
         )

@@ -9,6 +9,7 @@ import click
 
 from fine_tuning_warehouse import output
 from fine_tuning_warehouse.errors import CommandError, UsageError
+from fine_tuning_warehouse.wording import counted
 
 from .options import existing_database, prepare
 
@@ -86,7 +87,7 @@ def copy(
         click.echo(f"Copied {source.shown} into {target.shown} in {time.monotonic() - began:.1f} s.")
         width = max(map(len, told["rows"]))
         for table, rows in told["rows"].items():
-            click.echo(f"  {table:<{width}}  {rows:>9,} {'row' if rows == 1 else 'rows'}")
+            click.echo(output.table_line(table, rows, width))
 
 
 def _as_json(copied: Copied) -> dict[str, Any]:
@@ -100,7 +101,7 @@ def _as_json(copied: Copied) -> dict[str, Any]:
 
 def _line(copied: Copied) -> str:
     state = "" if copied.has_state else "; no sync of it completed, so that the next one reads everything"
-    return output.safe(f"Account {copied.account}: {sum(copied.rows.values()):,} rows{state}.")
+    return output.safe(f"Account {copied.account}: {counted(sum(copied.rows.values()), 'row')}{state}.")
 
 
 def _since(began: float) -> float:

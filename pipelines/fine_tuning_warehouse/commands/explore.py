@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from fine_tuning_warehouse.errors import CommandError, UsageError
+from fine_tuning_warehouse.wording import shown_path
 
 from .options import existing_database
 
@@ -29,7 +30,7 @@ def explore(*, database: str | None, dataset: str, port: int, browser: bool, edi
     path = existing_database(database).absolute()
     if not path.is_file():
         raise CommandError(
-            f"There is no database {path}: `ftw sync` makes it (`ftw sync --demo` one to look around in), "
+            f"There is no database {shown_path(path)}: `ftw sync` makes it (`ftw sync --demo` one to look around in), "
             "or name one with --database."
         )
     try:
@@ -45,7 +46,7 @@ def explore(*, database: str | None, dataset: str, port: int, browser: bool, edi
         copy = Path(_COPY)
         if not copy.exists():
             shutil.copyfile(NOTEBOOK, copy)
-        click.echo(f"marimo edit {copy} -- --database {path} --dataset {dataset}")
+        click.echo(f"marimo edit {copy} -- --database {shown_path(path)} --dataset {dataset}")
         return
 
     def ready(url: str) -> None:

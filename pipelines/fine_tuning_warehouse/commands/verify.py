@@ -11,6 +11,7 @@ import click
 
 from fine_tuning_warehouse import output
 from fine_tuning_warehouse.errors import DIFFERS, DONE, CommandError
+from fine_tuning_warehouse.wording import counted
 
 from .options import AccountOptions, WarehouseOptions, account_options, prepare, warehouse_options
 
@@ -101,8 +102,7 @@ def _show(account: Account, comparison: Comparison, warehouse: Warehouse, *, sev
         prefix = f"Account {account.label}: skipped" if several else "Skipped"
         click.echo(f"{prefix} {output.safe(what)}", err=True)
     verdict = "differs from" if comparison.differs else "holds what is at"
-    click.echo(
-        f"{warehouse.shown} {verdict} {account.host} (account {account.label}, {comparison.requests:,} requests):"
-    )
+    requests = counted(comparison.requests, "request")
+    click.echo(f"{warehouse.shown} {verdict} {account.host} (account {account.label}, {requests}):")
     for line in lines(comparison):
         click.echo(line)

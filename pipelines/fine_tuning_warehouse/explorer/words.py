@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from fine_tuning_warehouse.output import safe
+from fine_tuning_warehouse.wording import counted
 
 from .data import BINS, FAMILIES, Curves, Row
 
@@ -89,9 +90,11 @@ def number(value: Any) -> str:
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
-def count(value: Any) -> str:
-    """A number of things, in full."""
-    return f"{value:,}" if isinstance(value, int) else NONE
+def count(value: Any, noun: str | None = None) -> str:
+    """A number of things, in full, with what they are called."""
+    if not isinstance(value, int):
+        return NONE if noun is None else f"{NONE} {noun}s"
+    return f"{value:,}" if noun is None else counted(value, noun)
 
 
 def compact(value: float) -> str:
@@ -181,12 +184,13 @@ def freshness(syncs: Sequence[Row] | None, problem: str | None) -> str:
         return ""
     lines = [
         f"Last sync of account **{escaped(sync['account'])}**: "
-        f"**{ago(sync['finished_at'])}** ({time(sync['finished_at'])} UTC), {count(sync['jobs_open'])} jobs still open."
+        f"**{ago(sync['finished_at'])}** ({time(sync['finished_at'])} UTC), "
+        f"{count(sync['jobs_open'], 'job')} still open."
         for sync in syncs[:_SHOWN_ACCOUNTS]
         if isinstance(sync["finished_at"], datetime)
     ]
     if len(syncs) > _SHOWN_ACCOUNTS:
-        lines.append(f"and {len(syncs) - _SHOWN_ACCOUNTS} more accounts")
+        lines.append(f"and {counted(len(syncs) - _SHOWN_ACCOUNTS, 'more account')}")
     if problem:
         lines.append(f"⏳ Shown as it was before: {escaped(problem)}")
     return "<br>".join([*lines, "This page follows new syncs by itself."]) if lines else "No sync has completed yet."
@@ -225,7 +229,7 @@ def totals(jobs: Sequence[Row]) -> list[tuple[str, str, str]]:
 def more_runs(matching: int, offered: int) -> str:
     """That not all runs are offered, as Markdown."""
     return (
-        f"The newest {offered:,} of {matching:,} jobs: narrow the filters to reach others."
+        f"The newest {offered:,} of {counted(matching, 'job')}: narrow the filters to reach others."
         if matching > offered
         else ""
     )
@@ -249,7 +253,7 @@ def verdict(job: Row) -> str:
         escaped(job["method"] or "method unknown"),
         escaped(job["status"] or "no status"),
         f"took {duration(job['duration_seconds'])}" if job["duration_seconds"] is not None else "",
-        f"{count(job['trained_tokens'])} tokens" if job["trained_tokens"] is not None else "",
+        count(job["trained_tokens"], "token") if job["trained_tokens"] is not None else "",
         f"at its end: **{escaped(band)}**" if band else "",
     ]
     lines = [" · ".join(fact for fact in facts if fact)]

@@ -19,13 +19,13 @@ def open_file(warehouse: Warehouse, directory: Path) -> duckdb.DuckDBPyConnectio
     """Open a file for reading. Raises `CommandError` where it cannot be, but for one that is held."""
     assert warehouse.database is not None  # noqa: S101 - a DuckDB file has a path
     if not warehouse.database.is_file():
-        raise CommandError(f"There is no database {warehouse.database}: `ftw sync` makes it.")
+        raise CommandError(f"There is no database {warehouse.shown}: `ftw sync` makes it.")
     try:
         connection = duckdb.connect(str(warehouse.database), read_only=True, config=bounded(directory))
     except duckdb.Error as error:
         if "Could not set lock on file" in str(error):
             raise  # it is waited for
-        raise CommandError(f"The database {warehouse.database} cannot be opened: {first_line(error)}") from None
+        raise CommandError(f"The database {warehouse.shown} cannot be opened: {first_line(error)}") from None
     return connection
 
 

@@ -34,7 +34,7 @@ def script(warehouse: Warehouse, dialect: str | None, directory: Path) -> Iterat
         CommandError: There is no warehouse, or it cannot be read.
     """
     if warehouse.database is not None and not warehouse.database.is_file():
-        raise CommandError(f"There is no database {warehouse.database}: `ftw sync` makes it.")
+        raise CommandError(f"There is no database {warehouse.shown}: `ftw sync` makes it.")
     pipeline = warehouse.pipeline("fine_tuning_views", directory)
     places: dict[str, str] = {}
     with told(warehouse, f"{warehouse.shown} cannot be read"), pipeline.destination_client() as found:

@@ -1,0 +1,31 @@
+"""Numbers with their nouns, and paths as people know them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fine_tuning_warehouse.output import summary_lines
+from fine_tuning_warehouse.totals import Summary
+from fine_tuning_warehouse.wording import counted, shown_path
+
+
+def test_one_of_anything_is_no_plural() -> None:
+    assert [counted(number, "row") for number in (0, 1, 2, 1835)] == ["0 rows", "1 row", "2 rows", "1,835 rows"]
+    assert [counted(number, "retry", "retries") for number in (1, 2)] == ["1 retry", "2 retries"]
+    one = Summary("mine", rows={"jobs": 1}, requests=1, retries=1, jobs={"seen": 1, "open": 0})
+    assert summary_lines(one, "here", "there")[1:] == [
+        "  jobs          1 row new or changed",
+        "1 request (1 of them a retry), 1 job seen, 0 still open.",
+    ]
+
+
+def test_a_path_in_the_working_directory_is_told_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert shown_path(here / "some" / "file.duckdb") == os.path.join("some", "file.duckdb")  # noqa: PTH118
+    assert shown_path(tmp_path / "file.duckdb") == str(tmp_path / "file.duckdb")
+    assert shown_path(Path("file.duckdb")) == "file.duckdb"
