@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from fine_tuning_warehouse.destinations import Warehouse
 from fine_tuning_warehouse.errors import CommandError
 from harness import DAY, HOUR, NOW, Database
 from histories import add_history, assert_holds, truth_of
+from openai_fine_tuning.tables import TABLES
 
 if TYPE_CHECKING:
     from postgres import Postgres
@@ -180,10 +182,28 @@ def test_in_postgresql_too_and_staging_tables_may_be_dropped_at_any_time(
     world: ScriptedWorld, host: Simulator, postgres: Postgres, postgres_engine: Engine
 ) -> None:
     assert_is_made_anew(postgres_engine, world, host, postgres.execute)
+    assert_is_described(postgres)
     postgres.execute("DROP SCHEMA fine_tuning_staging CASCADE")
     add_history(world, [4])
     postgres_engine.sync(host)
     assert_holds(postgres_engine.rows, truth_of(world))
+
+
+def assert_is_described(postgres: Postgres) -> None:
+    """Assert that every table and column of ours has its comment in the database."""
+    expected = {(table.name, column.name): column.description for table in TABLES.values() for column in table.columns}
+    found = postgres.rows(
+        "SELECT c.relname, a.attname, col_description(c.oid, a.attnum), obj_description(c.oid) FROM pg_class AS c "
+        "JOIN pg_attribute AS a ON a.attrelid = c.oid WHERE c.relnamespace = 'fine_tuning'::regnamespace "
+        "AND c.relkind = 'r' AND a.attnum > 0"
+    )
+    columns = {(table, column): comment for table, column, comment, _ in found}
+    there = {table for table, _ in columns} & set(TABLES)
+    assert there >= {"jobs", "checkpoints", "events", "result_metrics", "syncs"}
+    assert {key: columns.get(key) for key in expected if key[0] in there} == {
+        key: description for key, description in expected.items() if key[0] in there
+    }
+    assert all(comment for table, _, _, comment in found if table in there)
 
 
 def assert_is_made_anew(
@@ -200,6 +220,66 @@ def assert_is_made_anew(
         engine.sync(host, full_refresh=True)
         assert_holds(engine.rows, truth_of(world))
         assert engine.sync(host).requests == 1
+
+
+@pytest.mark.engine
+def test_a_role_that_may_not_load_is_told_what_to_be_granted_before_anything_is_requested(
+    world: ScriptedWorld, host: Simulator, ftw: Command, postgres: Postgres
+) -> None:
+    add_history(world, range(1))
+    name = f"loader-{postgres.credentials.rpartition('_')[2]}"  # a name that SQL takes in quotes
+    postgres.execute(f'CREATE ROLE "{name}" LOGIN')
+    own = {"DESTINATION__POSTGRES__CREDENTIALS": postgres.credentials.replace("postgres:any@", f"{name}:any@")}
+    where = ("--destination", "postgres")
+
+    def refused() -> list[str]:
+        """The GRANTs that check and sync name; both the same, and neither leaves anything behind."""
+        before, schemas = len(host.requests), postgres.rows("SELECT nspname FROM pg_namespace")
+        synced = ftw("sync", *where, env=own)
+        assert synced.code == 1
+        assert is_told_well(synced, f"The role {name} may not load into postgres (dataset fine_tuning)")
+        assert len(host.requests) == before
+        checked = ftw("check", *where, env=own)
+        assert checked.code == 1
+        (line,) = [line for line in checked.out.splitlines() if "FAILED" in line]
+        assert line.startswith("FAILED  destination")
+        assert line.partition("The role")[2] == synced.err.strip().partition("The role")[2]
+        assert postgres.rows("SELECT nspname FROM pg_namespace") == schemas
+        return re.findall(r"GRANT [^;]*;", synced.err)
+
+    def grant(statements: list[str], *, expected: list[str]) -> None:
+        assert [statement.rpartition(" TO ")[0] for statement in statements] == expected
+        for statement in statements:
+            postgres.execute(statement)
+
+    database = postgres.credentials.rpartition("/")[2]
+    grant(refused(), expected=[f"GRANT CREATE ON DATABASE {database}"])
+    assert ftw("sync", *where, env=own).code == 0, "and that was all it lacked"
+
+    postgres.execute("DROP SCHEMA fine_tuning CASCADE; DROP SCHEMA fine_tuning_staging CASCADE")
+    postgres.execute(f'REVOKE CREATE ON DATABASE {database} FROM "{name}"')
+    postgres.execute("CREATE SCHEMA fine_tuning; CREATE SCHEMA fine_tuning_staging")
+    both = ["fine_tuning", "fine_tuning_staging"]
+    grant(refused(), expected=[f"GRANT USAGE, CREATE ON SCHEMA {schema}" for schema in both])
+    checked = ftw("check", *where, env=own)
+    assert (checked.code, "postgres (dataset fine_tuning) can be written" in checked.out) == (0, True)
+
+    owner = {"DESTINATION__POSTGRES__CREDENTIALS": postgres.credentials}
+    assert ftw("sync", *where, env=owner).code == 0, "the owner of the database"
+    tables = "GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA"
+    grant(refused(), expected=[f"{tables} {schema}" for schema in both])
+    add_history(world, range(1, 2))
+    postgres.execute("COMMENT ON TABLE fine_tuning.jobs IS 'Of the owner'")
+    done = ftw("sync", *where, env=own)
+    assert done.code == 0, "comments are the owner's to make, and no failure of a sync"
+    assert done.err == ""
+    assert postgres.rows("SELECT count(*), obj_description('fine_tuning.jobs'::regclass) FROM jobs") == [
+        (2, "Of the owner")
+    ]
+    world.update_job("ftjob-001", a_new_field=1)
+    column = ftw("sync", *where, "--full-refresh", env=own)
+    assert column.code == 1
+    assert is_told_well(column, "must be owner", "must own the tables")
 
 
 @pytest.mark.engine

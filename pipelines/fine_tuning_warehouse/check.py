@@ -14,7 +14,7 @@ from .accounts import Account
 from .destinations import Warehouse
 from .diagnosis import advice_on_resource, diagnose, is_listing, told_settings
 from .errors import CommandError
-from .readiness import check_ready
+from .readiness import check_grants, check_ready
 from .workspace import working_directory
 
 
@@ -37,7 +37,7 @@ def check(accounts: Sequence[Account], warehouse: Warehouse) -> Iterator[tuple[s
     for account in accounts:
         for finding in _check_host(account):
             yield account.label, finding
-    yield None, _check_destination(accounts[0], warehouse)
+    yield None, _check_destination(accounts, warehouse)
 
 
 def _check_host(account: Account) -> Iterator[Finding]:
@@ -91,12 +91,14 @@ def _tried(
     return Finding(what, True, "can be read")
 
 
-def _check_destination(account: Account, warehouse: Warehouse) -> Finding:
+def _check_destination(accounts: Sequence[Account], warehouse: Warehouse) -> Finding:
     try:
         with working_directory() as directory:
-            check_ready(warehouse, warehouse.pipeline(account.pipeline_name, directory))
+            pipelines = [warehouse.pipeline(account.pipeline_name, directory) for account in accounts]
+            check_ready(warehouse, pipelines[0])
+            for pipeline in pipelines:
+                check_grants(warehouse, pipeline)
     except CommandError as error:
         return Finding("destination", False, str(error))
-    return Finding(
-        "destination", True, f"{warehouse.shown} {'answers' if warehouse.database is None else 'can be written'}"
-    )
+    can_be_written = warehouse.database is not None or warehouse.destination == "postgres"
+    return Finding("destination", True, f"{warehouse.shown} {'can be written' if can_be_written else 'answers'}")

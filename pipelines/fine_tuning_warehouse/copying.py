@@ -26,7 +26,7 @@ from .destinations import Warehouse
 from .errors import CommandError, UsageError
 from .holding import held
 from .patience import Patience
-from .readiness import merge_strategy
+from .readiness import check_grants, merge_strategy
 from .refusals import told
 from .rows import Rows, open_rows
 from .stored import Stored, find_stored, stored_by
@@ -92,6 +92,7 @@ def copy_history(
             for number, account in enumerate(known):
                 history = _History(rows, account, stored[account], target)
                 pipeline = target.pipeline(account.pipeline_name, directory / f"to-{number}", lease=lease)
+                check_grants(target, pipeline)
                 with told(target, failed):
                     copied = _load(pipeline, history, source, target, present=present, patience=patience)
                 yield copied
@@ -240,7 +241,7 @@ def _refuse_another(there: Stored, stored: Stored, source: Warehouse, target: Wa
     """Raise `UsageError` where the target's history of an account is not this one, or has gone on since."""
     if not _has_state(there) or _digest(there) in (_digest(stored), there.state.get(_MARK)):
         return
-    where = f"--to-database {target.database}" if target.is_duckdb_file else f"--destination {target.destination}"
+    where = f"--to-database {target.shown}" if target.is_duckdb_file else f"--destination {target.destination}"
     raise UsageError(
         f"{target.shown} has a history of account {account.label} that is no copy of {source.shown}, or was synced "
         "since: nothing was written. Go on there with `ftw sync`, or copy into another dataset: "

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from .destinations import DEFAULT_DATABASE, Warehouse
 from .errors import CommandError, UsageError
+from .grants import missing_grants
 from .refusals import told
+from .wording import shown_path
 
 if TYPE_CHECKING:
     import dlt
@@ -31,23 +33,44 @@ def check_ready(warehouse: Warehouse, pipeline: dlt.Pipeline) -> None:
     merge_strategy(warehouse, pipeline)
 
 
+def check_grants(warehouse: Warehouse, pipeline: dlt.Pipeline) -> None:
+    """Make sure that a role of PostgreSQL may load what a pipeline loads; other destinations are not asked.
+
+    Raises:
+        CommandError: It may not: the GRANTs that it lacks are named.
+    """
+    if warehouse.destination != "postgres":
+        return
+    from openai_fine_tuning.tables import TABLES  # noqa: PLC0415 - imports dlt
+
+    unreached = f"The destination {warehouse.destination} cannot be reached"
+    with told(warehouse, unreached), pipeline.sql_client() as client:
+        role, grants = missing_grants(client, TABLES)
+    if grants:
+        raise CommandError(
+            f"The role {role} may not load into {warehouse.shown}. As an owner of the database: {' '.join(grants)}"
+        )
+
+
 def check_database_file(path: Path) -> None:
     """Raise `CommandError` where the file can hold no database, before anything is requested."""
+    shown = shown_path(path)
     if path.is_dir():
-        raise CommandError(f"The database {path} is a folder: name a file, such as {path / DEFAULT_DATABASE}.")
+        example = shown_path(path / DEFAULT_DATABASE)
+        raise CommandError(f"The database {shown} is a folder: name a file, such as {example}.")
     if not path.parent.is_dir():
-        raise CommandError(f"The database {path} cannot be made: there is no folder {path.parent}.")
+        raise CommandError(f"The database {shown} cannot be made: there is no folder {path.parent}.")
     if not path.exists():
         if not os.access(path.parent, os.W_OK):
-            raise CommandError(f"The database {path} cannot be made: the folder {path.parent} cannot be written to.")
+            raise CommandError(f"The database {shown} cannot be made: the folder {path.parent} cannot be written to.")
         return
     try:
         with path.open("r+b") as file:
             start = file.read(12)
     except OSError as error:
-        raise CommandError(f"The database {path} cannot be written: {error.strerror or error}.") from None
+        raise CommandError(f"The database {shown} cannot be written: {error.strerror or error}.") from None
     if start and start[8:12] != b"DUCK":
-        raise CommandError(f"{path} is no DuckDB database. It was left as it is: choose another --database.")
+        raise CommandError(f"{shown} is no DuckDB database. It was left as it is: choose another --database.")
 
 
 def merge_strategy(warehouse: Warehouse, pipeline: dlt.Pipeline) -> str:

@@ -10,6 +10,9 @@ from typing import Any
 from .destinations import Warehouse
 from .errors import CommandError, UsageError, causes, root_cause
 
+_LACKS_A_RIGHT = re.compile(r"(?i)permission denied|must be owner|insufficient privilege|not enough privileges")
+"""How databases say so."""
+
 
 @contextmanager
 def told(warehouse: Warehouse, what: str) -> Iterator[None]:
@@ -42,6 +45,9 @@ def told(warehouse: Warehouse, what: str) -> Iterator[None]:
                 raise UsageError(_told_setting(warehouse.destination, one)) from None
         dropped = any(isinstance(one, DatabaseUndefinedRelation) for one in causes(error))
         hint = ". If it was dropped, `ftw sync --full-refresh` makes it anew" if dropped else ""
+        if _LACKS_A_RIGHT.search(str(cause)):
+            both = f"{warehouse.dataset} and {warehouse.dataset}_staging"
+            hint = f". Who loads must be allowed to make the schemas {both}, and must own the tables in them"
         raise CommandError(f"{what}: {without_secrets(cause)}{hint}") from error
 
 
