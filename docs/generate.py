@@ -21,7 +21,7 @@ import duckdb
 from fine_tuning_warehouse.demo import DEMO_LABEL, demo_account
 from fine_tuning_warehouse.destinations import DEFAULT_DATASET, Warehouse
 from fine_tuning_warehouse.output import as_table
-from fine_tuning_warehouse.sync import Reading, run_sync
+from fine_tuning_warehouse.sync import LOCK_WAIT_SECONDS, Reading, run_sync
 from fine_tuning_warehouse.views import VIEWS
 from openai_fine_tuning.tables import TABLES
 from reference import command_sections, source_arguments
@@ -68,7 +68,7 @@ def demo_database(path: Path) -> None:
     """Sync the demo into a new DuckDB file twice."""
     warehouse = Warehouse("duckdb", path)
     for _ in range(2):
-        with demo_account(DEMO_LABEL, warehouse) as account:
+        with demo_account(DEMO_LABEL, warehouse, lock_wait_seconds=LOCK_WAIT_SECONDS) as account:
             run_sync(account, warehouse, Reading())
 
 

@@ -51,6 +51,9 @@ def test_no_key_is_exit_2(host: Simulator, ftw: Command) -> None:
     ended = ftw("check", env={"OPENAI_API_KEY": None})
     assert ended.code == 2
     assert is_told_well(ended, "OPENAI_API_KEY")
+    verified = ftw("verify", env={"OPENAI_API_KEY": None})
+    assert (verified.code, verified.err) == (2, ended.err)
+    assert "demo" not in ended.err, "which is no help to a check"
     assert host.requests == []
 
 

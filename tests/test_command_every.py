@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from command import NOW, Command, is_told_well, wait_until
+from command import KEY, NOW, Command, is_told_well, wait_until
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.repeating import JITTER, Rhythm
 
@@ -44,11 +44,11 @@ def test_a_sync_is_a_line_with_its_time_and_so_is_a_failure(
     assert ended.code == 128 + signal.SIGTERM
     failed, *more = filter(None, ended.err.splitlines())
     assert re.fullmatch(STAMP + r"Error: .*Not now\..* Trying again in \d+ s\.", failed)
-    assert more == ["Error: Stopped. What was loaded stays, and the next sync goes on there."]
+    assert more == ["Stopped: what was loaded stays, and the next sync goes on there."]
     lines = ended.out.splitlines()
     assert len(lines) >= 2
     first = re.compile(
-        STAMP + r"Synced account default into \S+ in \d+\.\d s: [\d,]+ rows new or changed, \d+ requests, 1 jobs seen, "
+        STAMP + r"Synced account default into \S+ in \d+\.\d s: [\d,]+ rows new or changed, \d+ requests, 1 job seen, "
         r"1 still open, 1 skipped \(see sync_history\), 1 rejected \(see rejected_records\)\."
     )
     assert first.fullmatch(lines[0]), lines[0]
@@ -82,7 +82,7 @@ def test_the_health_file_tells_of_the_last_success_and_is_always_whole(host: Sim
 
         wait_until(was_written_twice)
         assert ftw("health", "health.json", "--max-age", "1m").code == 0
-        host.faults.append(Fault("status", path="/jobs$", times=None, status=403))
+        host.faults.append(Fault("status", path="/jobs$", times=None, status=401))  # a key that was good may be again
         began = listings(host)
         wait_until(lambda: listings(host) > began + 1)
         before = file.read_text()
@@ -163,6 +163,18 @@ def test_what_cannot_be_right_ends_it_at_once(
     assert ended.code == 2
     assert is_told_well(ended, word.removeprefix("--").replace("-", " "))
     assert host.requests == []
+
+
+def test_what_the_host_refuses_from_the_start_ends_it_at_once(tmp_path: Path, world: ScriptedWorld) -> None:
+    with Simulator(world, api_keys={KEY: frozenset()}) as host:
+        ftw = Command(tmp_path, host.base_url)
+        ended = ftw("sync", "--every", "1h", env={"OPENAI_API_KEY": "sk-of-someone-else"})
+        assert ended.code == 1
+        assert is_told_well(ended, "401", "check OPENAI_API_KEY")
+        ended = ftw("sync", "--every", "1h", "--job", "ftjob-mistyped")
+        assert ended.code == 1
+        assert is_told_well(ended, "no job ftjob-mistyped: is the id right?")
+        assert not ftw.database.exists()
 
 
 def test_pauses_keep_the_interval_and_grow_after_failures_up_to_it() -> None:

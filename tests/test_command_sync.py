@@ -184,8 +184,14 @@ def test_one_resource_alone_and_the_others_later(host: Simulator, ftw: Command) 
 def test_job_and_since_are_bounded_and_hide_nothing_from_a_later_sync(world: ScriptedWorld, ftw: Command) -> None:
     world.add_job(id="ftjob-old", created_at=NOW - 400 * HOUR)
     world.add_checkpoint("ftjob-old", id="ftckpt-old")
-    one = ftw("sync", "--job", "ftjob-ended", "--job", "ftjob-runs", "--output", "json")
+    asked_for = ("--job", "ftjob-ended", "--job", "ftjob-mistyped", "--job", "ftjob-runs")
+    one = ftw("sync", *asked_for, "--output", "json", "--strict")
+    assert one.code == 3
     assert one.json["jobs"]["seen"] == 2
+    (skip,) = one.json["skipped"]
+    assert (skip["job"], skip["resource"]) == ("ftjob-mistyped", "jobs")
+    assert skip["reason"].startswith("the host has no job ftjob-mistyped: is the id right? (")
+    assert skip["reason"] in one.err
     assert ftw.rows("SELECT id FROM jobs ORDER BY id") == [("ftjob-ended",), ("ftjob-runs",)]
 
     since = ftw("sync", "--since", "2026-05-28", "--database", "since.duckdb")  # the job that runs is of this day
@@ -195,9 +201,20 @@ def test_job_and_since_are_bounded_and_hide_nothing_from_a_later_sync(world: Scr
     assert ftw("sync").code == 0
     assert ftw.rows("SELECT id FROM jobs ORDER BY id") == [("ftjob-ended",), ("ftjob-old",), ("ftjob-runs",)]
     assert len(ftw.rows("FROM checkpoints")) == 4
-    unknown = ftw("sync", "--job", "ftjob-none", "--strict", "--resources", "jobs", "--output", "json")
-    assert unknown.code == 3
-    assert unknown.json["skipped"][0]["job"] == "ftjob-none"
+
+
+def test_jobs_that_are_all_unknown_to_the_host_are_a_failure_and_nothing_is_loaded(
+    host: Simulator, ftw: Command
+) -> None:
+    none = ftw("sync", "--job", "ftjob-none", "--job", "a/b", "--output", "json")
+    assert none.code == 1
+    assert none.json["error"] == "The host has none of the jobs ftjob-none, a/b: are the ids right? Nothing was read."
+    assert {one["job"] for one in none.json["skipped"]} == {"a/b", "ftjob-none"}
+    assert not ftw.database.exists()
+
+    astray = ftw("sync", "--job", "ftjob-ended", "--base-url", host.base_url.removesuffix("/v1"))
+    assert astray.code == 1
+    assert is_told_well(astray, f"{host.base_url} answers"), "the address is wrong, and not the id"
 
 
 @pytest.mark.thorough
@@ -217,7 +234,8 @@ def test_a_failure_is_json_too(tmp_path: Path, world: ScriptedWorld) -> None:
     with Simulator(world, api_keys={"another": frozenset()}) as host:
         ftw = Command(tmp_path, host.base_url)
         failed = ftw("sync", "--output", "json", "--account", "mine")
-        assert len(host.requests) == 1
+        first, *found_out_why = host.requests
+        assert (first.key, len(found_out_why)) == (KEY, 1)
     assert failed.code == 1
     assert set(failed.json) == SUMMARY_KEYS
     assert (failed.json["status"], failed.json["account"], failed.json["load_ids"]) == ("failed", "mine", [])
@@ -229,7 +247,7 @@ def test_a_failure_is_json_too(tmp_path: Path, world: ScriptedWorld) -> None:
     unset = ftw("sync", "--output", "json", env={"OPENAI_API_KEY": None})
     assert unset.code == 2
     assert (unset.json["status"], set(unset.json)) == ("failed", SUMMARY_KEYS)
-    assert unset.json["error"]
+    assert unset.json["error"].endswith("`ftw sync --demo` needs none.")
 
     for wrong in (["--resources", "nonsense"], ["--since", "yesterday"], ["--every", "soon"]):
         usage = ftw("sync", "--output", "json", *wrong)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from command import KEY, Command
+from command import KEY, Command, is_told_well
+from test_two_at_once import reader
 
 IDS = {
     "jobs": "account, id",
@@ -45,6 +47,17 @@ def test_a_second_demo_brings_only_what_is_new(ftw: Command) -> None:
         assert 0 < len(rows) - counts[name] <= second.json["rows"][name] < first.json["rows"][name], name
     assert ftw.rows("SELECT DISTINCT account FROM jobs", database) == [("demo",)]
     assert ftw("query", "SELECT count(*) AS n FROM jobs", "--output", "json").json[0]["n"] > counts["jobs"]
+
+    # Who holds the file is told, and what to do, whether that is another sync or any other program.
+    with FileLock(f"{database}.lock"):
+        busy = ftw("sync", "--demo")
+    assert busy.code == 75
+    assert is_told_well(busy, "Another sync is running on fine_tuning_demo.duckdb: wait for it to end")
+    with reader(database) as other:
+        held = ftw("sync", "--demo", "--lock-wait", "0.2")
+    assert held.code == 1
+    assert is_told_well(held, f"process {other.pid}) holds fine_tuning_demo.duckdb for longer than 0.2 s", "close it")
+    assert ftw.rows("SELECT count(*) FROM syncs", database) == [(2,)]
 
 
 def test_it_takes_no_heed_of_keys_hosts_and_proxies(ftw: Command) -> None:

@@ -42,7 +42,7 @@ def main() -> NoReturn:
         code = _tell(str(error), error.exit_code)
     except click.Abort as error:
         terminated = isinstance(error.__cause__, _TerminatedError)
-        code = _tell(_STOPPED, 128 + (signal.SIGTERM if terminated else signal.SIGINT))
+        code = _tell_stopped(signal.SIGTERM if terminated else signal.SIGINT)
     except BrokenPipeError:
         # Whoever read the output has gone: nothing can be told any more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -54,7 +54,23 @@ def main() -> NoReturn:
 
 
 _LONGEST_STOP_SECONDS = 1.5
-_STOPPED = "Stopped. What was loaded stays, and the next sync goes on there."
+
+_KEPT = {
+    "sync": "what was loaded stays, and the next sync goes on there",
+    "archive": "what came whole stays, and the next run goes on there",
+    "copy": "what was copied whole stays; run it again, and it goes on there",
+    "verify": "the warehouse is as it was",
+}
+"""What a command that is ended early leaves, where there is something to say of it."""
+
+
+class _Running:
+    """Which command runs, once that is known."""
+
+    command: str | None = None
+
+
+_running = _Running()
 
 
 class _TerminatedError(KeyboardInterrupt):
@@ -70,7 +86,13 @@ def _interrupt(number: int, _frame: object) -> NoReturn:
 
 
 def _leave_at_once(number: int) -> None:
-    os._exit(_tell(_STOPPED, 128 + number))
+    os._exit(_tell_stopped(number))
+
+
+def _tell_stopped(number: int) -> int:
+    kept = _KEPT.get(_running.command or "")
+    click.echo(f"Stopped: {kept}." if kept else "Stopped.", err=True)
+    return 128 + number
 
 
 def _tell(message: str, code: int) -> int:
@@ -95,8 +117,10 @@ def _show_version(context: click.Context, _option: click.Parameter, is_asked: bo
     callback=_show_version,
     help="Show the versions and exit.",
 )
-def ftw() -> None:
+@click.pass_context
+def ftw(context: click.Context) -> None:
     """The whole history of your fine-tuning, in your own warehouse."""
+    _running.command = context.invoked_subcommand
 
 
 for command in (sync, health, check, verify, archive, copy, best, query, views, explore, simulate):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .accounts import ENTRA, Account, Setting, checked_label, did_you_mean, made_account
-from .errors import UsageError
+from .errors import MissingKeyError, UsageError
 from .surroundings import find_account
 
 logger = logging.getLogger(__name__)
@@ -160,7 +160,7 @@ def _account(label: str, settings: Mapping[str, Setting]) -> Account:
     auth = settings.get("openai_auth")
     if KEY not in settings and (auth is None or auth.value != ENTRA):
         in_environment = f", or {_variable(label, KEY)}" if _can_be_exported(label) else ""
-        raise UsageError(
+        raise MissingKeyError(
             f"The account {label} has no key: set {KEY} under {_section_of(label)} in .dlt/secrets.toml"
             f"{in_environment}."
         )

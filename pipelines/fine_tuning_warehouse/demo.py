@@ -20,17 +20,26 @@ _JOBS = 24
 
 
 @contextmanager
-def demo_account(label: str, warehouse: Warehouse) -> Iterator[Account]:
+def demo_account(label: str, warehouse: Warehouse, *, lock_wait_seconds: float) -> Iterator[Account]:
     """An account at a simulator that runs as long as the context; no key, no network.
 
     The same history for everyone; every sync into one warehouse finds it two hours later.
+
+    Args:
+        label: Its label.
+        warehouse: Where it is synced to.
+        lock_wait_seconds: How long to wait for a program that holds the DuckDB file.
+
+    Raises:
+        UsageError: The simulator is not installed.
+        CommandError: The file was held for too long.
     """
     try:
         from fine_tuning_simulator import Clock, GeneratedWorld, Simulator  # noqa: PLC0415 - an extra
     except ImportError:
         raise UsageError("The demo needs the simulator's server: pip install 'fine-tuning-warehouse[demo]'.") from None
     account = Account(label, "demo", "http://127.0.0.1")
-    hours = _HOURS_BETWEEN_SYNCS * _syncs_so_far(account, warehouse)
+    hours = _HOURS_BETWEEN_SYNCS * _syncs_so_far(account, warehouse, lock_wait_seconds)
     clock = Clock(start=_START, speed=0)
     world = GeneratedWorld(seed=0, jobs=_JOBS, profile="openai", clock=clock)
     clock.advance(hours * 3600)
@@ -38,13 +47,11 @@ def demo_account(label: str, warehouse: Warehouse) -> Iterator[Account]:
         yield Account(label, "demo", simulator.base_url)
 
 
-def _syncs_so_far(account: Account, warehouse: Warehouse) -> int:
+def _syncs_so_far(account: Account, warehouse: Warehouse, lock_wait_seconds: float) -> int:
     """How many syncs of the account the warehouse holds; none where it does not exist yet."""
     if warehouse.database is not None and not warehouse.database.exists():
         return 0
     import dlt  # noqa: PLC0415 - see accounts
-
-    from .sync import LOCK_WAIT_SECONDS  # noqa: PLC0415 - imports dlt
 
     with working_directory() as directory:
         pipeline: dlt.Pipeline = warehouse.pipeline(account.pipeline_name, directory)
@@ -54,7 +61,7 @@ def _syncs_so_far(account: Account, warehouse: Warehouse) -> int:
                 return client.execute_sql("SELECT count(*) FROM syncs WHERE account = %s", account.label)
 
         try:
-            rows = Patience(warehouse, LOCK_WAIT_SECONDS).apply(count)
+            rows = Patience(warehouse, lock_wait_seconds).apply(count)
         except CommandError:
             raise
         except Exception:  # noqa: BLE001 - no table yet, or no warehouse; what is wrong with it the sync tells

@@ -14,13 +14,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 from requests.utils import get_environ_proxies
 
-from openai_fine_tuning import ConfigurationError, FineTuningSourceError, HostError, RequestError
+from openai_fine_tuning import ConfigurationError, FineTuningSourceError, HostError, NoSuchJobError, RequestError
 from openai_fine_tuning.addresses import JOBS_PATH
 from openai_fine_tuning.credentials import is_azure
 
 from .accounts import ENTRA, Account
 from .endpoints import shown_url
-from .errors import UsageError
+from .errors import CommandError, RefusedError, UsageError
 
 DATED_VERSION = "2024-10-21"
 """A version of Azure's classic API that knows checkpoints."""
@@ -41,6 +41,23 @@ def told_settings(account: Account) -> str:
         if getattr(account, name)
     ]
     return ", ".join(parts)
+
+
+def told_failure(account: Account, error: FineTuningSourceError) -> CommandError:
+    """A failure of the source as one of a command: what was found wrong, and what to change.
+
+    Args:
+        account: Whose history was read.
+        error: What the source raised. Where a request tells of all, up to four more are made to find out why.
+    """
+    if isinstance(error, ConfigurationError):
+        return UsageError(str(error))
+    if isinstance(error, NoSuchJobError):
+        return RefusedError(str(error))
+    if isinstance(error, HostError) and error.request is not None:
+        is_refused = error.request.status == 401
+        return (RefusedError if is_refused else CommandError)(diagnose(account, error.request))
+    return CommandError(str(error))
 
 
 def diagnose(account: Account, error: FineTuningSourceError) -> str:

@@ -13,16 +13,29 @@ class CommandError(Exception):
     Attributes:
         exit_code: What the command ends with.
         is_deliberate: It says all that is to be said, whatever it was raised from.
+        is_lasting: Trying the same again does not help: something has to be changed first.
     """
 
     exit_code = FAILED
     is_deliberate = True
+    is_lasting = False
 
 
 class UsageError(CommandError):
     """An option, or a setting, that is missing or cannot be right: nothing was done."""
 
     exit_code = USAGE
+    is_lasting = True
+
+
+class MissingKeyError(UsageError):
+    """There is no key to read a host with."""
+
+
+class RefusedError(CommandError):
+    """The host has answered, and will answer the same again: the key is wrong, or there is no such job."""
+
+    is_lasting = True
 
 
 class BusyError(CommandError):

@@ -47,7 +47,7 @@ class Patience:
                     raise
                 if time.monotonic() >= until:
                     raise CommandError(
-                        f"Another program{holder} holds {self._warehouse.shown} for longer than {self._seconds:.0f} s. "
+                        f"Another program{holder} holds {self._warehouse.shown} for longer than {self._seconds:g} s. "
                         "Nothing is lost: close it, and sync again."
                     ) from None
             if not told:

@@ -17,14 +17,17 @@ class Rhythm:
     Attributes:
         every: The interval between two beginnings, in seconds.
         failures: How many syncs have failed since the last that succeeded.
+        has_begun: Whether a first sync has ended, and a pause has followed it.
     """
 
     def __init__(self, every: float) -> None:
         self.every = every
         self.failures = 0
+        self.has_begun = False
 
     def pause(self, *, seconds: float, failed: bool) -> float:
         """The seconds to wait after a sync that took `seconds`."""
+        self.has_begun = True
         around = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load, guards nothing
         if not failed:
             self.failures = 0

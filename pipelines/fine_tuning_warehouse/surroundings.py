@@ -6,7 +6,7 @@ import os
 from urllib.parse import urlsplit
 
 from .accounts import DEFAULT_LABEL, ENTRA, Account, Setting, checked_label, made_account
-from .errors import UsageError
+from .errors import MissingKeyError, UsageError
 
 _SECTION = "sources.openai_fine_tuning"
 
@@ -39,9 +39,9 @@ def find_account(label: str | None, base_url: str | None) -> Account:
         # A gateway in front of Azure, which takes what Azure takes.
         return made_account(label, {"base_url": address, "api_key": azure_key, "auth": auth or Setting("api-key", "")})
     if key is None and not is_token:
-        raise UsageError(
+        raise MissingKeyError(
             "There is no API key: set OPENAI_API_KEY, or openai_api_key under [sources.openai_fine_tuning] in "
-            ".dlt/secrets.toml. `ftw sync --demo` needs none."
+            ".dlt/secrets.toml."
         )
     found = {
         "base_url": address,
@@ -71,7 +71,7 @@ def _azure_account(label: str, address: Setting, key: Setting | None, auth: Sett
     """An account on Azure: with a key, else with tokens of Entra."""
     auth = auth or Setting("api-key" if key else ENTRA, "")
     if key is None and auth.value != ENTRA:
-        raise UsageError("There is no key for Azure: set AZURE_OPENAI_API_KEY.")
+        raise MissingKeyError("There is no key for Azure: set AZURE_OPENAI_API_KEY.")
     found = {"base_url": address, "api_key": key, "auth": auth}
     return made_account(label, found, on_azure=True, api_version=_environment("OPENAI_API_VERSION"))
 

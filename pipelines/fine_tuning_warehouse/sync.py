@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 from .accounts import Account
 from .comments import write_comments
 from .destinations import Warehouse
+from .diagnosis import told_failure
 from .duckdb_file import kept_open, load_in_bounds, remove_if_empty
-from .errors import CommandError, UsageError
+from .errors import CommandError
 from .holding import held
 from .patience import Patience
-from .readiness import merge_strategy
+from .readiness import check_grants, merge_strategy
 from .refusals import told
 from .totals import Summary, Totals
 from .turns import turn
@@ -36,7 +37,7 @@ os.environ.setdefault("NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID", "true")
 import dlt
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
-from openai_fine_tuning import CancelledError, ConfigurationError, FineTuningSourceError, Report
+from openai_fine_tuning import CancelledError, FineTuningSourceError, Report
 from openai_fine_tuning.records import Batches
 from openai_fine_tuning.settings import CONCURRENCY, MERGE, RESOURCES
 from openai_fine_tuning.tables import REJECTED_RECORDS, SYNCS, schema
@@ -195,15 +196,14 @@ def _run_held(
     try:
         with working_directory() as directory, (watch or watch_nothing)(report):
             pipeline = warehouse.pipeline(account.pipeline_name, directory, lease=lease)
+            check_grants(warehouse, pipeline)
             patience = Patience(warehouse, reading.lock_wait_seconds)
             for load_ids in _run_parts(pipeline, account, warehouse, reading, report, patience=patience):
                 summary.load_ids.extend(load_ids)
             with _told(warehouse), turn(pipeline):
                 patience.apply(lambda: _describe(pipeline))
-    except ConfigurationError as error:
-        raise UsageError(str(error)) from None
     except FineTuningSourceError as error:
-        raise CommandError(str(error)) from error
+        raise told_failure(account, error) from error
     finally:
         if new_file is not None:
             remove_if_empty(new_file)

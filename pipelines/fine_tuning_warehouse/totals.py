@@ -45,11 +45,13 @@ class AccountsFailedError(CommandError):
     Args:
         message: What there is to tell of them together.
         exit_code: What the command ends with.
+        is_lasting: See `CommandError`.
     """
 
-    def __init__(self, message: str, exit_code: int) -> None:
+    def __init__(self, message: str, exit_code: int, *, is_lasting: bool) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+        self.is_lasting = is_lasting
 
 
 @dataclass
@@ -99,6 +101,7 @@ class Totals:
         return AccountsFailedError(
             f"{len(failures)} of {len(self.accounts)} accounts failed: {', '.join(self.failures)}.",
             BUSY if {error.exit_code for error in failures} == {BUSY} else FAILED,
+            is_lasting=len(failures) == len(self.accounts) and all(error.is_lasting for error in failures),
         )
 
     @property

@@ -22,6 +22,7 @@ from openai_fine_tuning.tables import REJECTED_RECORDS, TABLES
 
 from .accounts import Account
 from .destinations import Warehouse
+from .diagnosis import told_failure
 from .errors import CommandError, root_cause
 from .patience import Patience
 from .rows import Rows, open_rows
@@ -112,7 +113,7 @@ def verify(
         held = [name for name in resources if name in stored.schema.data_table_names()]
         shown = directory / "shown.duckdb"
         source = account.source(held, fine_tuning_concurrency=concurrency, fine_tuning_report=report)
-        _read_again(source, stored, shown)
+        _read_again(account, source, stored, shown)
         tables = [*held, REJECTED_RECORDS.name]
         with (
             duckdb.connect(str(directory / "compare.duckdb")) as scratch,
@@ -131,7 +132,7 @@ def verify(
     return comparison
 
 
-def _read_again(source: DltSource, stored: Stored, database: Path) -> None:
+def _read_again(account: Account, source: DltSource, stored: Stored, database: Path) -> None:
     """Load everything into a scratch database, with the column types that the warehouse has."""
     pipeline = dlt.pipeline(
         "shown",
@@ -145,7 +146,7 @@ def _read_again(source: DltSource, stored: Stored, database: Path) -> None:
     except Exception as error:  # noqa: BLE001 - dlt wraps it, and wraps that
         cause = root_cause(error)
         if isinstance(cause, FineTuningSourceError):
-            raise CommandError(str(cause)) from None
+            raise told_failure(account, cause) from None
         raise cause from None
 
 

@@ -30,6 +30,7 @@ from .errors import (
     EndlessListingError,
     FineTuningSourceError,
     HostError,
+    NoSuchJobError,
     RequestError,
     StateTooNewError,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "EndlessListingError",
     "FineTuningSourceError",
     "HostError",
+    "NoSuchJobError",
     "Report",
     "RequestError",
     "Skipped",

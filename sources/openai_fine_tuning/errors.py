@@ -34,7 +34,19 @@ class CancelledError(FineTuningSourceError):
 
 
 class HostError(FineTuningSourceError):
-    """A failure that concerns everything: the host is down, refuses the key, or has no quota. It ends the sync."""
+    """A failure that concerns everything: the host is down, refuses the key, or has no quota. It ends the sync.
+
+    Attributes:
+        request: The failed request that tells so; None where it was no single one.
+    """
+
+    def __init__(self, message: str, *, request: RequestError | None = None) -> None:
+        super().__init__(message)
+        self.request = request
+
+
+class NoSuchJobError(FineTuningSourceError):
+    """The host has none of the jobs that were asked for by id: nothing was read."""
 
 
 class RequestError(FineTuningSourceError):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from .addresses import JOBS_PATH
 from .api import FineTuningApi
 from .crew import Read
-from .errors import EndlessListingError, HostError, RequestError
+from .errors import EndlessListingError, HostError, NoSuchJobError, RequestError
 from .frontier import Frontier
 from .gates import Gates
 from .jobs import concerns_all, get_job
@@ -24,17 +24,27 @@ class Failures:
         frontiers: The frontier of each selected resource: a job that could not be read stays open there.
         gates: A resource that is unavailable is closed there.
         report: Where it is told.
+        asked_for: Ids of jobs that the user named.
     """
 
     def __init__(
-        self, api: FineTuningApi, account: str, frontiers: Mapping[str, Frontier], gates: Gates, report: Report
+        self,
+        api: FineTuningApi,
+        account: str,
+        frontiers: Mapping[str, Frontier],
+        gates: Gates,
+        report: Report,
+        *,
+        asked_for: Collection[str] = (),
     ) -> None:
         self._api = api
         self._account = account
         self._frontiers = frontiers
         self._gates = gates
         self._report = report
+        self._asked_for = asked_for
         self._gone: set[str] = set()
+        self._unknown: set[str] = set()
 
     def skip(self, job_id: str | None, resource: str, reason: str) -> None:
         """Tell what is left out; of all jobs where there is no id."""
@@ -78,11 +88,41 @@ class Failures:
         """A job could not be read by its id. Raises as `of_read` does."""
         if not isinstance(error, RequestError):
             raise error
+        if error.status == 404 and job_id in self._asked_for and not self._is_open(job_id):
+            self.unknown_job(job_id, str(error))
+            return
         if error.status == 404 and not error.is_missing_endpoint:
             self._close_job(job_id, str(error))
             return
         self._raise_if_all_concerned(error)
         self.skip(job_id, "jobs", str(error))
+
+    def unknown_job(self, job_id: str, reason: str) -> None:
+        """A job that the user named is none of the host's, as far as is known."""
+        self._unknown.add(job_id)
+        self.skip(job_id, "jobs", f"the host has no job {job_id}: is the id right? ({reason})")
+
+    def raise_if_no_job_is_known(self) -> None:
+        """Where the host has none of the jobs that the user named, nothing was read, and nothing is to be committed.
+
+        Raises:
+            HostError: It has no listing of jobs either: the address is wrong, or the key may not read it.
+            NoSuchJobError: It has, and those jobs are not among what it has.
+        """
+        if not self._unknown or not self._unknown.issuperset(self._asked_for):
+            return
+        try:
+            self._api.get_json(JOBS_PATH, {"limit": 1}, attempts=3)
+        except RequestError as error:
+            raise concerns_all(self._api, error) from None
+        first, *others = dict.fromkeys(self._asked_for)
+        what = f"no job {first}" if not others else f"none of the jobs {', '.join([first, *others])}"
+        whether = "are the ids" if others else "is the id"
+        raise NoSuchJobError(f"The host has {what}: {whether} right? Nothing was read.")
+
+    def _is_open(self, job_id: str) -> bool:
+        """Whether the host has shown the job to an earlier sync, which left it open."""
+        return any(job_id in frontier.open for frontier in self._frontiers.values())
 
     def conclude_probes(self) -> None:
         """The probes that failed, and that no verdict on their resource explains, concern their own jobs."""

@@ -37,7 +37,7 @@ def concerns_all(api: FineTuningApi, error: RequestError) -> HostError:
         advice = f" Is the host up, and the base URL {api.base_url} right?"
     else:
         advice = ""
-    return HostError(f"{str(error).rstrip('.')}.{advice}")
+    return HostError(f"{str(error).rstrip('.')}.{advice}", request=error)
 
 
 def get_job(api: FineTuningApi, job_id: str) -> Job:

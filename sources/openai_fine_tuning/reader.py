@@ -98,7 +98,7 @@ class Reader:
         self._gates = Gates((name for name in frontiers if name != "jobs"), self._crew.start, self._end_read)
         self._outstanding = 0
         self._met: set[str] = set()
-        self._failures = Failures(api, account, frontiers, self._gates, report)
+        self._failures = Failures(api, account, frontiers, self._gates, report, asked_for=bounds.job_ids)
         self._is_left_over = False
         self._has_progressed = False
         self._before = (report.requests, report.retries, report.rejected)
@@ -108,6 +108,7 @@ class Reader:
 
         Raises:
             HostError: Something that concerns every job. What was handed over must not be committed.
+            NoSuchJobError: The host has none of the jobs that were asked for by id.
         """
         self._report.is_complete = False
         try:
@@ -115,6 +116,7 @@ class Reader:
                 yield from self._read_by_id(self._bounds.job_ids)
                 yield from self._collect(down_to=0)
                 self._failures.conclude_probes()
+                self._failures.raise_if_no_job_is_known()
             else:
                 yield from self._read_listing()
             self._count()
@@ -266,6 +268,8 @@ class Reader:
                 self._outstanding += 1
                 self._report.jobs_to_read += 1
                 self._crew.start(Read("jobs", job_id, partial(self._read_job, job_id)))
+            elif job_id in self._bounds.job_ids:
+                self._failures.unknown_job(job_id, "it cannot be put into an address")
             else:
                 self._failures.skip(job_id, "jobs", "its id cannot be put into an address")
             yield from self._collect(down_to=_JOBS_A_THREAD * self._api.limiter.concurrency)

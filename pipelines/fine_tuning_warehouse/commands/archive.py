@@ -12,6 +12,7 @@ import click
 
 from fine_tuning_warehouse import output
 from fine_tuning_warehouse.errors import DONE, FAILED, INCOMPLETE, CommandError, UsageError
+from fine_tuning_warehouse.wording import counted
 
 from .options import AccountOptions, WarehouseOptions, account_options, existing_database, prepare, warehouse_options
 
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
 
 _SHOWN = 20
 
+_WITHOUT_KEY = "None is needed with --no-sync, for what the warehouse has, nor with --demo."
+
 
 @click.command()
 @click.argument("where", metavar="DIR")
-@click.option("--demo", is_flag=True, help="Archive a simulated host: no key, no network.")
+@click.option("--demo", is_flag=True, help="Do what `ftw sync --demo` does, and archive that: no key, no network.")
 @click.option("--check", "only_check", is_flag=True, help="Compare every file with the manifest; asks no host.")
 @click.option("--no-sync", is_flag=True, help="Archive what the warehouse has; no request is made.")
 @click.option("--training-files", is_flag=True, help="Bring the training and validation files too.")
@@ -51,7 +54,8 @@ def archive(
     """Make a copy that outlives the host, in DIR or at a URL such as s3://bucket/prefix.
 
     Syncs, then writes every table and view as Parquet, the original result files, and a manifest with checksums. Run
-    it again, and it adds what is new.
+    it again, and it adds what is new. With --demo too it syncs first: from a simulated host, on which it is two hours
+    later each time, into fine_tuning_demo.duckdb.
     """
     began = _Told(form, where, whose.label)
     with began:
@@ -75,13 +79,17 @@ def archive(
         with ExitStack() as stack:
             accounts: list[Account] = []
             if not no_sync:
-                accounts = [stack.enter_context(demo_account(str(label), warehouse))] if demo else whose.find()
+                accounts = [] if demo else whose.find(without_key=_WITHOUT_KEY)
+            reading = Reading(concurrency=concurrency)
+            if demo:
+                lock_wait = reading.lock_wait_seconds
+                accounts = [stack.enter_context(demo_account(str(label), warehouse, lock_wait_seconds=lock_wait))]
             plan = archiving.Plan(
                 warehouse,
                 accounts,
                 host="a simulated host" if demo else None,
                 training_files=training_files,
-                reading=Reading(concurrency=concurrency),
+                reading=reading,
             )
             began.archived = archiving.Archived(store.shown, plan.account)
             shows = sys.stderr.isatty() and not quiet
@@ -169,14 +177,15 @@ def _show(archived: Archived, *, form: str, quiet: bool) -> None:
     counts = {**manifest.rows("table"), **manifest.rows("view")}
     width = max(map(len, counts))
     for name, rows in counts.items():
-        click.echo(f"  {name:<{width}}  {rows:>9,} {'row' if rows == 1 else 'rows'}")
+        click.echo(output.table_line(name, rows, width))
     originals = [entry.kind for entry in manifest.files.values() if entry.is_original]
     results = originals.count("result_file")
+    training = counted(len(originals) - results, "training and validation file")
     click.echo(
-        f"{results:,} result files, {len(originals) - results:,} training and validation files, "
-        f"{len(manifest.missing):,} missing; {manifest.size:,} bytes in all."
+        f"{counted(results, 'result file')}, {training}, {len(manifest.missing):,} missing; "
+        f"{counted(manifest.size, 'byte')} in all."
     )
-    click.echo(f"{archived.written:,} files written, {archived.unchanged:,} left as they were.")
+    click.echo(f"{counted(archived.written, 'file')} written, {archived.unchanged:,} left as they were.")
 
 
 def _missing_lines(missing: Sequence[Missing]) -> Iterator[str]:
@@ -187,7 +196,7 @@ def _missing_lines(missing: Sequence[Missing]) -> Iterator[str]:
     shown = list(reasons.items())[:_SHOWN]
     for (kind, reason), same in shown:
         first = f"{same[0].id} of {same[0].job}"
-        what = f"{kind} {first}" if len(same) == 1 else f"{len(same):,} {kind}s, such as {first}"
+        what = f"{kind} {first}" if len(same) == 1 else f"{counted(len(same), kind)}, such as {first}"
         yield f"Missing {what}: {reason}"
     left = len(missing) - sum(len(same) for _, same in shown)
     if left:
@@ -205,7 +214,7 @@ def _check(where: str, *, form: str, strict: bool, quiet: bool) -> int:
         checked = archiving.check(store)
     seconds = time.monotonic() - began
     number = len(checked.damaged)
-    error = f"{number:,} {'thing is' if number == 1 else 'things are'} wrong with {store.shown}." if number else None
+    error = f"{counted(number, 'thing is', 'things are')} wrong with {store.shown}." if number else None
     if form == "json":
         click.echo(output.as_json(_checked_as_json(checked, store.shown, error, seconds)))
     for damage in checked.damaged:
@@ -217,12 +226,13 @@ def _check(where: str, *, form: str, strict: bool, quiet: bool) -> int:
     if not quiet and form == "text":
         rows = sum(checked.manifest.rows("table").values())
         click.echo(
-            f"{store.shown} is whole: {checked.files:,} files, {checked.manifest.size:,} bytes, "
-            f"{rows:,} {'row' if rows == 1 else 'rows'} in "
-            f"{len(checked.manifest.rows('table'))} tables, archived {checked.manifest.archived_at}."
+            f"{store.shown} is whole: {counted(checked.files, 'file')}, {counted(checked.manifest.size, 'byte')}, "
+            f"{counted(rows, 'row')} in {counted(len(checked.manifest.rows('table')), 'table')}, "
+            f"archived {checked.manifest.archived_at}."
         )
         if missing:
-            click.echo(f"{len(missing):,} files could not be had when it was made: see missing in manifest.json.")
+            files = counted(len(missing), "file")
+            click.echo(f"{files} could not be had when it was made: see missing in manifest.json.")
     return INCOMPLETE if strict and missing else DONE
 
 

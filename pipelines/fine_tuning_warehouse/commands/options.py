@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fine_tuning_warehouse.errors import UsageError
+from fine_tuning_warehouse.errors import MissingKeyError, UsageError
 
 if TYPE_CHECKING:
     from fine_tuning_warehouse.accounts import Account
@@ -52,11 +52,21 @@ class AccountOptions:
         """The one label that was given."""
         return self.labels[0] if len(self.labels) == 1 else None
 
-    def find(self) -> list[Account]:
-        """The accounts, at least one. Raises `UsageError`."""
+    def find(self, *, without_key: str = "") -> list[Account]:
+        """The accounts, at least one.
+
+        Args:
+            without_key: What the command can do all the same where there is no key, in a sentence.
+
+        Raises:
+            UsageError: A label or a setting cannot be right, or a key is missing.
+        """
         from fine_tuning_warehouse.configured import find_accounts  # noqa: PLC0415
 
-        return find_accounts(self.labels, self.base_url)
+        try:
+            return find_accounts(self.labels, self.base_url)
+        except MissingKeyError as error:
+            raise MissingKeyError(f"{error} {without_key}".strip()) from None
 
     def demo_label(self) -> str:
         """The label of the demo, which has a host of its own. Raises `UsageError`."""

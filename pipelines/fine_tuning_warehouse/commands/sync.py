@@ -80,7 +80,7 @@ def sync(
         from fine_tuning_warehouse.demo import DEMO_DATABASE  # noqa: PLC0415
 
         warehouse = target.find(DEMO_DATABASE if demo else None)
-        accounts = [] if demo else whose.find()
+        accounts = [] if demo else whose.find(without_key="`ftw sync --demo` needs none.")
         if jobs and len(accounts) > 1:
             raise UsageError("--job names a job of one account: say of which with --account.")
         from fine_tuning_warehouse.health import HealthFile  # noqa: PLC0415
@@ -101,7 +101,8 @@ def sync(
                     healthy.succeeded(totals)
                 except CommandError as error:
                     failure = error
-            if rhythm is None or isinstance(failure, UsageError):
+            # A key that was good once may be so again; one that is refused from the start has to be changed.
+            if rhythm is None or (failure is not None and failure.is_lasting and not rhythm.has_begun):
                 if failure is not None:
                     told.is_told = True
                     raise failure
@@ -129,7 +130,9 @@ def _synced(
 
     with ExitStack() as stack:
         if demo_label is not None:
-            accounts = [stack.enter_context(demo_account(demo_label, warehouse))]
+            accounts = [
+                stack.enter_context(demo_account(demo_label, warehouse, lock_wait_seconds=reading.lock_wait_seconds))
+            ]
         totals = Totals.of(accounts)
         try:
             sync_accounts(accounts, warehouse, reading, watch=watch, tell=show.account, totals=totals)
@@ -184,8 +187,10 @@ class _Shown:
         if not self._quiet:
             for note in summary.notes:
                 click.echo(output.safe(f"Account {account.label}: {note}" if self._several else note), err=True)
-            for line in output.skip_lines(summary, several=self._several):
-                click.echo(line, err=True)
+            # What was skipped by one that failed before it loaded anything says no more than its failure.
+            if summary.status == "done" or summary.load_ids:
+                for line in output.skip_lines(summary, several=self._several):
+                    click.echo(line, err=True)
 
     def totals(self, totals: Totals) -> None:
         """All have ended."""
