@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import requests
 
 from command import Command, Running, is_told_well
+from fine_tuning_simulator.profiles import PROFILES
+from fine_tuning_warehouse.commands.simulate import simulate
 
 
 @pytest.fixture
@@ -88,6 +91,13 @@ def test_a_port_that_is_taken_is_exit_1(ftw: Command) -> None:
         ended = ftw("simulate", "--port", port)
     assert ended.code == 1
     assert is_told_well(ended, port, "--port")
+
+
+def test_every_profile_can_be_chosen() -> None:
+    """The command says them itself, so that `--help` need not import the simulator."""
+    (choice,) = [option.type for option in simulate.params if option.name == "profile"]
+    assert isinstance(choice, click.Choice)
+    assert tuple(choice.choices) == tuple(PROFILES)
 
 
 @pytest.mark.parametrize("wrong", ["--profile other", "--port 70000", "--jobs -1", "--speed -1", "--seed x"])

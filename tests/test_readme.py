@@ -49,6 +49,13 @@ def test_the_readme_shows_what_its_commands_print(tmp_path: Path) -> None:
         assert ran.returncode == 0, ran.stderr
         assert ran.stderr == ""
         assert comparable(ran.stdout) == comparable(shown), command
+    query, earlier = sessions[1]
+    later = subprocess.run(
+        [str(FTW), *shlex.split(query)[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    rows = earlier.splitlines()[2:]
+    assert set(rows) < set(later.stdout.splitlines()[2:]), "the page says that there is one more"
+    assert len(later.stdout.splitlines()[2:]) == len(rows) + 1
 
 
 def python_blocks(page: str) -> list[str]:

@@ -91,7 +91,7 @@ def test_the_python_of_the_page_runs_and_tells_a_failure_in_a_line(ftw: Command)
         )
 
     ran = run()
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "1 jobs are new or have changed\n", "")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "Jobs new or changed: 1\n", "")
     assert ftw.rows("SELECT count(*) FROM sync_history") == [(1,)]
     failed = run(OPENAI_API_KEY="")
     assert (failed.returncode, failed.stdout) == (1, "")

@@ -22,7 +22,7 @@ from .commands.simulate import simulate
 from .commands.sync import sync
 from .commands.verify import verify
 from .commands.views import views
-from .errors import DONE, FAILED, USAGE, CommandError
+from .errors import DONE, FAILED, INTERRUPTED, TERMINATED, USAGE, CommandError
 
 
 def main() -> NoReturn:
@@ -42,7 +42,7 @@ def main() -> NoReturn:
         code = _tell(str(error), error.exit_code)
     except click.Abort as error:
         terminated = isinstance(error.__cause__, _TerminatedError)
-        code = _tell_stopped(signal.SIGTERM if terminated else signal.SIGINT)
+        code = _tell_stopped(TERMINATED if terminated else INTERRUPTED)
     except BrokenPipeError:
         # Whoever read the output has gone: nothing can be told any more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -86,13 +86,13 @@ def _interrupt(number: int, _frame: object) -> NoReturn:
 
 
 def _leave_at_once(number: int) -> None:
-    os._exit(_tell_stopped(number))
+    os._exit(_tell_stopped(TERMINATED if number == signal.SIGTERM else INTERRUPTED))
 
 
-def _tell_stopped(number: int) -> int:
+def _tell_stopped(code: int) -> int:
     kept = _KEPT.get(_running.command or "")
     click.echo(f"Stopped: {kept}." if kept else "Stopped.", err=True)
-    return 128 + number
+    return code
 
 
 def _tell(message: str, code: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 DONE, FAILED, USAGE, INCOMPLETE, DIFFERS, BUSY = 0, 1, 2, 3, 4, 75
+INTERRUPTED, TERMINATED = 130, 143  # 128 and the number of the signal, as shells have it
 
 
 class CommandError(Exception):
