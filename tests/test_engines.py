@@ -183,9 +183,12 @@ def test_in_postgresql_too_and_staging_tables_may_be_dropped_at_any_time(
 ) -> None:
     assert_is_made_anew(postgres_engine, world, host, postgres.execute)
     assert_is_described(postgres)
+    written = "SELECT objsubid, xmin::text FROM pg_description WHERE objoid = 'fine_tuning.jobs'::regclass ORDER BY 1"
+    before = postgres.rows(written)
     postgres.execute("DROP SCHEMA fine_tuning_staging CASCADE")
     add_history(world, [4])
     postgres_engine.sync(host)
+    assert postgres.rows(written) == before, "what is described already is not described again"
     assert_holds(postgres_engine.rows, truth_of(world))
 
 

@@ -25,6 +25,9 @@ from .errors import CommandError, RefusedError, UsageError
 DATED_VERSION = "2024-10-21"
 """A version of Azure's classic API that knows checkpoints."""
 
+_Answers = Callable[..., bool]
+"""Whether the job listing can be read with a setting of the account changed; False where that is not known."""
+
 _NO_SUCH_NAME = ("name or service not known", "nodename nor servname", "name resolution", "getaddrinfo", "no address")
 _SCOPES = "api.fine_tuning.jobs.read and api.files.read"
 _ENTRA_ROLE = "Cognitive Services OpenAI User"
@@ -44,30 +47,34 @@ def told_settings(account: Account) -> str:
 
 
 def told_failure(account: Account, error: FineTuningSourceError) -> CommandError:
-    """A failure of the source as one of a command: what was found wrong, and what to change.
+    """A failure of the source as one of a command: what is wrong, and what to change; nothing more is requested.
 
     Args:
         account: Whose history was read.
-        error: What the source raised. Where a request tells of all, up to four more are made to find out why.
+        error: What the source raised.
     """
     if isinstance(error, ConfigurationError):
         return UsageError(str(error))
     if isinstance(error, NoSuchJobError):
         return RefusedError(str(error))
     if isinstance(error, HostError) and error.request is not None:
-        is_refused = error.request.status == 401
-        return (RefusedError if is_refused else CommandError)(diagnose(account, error.request))
+        words = diagnose(account, error.request, tries=False)
+        if error.request.status == 404:
+            words += " `ftw check` tries which path answers."
+        return RefusedError(words) if error.request.status == 401 else CommandError(words)
     return CommandError(str(error))
 
 
-def diagnose(account: Account, error: FineTuningSourceError) -> str:
-    """What was found wrong with the job listing, and what to change; at most four more requests.
+def diagnose(account: Account, error: FineTuningSourceError, *, tries: bool = True) -> str:
+    """What was found wrong with the job listing, and what to change.
 
     Args:
         account: Whose listing.
         error: What came of it.
+        tries: Find out what would answer, with at most four more requests.
     """
-    advice = next((told for judge in _JUDGES if (told := judge(account, error)) is not None), None)
+    answers = _is_answered if tries else _is_unasked
+    advice = next((told for judge in _JUDGES if (told := judge(account, error, answers)) is not None), None)
     return f"{str(error).rstrip('.')}. {advice}" if advice else str(error)
 
 
@@ -90,7 +97,7 @@ def advice_on_resource(account: Account, error: FineTuningSourceError) -> str:
 # from the failure to its cause, the first that fits ------------------------------------------------------------------
 
 
-def _certificate(_: Account, error: FineTuningSourceError) -> str | None:
+def _certificate(_: Account, error: FineTuningSourceError, _answers: _Answers) -> str | None:
     if not isinstance(error, HostError) or "certificate" not in str(error):
         return None
     return (
@@ -99,7 +106,7 @@ def _certificate(_: Account, error: FineTuningSourceError) -> str | None:
     )
 
 
-def _unreachable(account: Account, error: FineTuningSourceError) -> str | None:
+def _unreachable(account: Account, error: FineTuningSourceError, _answers: _Answers) -> str | None:
     if not isinstance(error, RequestError) or error.status is not None:
         return None
     host = urlsplit(account.base_url).hostname or ""
@@ -111,7 +118,7 @@ def _unreachable(account: Account, error: FineTuningSourceError) -> str | None:
     return f"Is the host up, and {account.place_of('base_url')} right?"
 
 
-def _page(account: Account, error: FineTuningSourceError) -> str | None:
+def _page(account: Account, error: FineTuningSourceError, _answers: _Answers) -> str | None:
     if not isinstance(error, RequestError) or error.status is None or not 200 <= error.status < 300:
         return None
     return (
@@ -120,13 +127,13 @@ def _page(account: Account, error: FineTuningSourceError) -> str | None:
     )
 
 
-def _redirect(account: Account, error: FineTuningSourceError) -> str | None:
+def _redirect(account: Account, error: FineTuningSourceError, _answers: _Answers) -> str | None:
     if isinstance(error, RequestError) and error.status is not None and 300 <= error.status < 400:
         return f"Check {account.place_of('base_url')}."
     return None
 
 
-def _version(account: Account, error: FineTuningSourceError) -> str | None:
+def _version(account: Account, error: FineTuningSourceError, answers: _Answers) -> str | None:
     """Azure's `api-version`: missing, too old, or not for this path."""
     parts = urlsplit(account.base_url)
     if not isinstance(error, RequestError) or error.status not in (400, 404):
@@ -138,7 +145,7 @@ def _version(account: Account, error: FineTuningSourceError) -> str | None:
     without = urlunsplit(parts._replace(query=""))
     v1 = f"{without}/v1" if is_classic else without
     for base_url in dict.fromkeys((f"{without}?api-version={DATED_VERSION}" if is_classic else without, v1)):
-        if base_url != account.base_url and _answers(account, base_url=base_url):
+        if base_url != account.base_url and answers(account, base_url=base_url):
             what = (
                 "has an api-version that is not known, or too old"
                 if "api-version" in parts.query
@@ -150,17 +157,17 @@ def _version(account: Account, error: FineTuningSourceError) -> str | None:
     return None
 
 
-def _path(account: Account, error: FineTuningSourceError) -> str | None:
+def _path(account: Account, error: FineTuningSourceError, answers: _Answers) -> str | None:
     if not isinstance(error, RequestError) or error.status != 404:
         return None
     where = account.place_of("base_url")
     for base_url in _other_paths(account.base_url):
-        if _answers(account, base_url=base_url):
+        if answers(account, base_url=base_url):
             return f"The path is wrong, and {shown_url(base_url)} answers: set {where} to that."
     return f"The path of the base URL is wrong: it ends in /v1 on most hosts, in /openai/v1 on Azure's. Check {where}."
 
 
-def _scope(account: Account, error: FineTuningSourceError) -> str | None:
+def _scope(account: Account, error: FineTuningSourceError, _answers: _Answers) -> str | None:
     if not isinstance(error, RequestError) or not error.is_missing_scope:
         return None
     return _scope_advice(account)
@@ -172,7 +179,7 @@ def _scope_advice(account: Account) -> str:
     return f"Give the key of {account.place_of('api_key')} the scopes {_SCOPES}."
 
 
-def _organisation(account: Account, error: FineTuningSourceError) -> str | None:
+def _organisation(account: Account, error: FineTuningSourceError, _answers: _Answers) -> str | None:
     if not isinstance(error, RequestError) or error.status not in (400, 401, 403):
         return None
     words = f"{error.code or ''} {error.detail}".lower()
@@ -182,19 +189,19 @@ def _organisation(account: Account, error: FineTuningSourceError) -> str | None:
     return None
 
 
-def _header(account: Account, error: FineTuningSourceError) -> str | None:
+def _header(account: Account, error: FineTuningSourceError, answers: _Answers) -> str | None:
     """A key that the host takes, in the other header."""
     if not isinstance(error, RequestError) or error.status != 401 or account.auth == ENTRA:
         return None
     host = urlsplit(account.base_url).hostname or ""
     used = account.auth or ("api-key" if is_azure(host) else "bearer")
     other = "bearer" if used == "api-key" else "api-key"
-    if _answers(account, auth=other):
+    if answers(account, auth=other):
         return f"The key is right, but this host takes it another way: set {account.place_of('auth')}={other}."
     return None
 
 
-def _key(account: Account, error: FineTuningSourceError) -> str | None:
+def _key(account: Account, error: FineTuningSourceError, _answers: _Answers) -> str | None:
     if not isinstance(error, RequestError) or error.status != 401:
         return None
     if account.auth == ENTRA:
@@ -210,7 +217,7 @@ def _key(account: Account, error: FineTuningSourceError) -> str | None:
     return f"The key was refused: check {where}, and that it is of this host ({account.place_of('base_url')})."
 
 
-def _forbidden(account: Account, error: FineTuningSourceError) -> str | None:
+def _forbidden(account: Account, error: FineTuningSourceError, _answers: _Answers) -> str | None:
     if not isinstance(error, RequestError) or error.status != 403:
         return None
     return (
@@ -219,7 +226,7 @@ def _forbidden(account: Account, error: FineTuningSourceError) -> str | None:
     )
 
 
-_JUDGES: tuple[Callable[[Account, FineTuningSourceError], str | None], ...] = (
+_JUDGES: tuple[Callable[[Account, FineTuningSourceError, _Answers], str | None], ...] = (
     _certificate,
     _unreachable,
     _page,
@@ -237,7 +244,7 @@ _JUDGES: tuple[Callable[[Account, FineTuningSourceError], str | None], ...] = (
 # what is tried -------------------------------------------------------------------------------------------------------
 
 
-def _answers(account: Account, **changed: Any) -> bool:
+def _is_answered(account: Account, **changed: Any) -> bool:
     """Whether the job listing can be read with a setting changed."""
     try:
         api = replace(account, **changed).api()
@@ -249,6 +256,10 @@ def _answers(account: Account, **changed: Any) -> bool:
         return False
     finally:
         api.close()
+
+
+def _is_unasked(_account: Account, **_changed: Any) -> bool:
+    return False
 
 
 def _other_paths(base_url: str) -> Iterator[str]:
