@@ -203,14 +203,11 @@ def test_job_and_since_are_bounded_and_hide_nothing_from_a_later_sync(world: Scr
     assert len(ftw.rows("FROM checkpoints")) == 4
 
 
-def test_jobs_that_are_all_unknown_to_the_host_are_a_failure_and_nothing_is_loaded(
-    host: Simulator, ftw: Command
-) -> None:
-    none = ftw("sync", "--job", "ftjob-none", "--job", "a/b", "--output", "json")
-    assert none.code == 1
-    assert none.json["error"] == "The host has none of the jobs ftjob-none, a/b: are the ids right? Nothing was read."
+def test_jobs_that_are_all_unknown_are_told_and_a_host_of_no_jobs_is_a_failure(host: Simulator, ftw: Command) -> None:
+    none = ftw("sync", "--job", "ftjob-none", "--job", "a/b", "--output", "json", "--strict")
+    assert none.code == 3
     assert {one["job"] for one in none.json["skipped"]} == {"a/b", "ftjob-none"}
-    assert not ftw.database.exists()
+    assert "the host has no job ftjob-none: is the id right?" in none.err
 
     astray = ftw("sync", "--job", "ftjob-ended", "--base-url", host.base_url.removesuffix("/v1"))
     assert astray.code == 1

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from requests.utils import get_environ_proxies
 
-from openai_fine_tuning import ConfigurationError, FineTuningSourceError, HostError, NoSuchJobError, RequestError
+from openai_fine_tuning import ConfigurationError, FineTuningSourceError, HostError, RequestError
 from openai_fine_tuning.addresses import JOBS_PATH
 from openai_fine_tuning.credentials import is_azure
 
@@ -55,8 +55,6 @@ def told_failure(account: Account, error: FineTuningSourceError) -> CommandError
     """
     if isinstance(error, ConfigurationError):
         return UsageError(str(error))
-    if isinstance(error, NoSuchJobError):
-        return RefusedError(str(error))
     if isinstance(error, HostError) and error.request is not None:
         words = diagnose(account, error.request, tries=False)
         if error.request.status == 404:

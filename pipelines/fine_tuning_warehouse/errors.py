@@ -34,7 +34,7 @@ class MissingKeyError(UsageError):
 
 
 class RefusedError(CommandError):
-    """The host has answered, and will answer the same again: the key is wrong, or there is no such job."""
+    """The host has answered, and will answer the same again: the key is wrong."""
 
     is_lasting = True
 

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -229,17 +229,18 @@ def _run_parts(
 ) -> Iterator[list[str]]:
     """Read and commit in turn until everything owed is read; yields the load ids of each part."""
     sync_id, started_at = str(uuid.uuid4()), datetime.now(timezone.utc)
+    source = account.source(
+        reading.resources,
+        fine_tuning_job_ids=list(reading.job_ids) or None,
+        fine_tuning_since=reading.since,
+        fine_tuning_full_refresh=reading.full_refresh,
+        fine_tuning_concurrency=reading.concurrency,
+        fine_tuning_stop_after_seconds=reading.commit_seconds,
+        fine_tuning_stop_after_rows=reading.commit_rows,
+        fine_tuning_report=report,
+    )
+    is_anew = reading.full_refresh
     while not report.is_complete:
-        source = account.source(
-            reading.resources,
-            fine_tuning_job_ids=list(reading.job_ids) or None,
-            fine_tuning_since=reading.since,
-            fine_tuning_full_refresh=reading.full_refresh,
-            fine_tuning_concurrency=reading.concurrency,
-            fine_tuning_stop_after_seconds=reading.commit_seconds,
-            fine_tuning_stop_after_rows=reading.commit_rows,
-            fine_tuning_report=report,
-        )
         log = _sync_log(sync_id, started_at, account.label, report=report)
         if not warehouse.is_duckdb_file:
             settled: Any = {**MERGE, "strategy": merge_strategy(warehouse, pipeline)}
@@ -249,9 +250,9 @@ def _run_parts(
                     write_disposition=settled,
                 )
         with _told(warehouse):
-            load_ids = _run(pipeline, [source, log], patience, report, anew=reading.full_refresh)
+            load_ids = _run(pipeline, [source, log], patience, report, anew=is_anew)
         yield load_ids
-        reading = replace(reading, full_refresh=False)
+        is_anew = False
 
 
 def _run(pipeline: dlt.Pipeline, sources: list[Any], patience: Patience, report: Report, *, anew: bool) -> list[str]:

@@ -30,12 +30,12 @@ from .errors import (
     EndlessListingError,
     FineTuningSourceError,
     HostError,
-    NoSuchJobError,
     RequestError,
     StateTooNewError,
 )
 from .frontier import Frontier, frontier_state, frontier_states
 from .handover import Heir, hand_over
+from .parts import Parts
 from .reader import Bounds, Reader
 from .records import Batches
 from .report import Report, Skipped
@@ -47,7 +47,6 @@ __all__ = [
     "EndlessListingError",
     "FineTuningSourceError",
     "HostError",
-    "NoSuchJobError",
     "Report",
     "RequestError",
     "Skipped",
@@ -97,7 +96,7 @@ def openai_fine_tuning(  # noqa: C901 - its resources stand in it, each a functi
         fine_tuning_grace_seconds: How long after its end a job is read again, for what the host shows late.
         fine_tuning_timeout_seconds: How long the host may stay silent within an answer.
         fine_tuning_stop_after_seconds: Begin no further job after this time, so that what was read can be committed;
-            the next run goes on there (the report's `is_complete` tells whether one is needed). None for no end.
+            run the same source again until the report's `is_complete`, and it goes on there. None for no end.
         fine_tuning_stop_after_rows: The same after so many rows: what one run reads, and the memory of its load, are
             bounded by it.
         fine_tuning_report: Figures of the run, updated as it goes.
@@ -110,6 +109,7 @@ def openai_fine_tuning(  # noqa: C901 - its resources stand in it, each a functi
         ConfigurationError: An argument cannot be right.
     """
     report = fine_tuning_report if fine_tuning_report is not None else Report()
+    parts = Parts()
     bounds = Bounds(tuple(dict.fromkeys(fine_tuning_job_ids or ())), _since(fine_tuning_since))
     if bounds and fine_tuning_full_refresh:
         raise ConfigurationError("A full refresh reads everything: it goes neither with jobs nor with a date.")
@@ -137,11 +137,13 @@ def openai_fine_tuning(  # noqa: C901 - its resources stand in it, each a functi
             for resource in settings.RESOURCES
             if resource in selected
         }
+        states = [heir.state for heir in heirs.values()]
+        goes_on = parts.begin(states)
         notes = len(report.notes)
         if fine_tuning_full_refresh:
-            for heir in heirs.values():
-                heir.state.clear()
-                heir.state.update(used_at=time.time(), own=True)
+            for state in [] if goes_on else states:
+                state.clear()
+                state.update(used_at=time.time(), own=True)
         elif not bounds:
             hand_over(api, account_label, heirs, report)
         for note in report.notes[notes:]:
@@ -158,12 +160,14 @@ def openai_fine_tuning(  # noqa: C901 - its resources stand in it, each a functi
             frontiers,
             batches,
             report,
+            parts,
             bounds=bounds,
             stop_after=fine_tuning_stop_after_seconds,
             stop_after_rows=fine_tuning_stop_after_rows,
         )
         skipped = len(report.skipped)
         yield from reader.read()
+        parts.end(states, is_complete=report.is_complete)
         for skip in report.skipped[skipped:]:
             logger.warning("Skipped %s of %s: %s", skip.resource, skip.job or "all jobs", skip.reason)
 

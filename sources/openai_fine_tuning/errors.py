@@ -45,10 +45,6 @@ class HostError(FineTuningSourceError):
         self.request = request
 
 
-class NoSuchJobError(FineTuningSourceError):
-    """The host has none of the jobs that were asked for by id: nothing was read."""
-
-
 class RequestError(FineTuningSourceError):
     """A request that failed for good, after retries where they make sense.
 

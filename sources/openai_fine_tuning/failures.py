@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from .addresses import JOBS_PATH
 from .api import FineTuningApi
 from .crew import Read
-from .errors import EndlessListingError, HostError, NoSuchJobError, RequestError
+from .errors import EndlessListingError, HostError, RequestError
 from .frontier import Frontier
 from .gates import Gates
 from .jobs import concerns_all, get_job
@@ -102,12 +102,11 @@ class Failures:
         self._unknown.add(job_id)
         self.skip(job_id, "jobs", f"the host has no job {job_id}: is the id right? ({reason})")
 
-    def raise_if_no_job_is_known(self) -> None:
-        """Where the host has none of the jobs that the user named, nothing was read, and nothing is to be committed.
+    def check_unknown_jobs(self) -> None:
+        """Where none of the jobs that the user named is the host's, make sure that it is a host of jobs at all.
 
         Raises:
             HostError: It has no listing of jobs either: the address is wrong, or the key may not read it.
-            NoSuchJobError: It has, and those jobs are not among what it has.
         """
         if not self._unknown or not self._unknown.issuperset(self._asked_for):
             return
@@ -115,10 +114,6 @@ class Failures:
             self._api.get_json(JOBS_PATH, {"limit": 1}, attempts=3)
         except RequestError as error:
             raise concerns_all(self._api, error) from None
-        first, *others = dict.fromkeys(self._asked_for)
-        what = f"no job {first}" if not others else f"none of the jobs {', '.join([first, *others])}"
-        whether = "are the ids" if others else "is the id"
-        raise NoSuchJobError(f"The host has {what}: {whether} right? Nothing was read.")
 
     def _is_open(self, job_id: str) -> bool:
         """Whether the host has shown the job to an earlier sync, which left it open."""

@@ -11,6 +11,7 @@ The state of one resource, for each identity (account, host and key):
     tally          how many jobs were closed, and a checksum of which (see `tally`); missing where an earlier release
                    has closed some without counting
     own            set where it is decided that this identity takes over no other's frontier (see `handover`)
+    part           set where another part of the same sync is to follow: which one wrote this (see `parts`)
 
 It holds the open jobs, never the history.
 """

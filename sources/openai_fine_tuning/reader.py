@@ -24,6 +24,7 @@ from .frontier import Frontier, Job
 from .gates import Gates
 from .jobs import concerns_all, get_job, job_pages
 from .listing import Order, Page, pages
+from .parts import Parts
 from .records import Batches
 from .report import Report
 from .visit import (
@@ -69,6 +70,7 @@ class Reader:
         frontiers: The frontier of each selected resource.
         batches: Where records become rows.
         report: The figures, updated as it goes.
+        parts: What earlier parts of the same sync have read, updated too.
         bounds: What to read, where that is not everything owed.
         stop_after: Seconds after which no further job is begun; what is left stays owed. None for no end.
         stop_after_rows: Rows after which no further job is begun. None for no end.
@@ -81,6 +83,7 @@ class Reader:
         frontiers: Mapping[str, Frontier],
         batches: Batches,
         report: Report,
+        parts: Parts,
         *,
         bounds: Bounds,
         stop_after: float | None,
@@ -90,6 +93,7 @@ class Reader:
         self._frontiers = frontiers
         self._batches = batches
         self._report = report
+        self._parts = parts
         self._bounds = bounds
         self._deadline = None if stop_after is None or bounds else time.monotonic() + stop_after
         self._most_rows = None if stop_after_rows is None or bounds else stop_after_rows
@@ -108,7 +112,6 @@ class Reader:
 
         Raises:
             HostError: Something that concerns every job. What was handed over must not be committed.
-            NoSuchJobError: The host has none of the jobs that were asked for by id.
         """
         self._report.is_complete = False
         try:
@@ -116,7 +119,7 @@ class Reader:
                 yield from self._read_by_id(self._bounds.job_ids)
                 yield from self._collect(down_to=0)
                 self._failures.conclude_probes()
-                self._failures.raise_if_no_job_is_known()
+                self._failures.check_unknown_jobs()
             else:
                 yield from self._read_listing()
             self._count()
@@ -198,12 +201,12 @@ class Reader:
         owed = self._owed(job)
         if owed or job.created_at is None:
             self._met.add(job.id)
-        if not self._bounds.admit(job) or job.id in self._report.done:
+        if not self._bounds.admit(job) or job.id in self._parts.done:
             return
         if owed and self._is_late():
             for resource in owed:
                 self._frontiers[resource].keep_open(job)
-            self._report.postponed[job.id] = job
+            self._parts.postponed[job.id] = job
             self._is_left_over = True
         elif owed:
             self._visit(job, owed)
@@ -225,7 +228,7 @@ class Reader:
             for resource, frontier in self._frontiers.items()
             if not self._is_unavailable(resource)
             for job_id, known in frontier.open.items()
-            if job_id not in self._met and job_id not in self._report.done
+            if job_id not in self._met and job_id not in self._parts.done
         }
 
     def _is_past(self, frontier: Frontier, order: Order) -> bool:
@@ -260,7 +263,7 @@ class Reader:
             if self._is_late():
                 self._is_left_over = True
                 return
-            job: Job | None = self._report.postponed.pop(job_id, None)
+            job: Job | None = self._parts.postponed.pop(job_id, None)
             if job is not None:
                 self._met.add(job_id)
                 self._visit(job, self._owed(job))
@@ -385,7 +388,7 @@ class Reader:
         self._outstanding -= 1
         self._has_progressed = True
         self._report.jobs_read += 1
-        self._report.done.add(visit.job.id)
+        self._parts.done.add(visit.job.id)
         frontier = self._frontiers.get("jobs")
         if frontier is None or not ("jobs" in visit.owed or visit.checkpoints_listed_at is not None):
             return

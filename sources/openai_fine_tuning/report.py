@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Skipped:
 
 @dataclass
 class Report:
-    """The figures of one sync. They grow while it runs, and may be read from another thread.
+    """The figures of one sync, all its parts together. They grow while it runs, and may be read from another thread.
 
     Attributes:
         requests: Requests sent, retries included.
@@ -41,8 +40,6 @@ class Report:
         is_complete: Whether everything owed was read, or tried. False while it runs, and after a read that ended early.
         seen: Hashes of the ids of the jobs that the host showed.
         notes: What else its user should know, in words.
-        postponed: Jobs as a listing showed them, by id, that a later part of this sync reads without asking again.
-        done: Ids of the jobs that were read: a sync in several parts reads none twice.
     """
 
     requests: int = 0
@@ -57,8 +54,6 @@ class Report:
     is_complete: bool = False
     seen: set[int] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
-    postponed: dict[str, Any] = field(default_factory=dict)
-    done: set[str] = field(default_factory=set)
 
     @property
     def jobs_seen(self) -> int:
