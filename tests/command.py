@@ -109,10 +109,19 @@ _IMPORTED = (
     "fine_tuning_warehouse.sync",
     "fine_tuning_warehouse.archive",
     "fine_tuning_warehouse.views.create",
+    "fine_tuning_warehouse.verify",
+    "fine_tuning_simulator",
+    "dlt.common.libs.pyarrow",
     "dlt.destinations.impl.duckdb.duck",
     "duckdb",
+    "pendulum.locales.en.locale",
+    "pyarrow.dataset",
     "pyarrow.parquet",
+    "pytz",
+    "rich.progress",
     "rich.table",
+    "sqlglot.dialects.duckdb",
+    "uvicorn.protocols.http.h11_impl",
     "pytest",  # not the command's: the modules of tests import it, in each process anew
 )
 """What takes long to import: much of what a command does from its start to its end, if it does little."""
