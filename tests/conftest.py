@@ -69,7 +69,14 @@ def host(world: ScriptedWorld, clock: Clock) -> Iterator[Simulator]:
         yield simulator
 
 
+@pytest.fixture(scope="session")
+def begun(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder of databases that first syncs made, for all tests of a run."""
+    base = tmp_path_factory.getbasetemp()
+    return (base if worker_id == "master" else base.parent) / "begun"
+
+
 @pytest.fixture
-def database(tmp_path: Path, host: Simulator) -> Database:
+def database(tmp_path: Path, host: Simulator, begun: Path) -> Database:
     """A database that does not exist yet, fed from the host."""
-    return Database(tmp_path / "warehouse.duckdb", host)
+    return Database(tmp_path / "warehouse.duckdb", host, begun)
