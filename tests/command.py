@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -10,11 +11,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 import duckdb
 import pytest
@@ -63,10 +66,31 @@ class Ended:
         return self.out + self.err
 
 
+class Process(Protocol):
+    """What tests do with a process: as `subprocess.Popen` has it."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | Any: ...
+
+    @property
+    def stderr(self) -> IO[str] | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def kill(self) -> None: ...
+
+    def send_signal(self, sig: int, /) -> None: ...
+
+    def communicate(self, *, timeout: float) -> tuple[str, str]: ...
+
+
 class Running:
     """A command that runs."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Process) -> None:
         self.process = process
         self._began = time.monotonic()
 
@@ -85,10 +109,20 @@ _IMPORTED = (
     "fine_tuning_warehouse.sync",
     "fine_tuning_warehouse.archive",
     "fine_tuning_warehouse.views.create",
+    "fine_tuning_warehouse.verify",
+    "fine_tuning_simulator",
+    "dlt.common.libs.pyarrow",
     "dlt.destinations.impl.duckdb.duck",
     "duckdb",
+    "pendulum.locales.en.locale",
+    "pyarrow.dataset",
     "pyarrow.parquet",
+    "pytz",
+    "rich.progress",
     "rich.table",
+    "sqlglot.dialects.duckdb",
+    "uvicorn.protocols.http.h11_impl",
+    "pytest",  # not the command's: the modules of tests import it, in each process anew
 )
 """What takes long to import: much of what a command does from its start to its end, if it does little."""
 
@@ -111,16 +145,18 @@ def forking() -> Any:
 _KEPT = {"PATH", "HOME"}
 
 
-def _main(arguments: tuple[str, ...], env: dict[str, str], folder: Path, out: str, err: str) -> None:
+def _main(arguments: tuple[str, ...], env: dict[str, str], folder: Path, out: Connection, err: Connection) -> None:
     """The body of a forked process: from here on it is as if the command had been started in these surroundings."""
+    gc.freeze()  # what was imported before the fork is not looked through over and over
     set_by_imports = {name: value for name, value in os.environ.items() if name not in _KEPT}
     os.environ.clear()
     os.environ.update({**set_by_imports, **env})
     os.chdir(folder)
     tempfile.tempdir = None
     sys.argv = [str(FTW), *arguments]
-    for number, name, path in ((1, "stdout", out), (2, "stderr", err)):
-        os.dup2(os.open(path, os.O_WRONLY), number)
+    for number, name, pipe in ((1, "stdout", out), (2, "stderr", err)):
+        os.dup2(pipe.fileno(), number)
+        pipe.close()
         setattr(sys, name, open(number, "w", encoding="utf-8", buffering=1, closefd=False))  # noqa: SIM115
     from dlt.common.configuration.container import Container
 
@@ -130,11 +166,71 @@ def _main(arguments: tuple[str, ...], env: dict[str, str], folder: Path, out: st
     main()
 
 
+class Forked:
+    """A command in a process that was forked from one that has imported all."""
+
+    def __init__(self, arguments: tuple[str, ...], env: dict[str, str], folder: Path) -> None:
+        context = forking()
+        (out, its_out), (err, its_err) = context.Pipe(duplex=False), context.Pipe(duplex=False)
+        self._process = context.Process(target=_main, args=(arguments, env, folder, its_out, its_err))
+        self._process.start()
+        its_out.close()
+        its_err.close()
+        self.stdout, self.stderr = (_text_of(pipe) for pipe in (out, err))
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return int(self._process.pid)
+
+    @property
+    def returncode(self) -> int:
+        """What it ended with; the number of a signal is negative."""
+        return int(self._process.exitcode)
+
+    def poll(self) -> int | None:
+        """What it ended with; None while it runs."""
+        code: int | None = self._process.exitcode
+        return code
+
+    def send_signal(self, sig: int, /) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, sig)
+
+    def kill(self) -> None:
+        """Kill it, unless it has ended."""
+        self._process.kill()
+
+    def communicate(self, *, timeout: float) -> tuple[str, str]:
+        """What it printed since, once it has ended."""
+        with ThreadPoolExecutor(2) as pool:
+            printed = [pool.submit(stream.read) for stream in (self.stdout, self.stderr)]
+            self._process.join(timeout)
+            if self.poll() is None:
+                self.kill()
+                raise AssertionError(f"it has not ended within {timeout} s")
+            return printed[0].result(), printed[1].result()
+
+    def __enter__(self) -> Forked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.join()
+        self.stdout.close()
+        self.stderr.close()
+
+
+def _text_of(pipe: Connection) -> IO[str]:
+    with pipe:
+        return open(os.dup(pipe.fileno()), encoding="utf-8")  # noqa: PTH123 - no path
+
+
 class Command:
     """`ftw`, called in a folder of its own with nothing in the environment but what stands in `env`.
 
     Attributes:
-        warm: Whether a call forks a process that has imported all. What is started (`start`) never does.
+        warm: Whether a call forks a process that has imported all, or starts one from nothing as people do.
     """
 
     warm = False
@@ -157,18 +253,8 @@ class Command:
     @contextmanager
     def start(self, *arguments: str, env: Mapping[str, str | None] | None = None) -> Iterator[Running]:
         """Start the command; it is killed where the block ends before it does. `env` overrides, None removes."""
-        merged = {**self.env, **(env or {})}
-        process = subprocess.Popen(
-            [str(FTW), *arguments],
-            cwd=self.folder,
-            env={name: value for name, value in merged.items() if value is not None},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-        )
-        with process:
+        merged = {name: value for name, value in {**self.env, **(env or {})}.items() if value is not None}
+        with self._process(arguments, merged) as process:
             try:
                 yield Running(process)
             finally:
@@ -177,25 +263,22 @@ class Command:
 
     def __call__(self, *arguments: str, env: Mapping[str, str | None] | None = None, within: float = 60) -> Ended:
         """Run the command to its end."""
-        merged = {name: value for name, value in {**self.env, **(env or {})}.items() if value is not None}
-        if self.warm and not any(name.startswith("PYTHON") for name in merged):
-            return self._fork(arguments, merged, within)
         with self.start(*arguments, env=env) as running:
             return running.end(within)
 
-    def _fork(self, arguments: tuple[str, ...], env: dict[str, str], within: float) -> Ended:
-        began = time.monotonic()
-        with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
-            process = forking().Process(target=_main, args=(arguments, env, self.folder, out.name, err.name))
-            process.start()
-            process.join(within)
-            try:
-                assert process.exitcode is not None, f"it has not ended within {within} s"
-            finally:
-                process.kill()
-                process.join()
-            seconds = time.monotonic() - began
-            return Ended(process.exitcode, out.read().decode(), err.read().decode(), seconds)
+    def _process(self, arguments: tuple[str, ...], env: dict[str, str]) -> Forked | subprocess.Popen[str]:
+        if self.warm and not any(name.startswith("PYTHON") for name in env):
+            return Forked(arguments, env, self.folder)
+        return subprocess.Popen(
+            [str(FTW), *arguments],
+            cwd=self.folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
 
     @property
     def left_behind(self) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -21,6 +22,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"postgres", "postgres_server", "bucket", "lake"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.engine)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: no test has the collector look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +69,14 @@ def host(world: ScriptedWorld, clock: Clock) -> Iterator[Simulator]:
         yield simulator
 
 
+@pytest.fixture(scope="session")
+def begun(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder of databases that first syncs made, for all tests of a run."""
+    base = tmp_path_factory.getbasetemp()
+    return (base if worker_id == "master" else base.parent) / "begun"
+
+
 @pytest.fixture
-def database(tmp_path: Path, host: Simulator) -> Database:
+def database(tmp_path: Path, host: Simulator, begun: Path) -> Database:
     """A database that does not exist yet, fed from the host."""
-    return Database(tmp_path / "warehouse.duckdb", host)
+    return Database(tmp_path / "warehouse.duckdb", host, begun)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import duckdb
+from filelock import FileLock
 
 from fine_tuning_simulator import Simulator
 from fine_tuning_warehouse.accounts import Account
@@ -19,11 +23,37 @@ HOUR, DAY = 3600, 86400
 
 
 class Database:
-    """A DuckDB file, and syncs into it from one host."""
+    """A DuckDB file, and syncs into it from one host.
 
-    def __init__(self, path: Path, host: Simulator) -> None:
+    Args:
+        path: The file.
+        host: The host.
+        begun: A folder for what `begin` makes, which all tests share.
+    """
+
+    def __init__(self, path: Path, host: Simulator, begun: Path | None = None) -> None:
         self.path = path
         self.host = host
+        self._begun = begun
+
+    def begin(self, *, key: str = "key") -> None:
+        """Have the database that a first sync makes, which is made once for all tests whose host shows the same.
+
+        For tests of what comes after a first sync.
+        """
+        assert self._begun is not None, "only the fixture's database knows where"
+        assert not self.host.faults, "what is copied must be whole"
+        shown = [self.host.base_url.split("/", 3)[3], self.host.clock.now(), key, _shown(self.host.world)]
+        digest = hashlib.sha256(json.dumps(shown, default=repr).encode()).hexdigest()
+        made = self._begun / f"{digest}.duckdb"
+        self._begun.mkdir(exist_ok=True)
+        with FileLock(made.with_suffix(".lock")):
+            if not made.exists():
+                unfinished = made.with_suffix(".unfinished")
+                self.sync(key=key, database=unfinished)
+                unfinished.rename(made)
+        shutil.copyfile(made, self.path)
+        self.host.requests.clear()
 
     def sync(
         self, *, account: str = "default", key: str = "key", database: Path | None = None, **reading: Any
@@ -55,3 +85,15 @@ class Database:
     def paths(self) -> list[str]:
         """What was requested since the last sync began, without the base path."""
         return sorted(request.path.removeprefix("/v1") for request in self.host.requests)
+
+
+def _shown(world: Any) -> list[Any]:
+    """All that a host shows."""
+    ids = [job["id"] for job in world.jobs()]
+    children = [(world.job(job), world.checkpoints(job), world.events(job)) for job in ids]
+    return [
+        world.page_limit,
+        ids,
+        children,
+        [(file, world.file_content(file["id"])) for file in world.files()],
+    ]

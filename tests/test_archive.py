@@ -53,17 +53,20 @@ def folder(tmp_path: Path) -> Path:
 
 
 class Archiving:
-    """Archives of one database."""
+    """Archives of one database; the first of them, of a database that holds all, where it `begins` so."""
 
-    def __init__(self, database: Database, folder: Path) -> None:
+    def __init__(self, database: Database, folder: Path, *, begins: bool = False) -> None:
         self.database = database
         self.folder = folder
+        self._begins = begins
 
     def __call__(
         self, *, account: str | None = "default", key: str = "key", folder: Path | None = None, **plan: Any
     ) -> Archived:
         """Archive once; without an account, without a sync."""
         host = self.database.host
+        if self._begins and account is not None and not self.database.path.exists() and not host.faults:
+            self.database.begin()
         host.requests.clear()
         whose = [] if account is None else [Account(account, key, host.base_url)]
         warehouse = plan.pop("warehouse", Warehouse("duckdb", self.database.path))
@@ -90,7 +93,7 @@ class Archiving:
 
 @pytest.fixture
 def archiving(database: Database, folder: Path) -> Archiving:
-    return Archiving(database, folder)
+    return Archiving(database, folder, begins=True)
 
 
 def add_training_files(world: ScriptedWorld) -> dict[str, bytes]:
@@ -246,7 +249,7 @@ def test_what_the_table_of_files_knows_is_not_asked_again(tmp_path: Path) -> Non
 def test_two_archives_of_one_warehouse_differ_in_nothing_but_the_time(
     archiving: Archiving, database: Database, folder: Path, tmp_path: Path
 ) -> None:
-    database.sync()
+    database.begin()
     other = tmp_path / "other"
     archiving(account=None)
     archiving(account=None, folder=other)
@@ -261,7 +264,7 @@ def test_two_archives_of_one_warehouse_differ_in_nothing_but_the_time(
 def test_an_archive_without_a_sync_asks_no_host_and_needs_no_key(
     archiving: Archiving, database: Database, host: Simulator
 ) -> None:
-    database.sync()
+    database.begin()
     archiving(account=None)
     assert host.requests == []
     assert set(archiving.missing()) == {f"file-{number:03}" for number in range(JOBS)}
@@ -416,7 +419,7 @@ def test_breaks_while_files_come_are_got_over(archiving: Archiving, host: Simula
 def test_a_host_that_goes_down_leaves_a_whole_archive_that_says_what_it_lacks(
     archiving: Archiving, host: Simulator, database: Database
 ) -> None:
-    database.sync()
+    database.begin()
     told = "You exceeded your current quota"
     fault = Fault("status", path="content$", times=None, status=429, code="insufficient_quota", message=told)
     host.faults.append(fault)
@@ -584,7 +587,7 @@ def test_two_runs_at_once_do_not_write_to_one_archive(
             flock(descriptor, operation)
 
         monkeypatch.setattr("fcntl.flock", files_only)
-    database.sync()
+    database.begin()
     with open_store(str(folder)).only_run(), pytest.raises(BusyError, match="Another archive run"):
         archiving(account=None)
     archiving(account=None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import tempfile
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from command import forking
 from fine_tuning_simulator import ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts import Account
 from fine_tuning_warehouse.archive import Plan, archive, check, open_store
@@ -60,9 +60,10 @@ class Runs:
 
     def __init__(self, tmp_path: Path, host: Simulator) -> None:
         self.folder = tmp_path / "archive"
-        self._env = {"HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "temporary")}
-        for made in self._env.values():
-            Path(made).mkdir(exist_ok=True)
+        home, temporary = tmp_path / "home", tmp_path / "temporary"
+        for made in (home, temporary):
+            made.mkdir(exist_ok=True)
+        self._env = {"HOME": str(home), "TMPDIR": str(temporary), "DLT_DATA_DIR": str(home / ".dlt")}
         self._work = partial(
             archive_in_child,
             env=self._env,
@@ -73,8 +74,7 @@ class Runs:
 
     def run(self, deadly: tuple[str, int] = ("", 0)) -> dict[str, int]:
         """A run to its end; returns how many of each step it took. With `deadly`, assert that it was killed there."""
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["fine_tuning_warehouse.archive", "dlt.destinations", "duckdb"])
+        context = forking()
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=partial(self._work, deadly=deadly), args=(sender,))
         process.start()

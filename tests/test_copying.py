@@ -37,7 +37,7 @@ def history(world: ScriptedWorld, database: Database) -> Database:
     add_history(world, range(3))
     world.add_checkpoint("ftjob-000", id="ftckpt-odd", step_number=99, metrics={"train_loss": 0.1, "newest_metric": 3})
     world.add_raw_checkpoint("ftjob-001", {"id": "ftckpt-bad", "metrics": {"train_loss": "high"}})
-    database.sync()
+    database.begin()
     database.sync(account="Another Team", key="other", resources=["jobs", "checkpoints"])
     return database
 

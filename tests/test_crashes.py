@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from command import Command
+from command import Command, forking
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts import Account
 from fine_tuning_warehouse.destinations import Warehouse
@@ -198,16 +197,13 @@ class Syncs:
         home = folder / "home"
         for made in (self.temporary, home):
             made.mkdir(exist_ok=True)
-        self._env = {"HOME": str(home), "TMPDIR": str(self.temporary)}
+        self._env = {"HOME": str(home), "TMPDIR": str(self.temporary), "DLT_DATA_DIR": str(home / ".dlt")}
         if credentials := os.environ.get("DESTINATION__POSTGRES__CREDENTIALS"):
             self._env["DESTINATION__POSTGRES__CREDENTIALS"] = credentials
 
     def run(self, deadly: Deadly | None = None, **reading: Any) -> dict[str, int]:
         """A sync to its end; returns how many points it passed. With `deadly`, assert that it was killed there."""
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(
-            ["fine_tuning_warehouse.sync", "fine_tuning_warehouse.comments", "dlt.destinations", "duckdb"]
-        )
+        context = forking()
         receiver, sender = context.Pipe(duplex=False)
         self.host.requests.clear()
         work = partial(

@@ -72,7 +72,7 @@ def test_what_is_new_or_open_since_is_read_by_the_new_key(
 ) -> None:
     world.add_job(id="ftjob-open", created_at=NOW - HOUR, status="running", finished_at=None)
     world.add_event("ftjob-open", id="ftevent-early", created_at=NOW - HOUR + 60)
-    database.sync(key="old")
+    database.begin(key="old")
     clock.advance(DAY)
     world.add_event("ftjob-open", id="ftevent-late", created_at=NOW + 60)
     world.update_job("ftjob-open", status="succeeded", finished_at=NOW + 120)
@@ -90,7 +90,7 @@ def test_what_is_new_or_open_since_is_read_by_the_new_key(
 
 
 def test_a_key_of_other_jobs_takes_nothing_over(world: ScriptedWorld, database: Database, clock: Clock) -> None:
-    database.sync(key="old")
+    database.begin(key="old")
     kept = states(database)
     for kind in ("the same", "one older", "one fewer", "one for another", "one of another time"):
         other = ScriptedWorld()
@@ -117,7 +117,7 @@ def test_a_key_of_other_jobs_takes_nothing_over(world: ScriptedWorld, database: 
 def test_what_is_not_taken_over_is_read_in_whole_and_the_old_frontier_stays(
     world: ScriptedWorld, database: Database, clock: Clock
 ) -> None:
-    database.sync(key="old")
+    database.begin(key="old")
     other = ScriptedWorld()
     add_history(other, range(-1, JOBS))
     with Simulator(other, clock=clock) as host:
@@ -185,7 +185,7 @@ def test_a_resource_that_the_old_key_could_not_read_is_read(tmp_path: Path, worl
 
 
 def test_a_bounded_read_decides_nothing(database: Database) -> None:
-    database.sync(key="old")
+    database.begin(key="old")
     before = states(database)
     bounds: tuple[dict[str, Any], ...] = ({"job_ids": ["ftjob-001"]}, {"since": "2020-01-01"})
     for bounded in bounds:
@@ -197,7 +197,7 @@ def test_a_bounded_read_decides_nothing(database: Database) -> None:
 
 
 def test_a_full_refresh_with_a_new_key_reads_everything(database: Database) -> None:
-    database.sync(key="old")
+    database.begin(key="old")
     summary = database.sync(key="new", full_refresh=True)
     assert summary.rows["jobs"] == JOBS
     assert summary.rows["checkpoints"] == 3 * JOBS
@@ -218,7 +218,7 @@ def test_what_an_earlier_release_has_closed_is_read_again(database: Database, mo
 
 
 def test_a_host_that_fails_while_it_is_to_be_decided_leaves_it_open(database: Database) -> None:
-    database.sync(key="old")
+    database.begin(key="old")
     database.host.faults.append(Fault("status", path="/jobs$", times=None, status=403))
     summary = Summary("default")
     with pytest.raises(CommandError, match="403"):
@@ -234,7 +234,7 @@ def test_a_host_that_fails_while_it_is_to_be_decided_leaves_it_open(database: Da
 
 
 def test_a_verification_with_a_rotated_key_knows_what_was_read(database: Database) -> None:
-    database.sync(key="old")
+    database.begin(key="old")
     with_old = compared(database, "old")
     assert not with_old.findings
     import duckdb

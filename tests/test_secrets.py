@@ -256,6 +256,7 @@ def test_no_other_host_is_connected_to_below_python_either(
         pytest.skip("needs strace, to see what libraries connect to")
     add_history(world, range(1))
     log = tmp_path / "connections"
+    ftw.warm = False  # so that it is traced before it connects
     with ftw.start("sync", "--quiet", env={"STRACE": strace}) as running:
         traced = subprocess.run(
             [strace, "-f", "-qq", "-e", "trace=connect", "-o", str(log), "-p", str(running.process.pid)],

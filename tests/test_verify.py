@@ -67,7 +67,7 @@ def test_a_warehouse_that_holds_everything_is_equal_and_is_not_written_to(databa
     ],
 )
 def test_a_row_that_was_removed_is_missing(database: Database, table: str, where: str, key: str) -> None:
-    database.sync()
+    database.begin()
     change(database, f"DELETE FROM fine_tuning.{table} WHERE {where}")
     comparison = compared(database)
     assert verdicts(comparison) == [("missing", table, key)]
@@ -75,7 +75,7 @@ def test_a_row_that_was_removed_is_missing(database: Database, table: str, where
 
 
 def test_a_value_that_was_changed_is_told_with_its_column(database: Database) -> None:
-    database.sync()
+    database.begin()
     change(database, "UPDATE fine_tuning.checkpoints SET metrics__step = 7 WHERE id = 'ckpt-0-1'")
     comparison = compared(database)
     assert verdicts(comparison) == [("different", "checkpoints", "ckpt-0-1")]
@@ -84,7 +84,7 @@ def test_a_value_that_was_changed_is_told_with_its_column(database: Database) ->
 
 
 def test_what_the_host_no_longer_lists_is_told_and_is_no_failure(world: ScriptedWorld, database: Database) -> None:
-    database.sync()
+    database.begin()
     world.remove_checkpoint("ckpt-0-1")
     comparison = compared(database)
     assert verdicts(comparison) == [("unlisted", "checkpoints", "ckpt-0-1")]
@@ -92,7 +92,7 @@ def test_what_the_host_no_longer_lists_is_told_and_is_no_failure(world: Scripted
 
 
 def test_what_cannot_be_read_now_is_told_and_is_no_failure(database: Database) -> None:
-    database.sync()
+    database.begin()
     database.host.faults.append(Fault("status", path=r"ftjob-1/checkpoints", times=None, status=403))
     comparison = compared(database)
     assert verdicts(comparison) == [
@@ -108,7 +108,7 @@ def test_what_happened_since_the_last_sync_is_not_synced_yet(
 ) -> None:
     world.add_job(id="ftjob-open", created_at=NOW - HOUR, status="running", finished_at=None)
     world.add_event("ftjob-open", id="event-open-1", created_at=NOW - HOUR)
-    database.sync()
+    database.begin()
     world.update_job("ftjob-open", status="succeeded", finished_at=NOW + 60)
     world.add_checkpoint("ftjob-open", id="ckpt-open", created_at=NOW)
     world.add_event("ftjob-open", id="event-open-2", created_at=NOW)
@@ -126,7 +126,7 @@ def test_what_happened_since_the_last_sync_is_not_synced_yet(
 
 def test_a_rejected_record_counts_as_held(world: ScriptedWorld, database: Database) -> None:
     world.add_raw_checkpoint("ftjob-0", {"id": "ckpt-odd", "metrics": {"train_loss": "high"}})
-    database.sync()
+    database.begin()
     comparison = compared(database)
     assert comparison.findings == []
     assert comparison.equal["rejected_records"] == 1

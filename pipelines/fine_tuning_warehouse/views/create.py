@@ -121,8 +121,8 @@ class _Views:
                 if view not in outdated and view not in in_the_way:
                     continue
                 self._execute(view, f"CREATE OR REPLACE VIEW {self._name(view.name)} AS {self._builder.select(view)}")
-                for comment in self._comments(view) if self._dialect in _COMMENTS else ():
-                    self._execute(view, comment)
+                if self._dialect in _COMMENTS:
+                    self._execute(view, ";\n".join(self._comments(view)))
 
     def _transaction(self) -> AbstractContextManager[Any]:
         if self._sql.capabilities.supports_ddl_transactions:
