@@ -82,7 +82,14 @@ def _interrupt(number: int, _frame: object) -> NoReturn:
     timer = threading.Timer(_LONGEST_STOP_SECONDS, _leave_at_once, [number])
     timer.daemon = True
     timer.start()
+    sys.unraisablehook = _tell_unraisable
     raise _TerminatedError if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def _tell_unraisable(swallowed: sys.UnraisableHookArgs) -> None:
+    """Say nothing of a stop that was raised inside a finalizer, where Python swallows it: the timer ends the command."""
+    if not issubclass(swallowed.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(swallowed)
 
 
 def _leave_at_once(number: int) -> None:
