@@ -18,6 +18,7 @@ from openai_fine_tuning import settings as limits
 from openai_fine_tuning.api import FineTuningApi
 from openai_fine_tuning.frontier import Frontier, frontier_state, frontier_states
 from openai_fine_tuning.handover import Heir, hand_over
+from openai_fine_tuning.parts import Parts
 from openai_fine_tuning.reader import Bounds, Reader
 from openai_fine_tuning.records import Batches
 from openai_fine_tuning.report import Report
@@ -197,11 +198,13 @@ class Memory:
             heirs[name] = Heir(own, tuple(other for key, other in others if key != api.identity))
         hand_over(api, "default", heirs, report)
         frontiers = {
-            name: Frontier(name, heir.state, overlap=limits.OVERLAP_SECONDS, grace=limits.GRACE_SECONDS)
+            name: Frontier(heir.state, overlap=limits.OVERLAP_SECONDS, grace=limits.GRACE_SECONDS)
             for name, heir in heirs.items()
         }
         batches = Batches("default", schema())
-        reader = Reader(api, "default", frontiers, batches, report, bounds=Bounds(), stop_after=stop_after)
+        reader = Reader(
+            api, "default", frontiers, batches, report, parts=Parts(), bounds=Bounds(), stop_after=stop_after
+        )
         for tables in reader.read():
             for name, table in tables.items():
                 for row in table.to_pylist():

@@ -22,8 +22,7 @@ JOBS = 12
 def _history(world: ScriptedWorld) -> None:
     """Jobs that have just ended, so that they stay open, each with a checkpoint."""
     for number in range(JOBS):
-        ended = {"created_at": NOW - HOUR + number, "finished_at": NOW - 60}
-        world.add_job(id=f"ftjob-{number:02}", **ended)
+        world.add_job(id=f"ftjob-{number:02}", created_at=NOW - HOUR + number, finished_at=NOW - 60)
         world.add_checkpoint(f"ftjob-{number:02}", id=f"ftckpt-{number:02}")
 
 

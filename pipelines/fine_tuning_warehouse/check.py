@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from openai_fine_tuning import FineTuningSourceError, RequestError
-from openai_fine_tuning.addresses import JOBS_PATH, quoted
+from openai_fine_tuning.addresses import FILES_PATH, JOBS_PATH, content_path, job_path, listing_path
 from openai_fine_tuning.api import FineTuningApi
 
 from .accounts import Account
@@ -63,14 +63,15 @@ def _check_resources(account: Account, api: FineTuningApi, listing: dict[str, An
     more = " and more" if listing.get("has_more") else ""
     words = f"{len(jobs)}{more}" if jobs else "none yet: a sync will make empty tables. Some gateways list none, ever"
     yield Finding("jobs", True, words)
-    job = f"{JOBS_PATH}/{quoted(str(jobs[0].get('id')))}" if jobs else None
+    job = job_path(str(jobs[0].get("id"))) if jobs else None
     for what in ("checkpoints", "events"):
-        yield _tried(what, account, api, None if job is None else f"{job}/{what}", "there is no job to try it with")
-    files = _tried("files", account, api, "/files", "")
+        yield _tried(
+            what, account, api, None if job is None else listing_path(job, what), "there is no job to try it with"
+        )
+    files = _tried("files", account, api, FILES_PATH, "")
     results = jobs[0].get("result_files") if jobs else None
     if files.is_fine and isinstance(results, list) and results and isinstance(results[0], str):
-        path = f"/files/{quoted(results[0])}/content"
-        yield _tried("result_metrics", account, api, path, "", is_file=True)
+        yield _tried("result_metrics", account, api, content_path(results[0]), "", is_file=True)
     else:
         yield Finding("result_metrics", files.is_fine, files.words)
     yield files

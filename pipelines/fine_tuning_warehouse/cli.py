@@ -87,7 +87,7 @@ def _interrupt(number: int, _frame: object) -> NoReturn:
 
 
 def _tell_unraisable(swallowed: sys.UnraisableHookArgs) -> None:
-    """Say nothing of a stop that was raised inside a finalizer, where Python swallows it: the timer ends the command."""
+    """Say nothing of a stop that was raised inside a finalizer, where Python swallows it: the timer ends all."""
     if not issubclass(swallowed.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(swallowed)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, timezone
 from typing import Any
 
@@ -60,7 +60,7 @@ logger = logging.getLogger("openai_fine_tuning")
 # The arguments have long names on purpose: dlt looks for one that is left out in the bare environment too, where
 # BASE_URL, ACCOUNT or SINCE may be a stranger's.
 @dlt.source(section="openai_fine_tuning", schema=schema())
-def openai_fine_tuning(  # noqa: C901 - its resources stand in it, each a function
+def openai_fine_tuning(
     openai_api_key: ApiKey = dlt.secrets.value,
     openai_base_url: str = settings.DEFAULT_BASE_URL,
     *,
@@ -149,7 +149,7 @@ def openai_fine_tuning(  # noqa: C901 - its resources stand in it, each a functi
         for note in report.notes[notes:]:
             logger.warning(note)
         frontiers = {
-            resource: Frontier(resource, heir.state, overlap=settings.OVERLAP_SECONDS, grace=fine_tuning_grace_seconds)
+            resource: Frontier(heir.state, overlap=settings.OVERLAP_SECONDS, grace=fine_tuning_grace_seconds)
             for resource, heir in heirs.items()
         }
         batches = Batches(account_label, dlt.current.source_schema())
@@ -160,7 +160,7 @@ def openai_fine_tuning(  # noqa: C901 - its resources stand in it, each a functi
             frontiers,
             batches,
             report,
-            parts,
+            parts=parts,
             bounds=bounds,
             stop_after=fine_tuning_stop_after_seconds,
             stop_after_rows=fine_tuning_stop_after_rows,
@@ -171,44 +171,25 @@ def openai_fine_tuning(  # noqa: C901 - its resources stand in it, each a functi
         for skip in report.skipped[skipped:]:
             logger.warning("Skipped %s of %s: %s", skip.resource, skip.job or "all jobs", skip.reason)
 
-    def jobs(tables: dict[str, pa.Table]) -> Iterator[Any]:
-        """Merged on the id: a job is read again until an hour after its end, and its latest state counts."""
-        yield from _of("jobs", tables)
-
-    def checkpoints(tables: dict[str, pa.Table]) -> Iterator[Any]:
-        """Merged on the id: the host may show a checkpoint minutes after its job's end, and later drop it again."""
-        yield from _of("checkpoints", tables)
-
-    def events(tables: dict[str, pa.Table]) -> Iterator[Any]:
-        """Merged on the id: the newest second of a running job is read again, and everything once at its end."""
-        yield from _of("events", tables)
-
-    def result_metrics(tables: dict[str, pa.Table]) -> Iterator[Any]:
-        """Merged on file and step: a result file is read when its job has ended, and once more to be sure."""
-        yield from _of("result_metrics", tables)
-
-    def files(tables: dict[str, pa.Table]) -> Iterator[Any]:
-        """Merged on the id: a file is read when a job that names it is met; what it says hardly ever changes."""
-        yield from _of("files", tables)
-
-    return [account, *(_door(rows, account) for rows in (jobs, checkpoints, events, result_metrics, files))]
+    return [account, *(_door(resource, account) for resource in settings.RESOURCES)]
 
 
-def _door(rows: Callable[[dict[str, pa.Table]], Iterator[Any]], account: DltResource) -> DltResource:
-    door = dlt.transformer(rows, data_from=account, name=rows.__name__)
-    return door.apply_hints(primary_key=TABLES[rows.__name__].keys, write_disposition=settings.MERGE)
+def _door(resource: str, account: DltResource) -> DltResource:
+    """The resource through which a table's rows leave, merged by its keys: what may change yet is read again."""
 
+    def rows(tables: dict[str, pa.Table]) -> Iterator[Any]:
+        """Its part of what was read; rejected records leave through the first resource that is selected."""
+        if resource in tables:
+            yield tables[resource]
+        first = next(name for name in settings.RESOURCES if name in dlt.current.source().selected_resources)
+        if resource == first and REJECTED_RECORDS.name in tables:
+            hints = dlt.mark.make_hints(
+                table_name=REJECTED_RECORDS.name, primary_key=REJECTED_RECORDS.keys, write_disposition=settings.MERGE
+            )
+            yield dlt.mark.with_hints(tables[REJECTED_RECORDS.name], hints, create_table_variant=True)
 
-def _of(resource: str, tables: dict[str, pa.Table]) -> Iterator[Any]:
-    """The part of what was read that belongs to one resource; rejected records leave through the first one selected."""
-    if resource in tables:
-        yield tables[resource]
-    first = next(name for name in settings.RESOURCES if name in dlt.current.source().selected_resources)
-    if resource == first and REJECTED_RECORDS.name in tables:
-        hints = dlt.mark.make_hints(
-            table_name=REJECTED_RECORDS.name, primary_key=REJECTED_RECORDS.keys, write_disposition=settings.MERGE
-        )
-        yield dlt.mark.with_hints(tables[REJECTED_RECORDS.name], hints, create_table_variant=True)
+    door = dlt.transformer(rows, data_from=account, name=resource)
+    return door.apply_hints(primary_key=TABLES[resource].keys, write_disposition=settings.MERGE)
 
 
 def _tables_to_make(selected: Iterable[str]) -> Iterator[str]:

@@ -10,6 +10,10 @@ from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 from .errors import ConfigurationError
 
 JOBS_PATH = "/fine_tuning/jobs"
+"""The listing of jobs, below the base URL, as all paths are."""
+
+FILES_PATH = "/files"
+"""The listing of files."""
 
 
 def is_loopback(host: str) -> bool:
@@ -28,6 +32,26 @@ def is_safe_id(value: str) -> bool:
 def quoted(value: str) -> str:
     """An id as one part of a path."""
     return quote(value.encode("utf-8", "surrogatepass"), safe="")
+
+
+def job_path(job_id: str) -> str:
+    """A job."""
+    return f"{JOBS_PATH}/{quoted(job_id)}"
+
+
+def listing_path(job: str, resource: str) -> str:
+    """The `checkpoints` or `events` of a job; `job` is its path."""
+    return f"{job}/{resource}"
+
+
+def file_path(file_id: str) -> str:
+    """What the host tells of a file."""
+    return f"{FILES_PATH}/{quoted(file_id)}"
+
+
+def content_path(file_id: str) -> str:
+    """What a file holds."""
+    return f"{file_path(file_id)}/content"
 
 
 def checked_url(base_url: str) -> tuple[str, dict[str, str]]:

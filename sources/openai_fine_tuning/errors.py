@@ -44,6 +44,21 @@ class HostError(FineTuningSourceError):
         super().__init__(message)
         self.request = request
 
+    @classmethod
+    def of(cls, error: RequestError, base_url: str) -> HostError:
+        """A failed request as what ends the sync, with what to check."""
+        if error.status == 401:
+            advice = " Check the key: it was refused."
+        elif error.status == 403:
+            advice = " Check that the key may read fine-tuning jobs (scope api.fine_tuning.jobs.read)."
+        elif error.status == 404:
+            advice = " Check the base URL: it ends in /v1 on most hosts."
+        elif error.status is None:
+            advice = f" Is the host up, and the base URL {base_url} right?"
+        else:
+            advice = ""
+        return cls(f"{str(error).rstrip('.')}.{advice}", request=error)
+
 
 class RequestError(FineTuningSourceError):
     """A request that failed for good, after retries where they make sense.

@@ -10,9 +10,8 @@ from .crew import Read
 from .errors import EndlessListingError, HostError, RequestError
 from .frontier import Frontier
 from .gates import Gates
-from .jobs import concerns_all, get_job
+from .jobs import Job, get_job
 from .report import Report, Skipped
-from .visit import Visit
 
 
 class Failures:
@@ -61,11 +60,9 @@ class Failures:
             HostError: It concerns all.
             Exception: It is none of the host's: the error itself.
         """
-        resource, visit = read.resource, read.context
+        resource = read.resource
         if not isinstance(error, (RequestError, EndlessListingError)):
             raise error
-        if resource == "checkpoints":
-            visit.checkpoints_listed_at = None
         if isinstance(error, RequestError):
             self._raise_if_all_concerned(error)
         is_open = self._gates.is_open(resource)
@@ -113,7 +110,7 @@ class Failures:
         try:
             self._api.get_json(JOBS_PATH, {"limit": 1}, attempts=3)
         except RequestError as error:
-            raise concerns_all(self._api, error) from None
+            raise HostError.of(error, self._api.base_url) from None
 
     def _is_open(self, job_id: str) -> bool:
         """Whether the host has shown the job to an earlier sync, which left it open."""
@@ -131,11 +128,11 @@ class Failures:
         return (is_open is not None or not error.is_missing_endpoint) and self._has_gone(read.job_id)
 
     def _leave_open(self, read: Read) -> None:
-        visit: Visit = read.context
-        if self.is_gone(visit.job.id):
+        job: Job = read.context.visit.job
+        if self.is_gone(job.id):
             return
         self.skip(read.job_id, read.resource, str(read.error))
-        self._frontiers[read.resource].keep_open(visit.job)
+        self._frontiers[read.resource].keep_open(job)
 
     def _raise_if_all_concerned(self, error: RequestError) -> None:
         """One read failed: is it the host, or the key, and not this job?"""
@@ -147,7 +144,7 @@ class Failures:
             self._api.get_json(JOBS_PATH, {"limit": 1}, attempts=3)
         except RequestError as again:
             if again.status in (None, 401):
-                raise concerns_all(self._api, again) from None
+                raise HostError.of(again, self._api.base_url) from None
 
     def _has_gone(self, job_id: str) -> bool:
         """Whether the host has no such job any more, as opposed to not showing one of its listings."""

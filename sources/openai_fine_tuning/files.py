@@ -9,13 +9,10 @@ from itertools import islice
 from typing import Any
 
 from . import settings
-from .addresses import quoted
+from .addresses import FILES_PATH, file_path
 from .api import FineTuningApi
 from .errors import EndlessListingError, RequestError
 from .listing import pages
-
-FILES_PATH = "/files"
-"""The listing of files, below the base URL. Each file has its address below it."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ class Files:
 
     def _by_id(self, file_id: str) -> Any:
         try:
-            return self._api.get_json(f"{FILES_PATH}/{quoted(file_id)}").content
+            return self._api.get_json(file_path(file_id)).content
         except RequestError as error:
             if error.status == 404 and not error.is_missing_endpoint:
                 return None

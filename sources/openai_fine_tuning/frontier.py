@@ -19,87 +19,25 @@ It holds the open jobs, never the history.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from . import settings
-from .addresses import JOBS_PATH, quoted
 from .errors import StateTooNewError
+from .jobs import Job
 from .listing import Order
 from .tally import Tally
-from .values import escaped, unix_seconds
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the reading needs to know of a job.
-
-    Attributes:
-        id: Its id, as it can be stored.
-        record: The job as the host sent it.
-        created_at: Unix seconds; None where the host tells none that can be understood.
-        seen_at: The host's time in unix seconds when it showed the job.
-    """
-
-    id: str
-    record: dict[str, Any]
-    seen_at: float
-    created_at: float | None
-
-    @classmethod
-    def of(cls, record: Any, seen_at: float) -> Job | None:
-        """A record of the job listing; None where it has no id."""
-        job_id = record.get("id") if isinstance(record, dict) else None
-        if isinstance(job_id, int) and not isinstance(job_id, bool):
-            job_id = str(job_id)
-        if not isinstance(job_id, str) or not job_id:
-            return None
-        return cls(escaped(job_id), record, seen_at, unix_seconds(record.get("created_at")))
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether its status is one that never changes again."""
-        status = self.record.get("status")
-        return isinstance(status, str) and status in settings.TERMINAL_STATUSES
-
-    @property
-    def path(self) -> str:
-        """The job's address below the base URL."""
-        return f"{JOBS_PATH}/{quoted(str(self.record['id']))}"
-
-    @property
-    def finished_at(self) -> float | None:
-        """Unix seconds; None where it is missing or cannot be (0, or before the job was created)."""
-        finished_at = unix_seconds(self.record.get("finished_at"))
-        if finished_at is None or finished_at <= 0 or (self.created_at is not None and finished_at < self.created_at):
-            return None
-        return finished_at
-
-    @property
-    def result_files(self) -> list[Any]:
-        """Ids of its result files, as the host gives them."""
-        files = self.record.get("result_files")
-        return files if isinstance(files, list) else []
-
-    @property
-    def files(self) -> list[Any]:
-        """Ids of all files that it names, as the host gives them: trained on, validated on, written."""
-        named = (self.record.get("training_file"), self.record.get("validation_file"), *self.result_files)
-        return [file_id for file_id in named if file_id not in (None, "")]
 
 
 class Frontier:
     """The frontier of one resource, for one identity.
 
     Args:
-        resource: Name of the resource.
         state: The dict in dlt's resource state that it lives in; changed in place.
         overlap: Seconds behind the newest job within which ids, not times, decide.
         grace: Seconds after a job's end until it can be closed.
     """
 
-    def __init__(self, resource: str, state: dict[str, Any], *, overlap: float, grace: float) -> None:
-        self.resource = resource
+    def __init__(self, state: dict[str, Any], *, overlap: float, grace: float) -> None:
         self._state = state
         self._overlap = overlap
         self._grace = grace
@@ -152,8 +90,8 @@ class Frontier:
         accounted = self.cut is not None and self.cut["oldest"] < job.created_at < self.cut["newest"] - self._overlap
         return not accounted
 
-    def settle(self, job: Job, **known: Any) -> bool:
-        """A read of the job has succeeded: close it where nothing can come any more. Returns whether it was closed.
+    def settle(self, job: Job, **known: Any) -> None:
+        """A read of the job has succeeded: close it where nothing can come any more.
 
         Args:
             job: The job as it was shown before that read began.
@@ -163,13 +101,12 @@ class Frontier:
         if self.is_over(job):
             self._count(job)
             self._close(job.id, job.created_at)
-            return True
+            return
         if job.is_terminal:
             entry.setdefault("terminal_at", job.seen_at)
         else:
             entry.pop("terminal_at", None)
         self.keep_open(job, **entry)
-        return False
 
     def is_over(self, job: Job) -> bool:
         """Whether a read that begins now is the last one: the job ended longer ago than the grace period."""

@@ -16,8 +16,8 @@ from typing import Any
 from . import settings
 from .api import FineTuningApi
 from .errors import FineTuningSourceError
-from .frontier import Frontier, Job, has_begun
-from .jobs import job_pages
+from .frontier import Frontier, has_begun
+from .jobs import Job, job_pages
 from .listing import Order
 from .report import Report
 from .tally import Tally
@@ -62,7 +62,7 @@ def hand_over(api: FineTuningApi, account: str, heirs: Mapping[str, Heir], repor
     new = {resource: heir for resource, heir in heirs.items() if heir.is_new}
     if not new:
         return
-    trials = {resource: [_Trial.of(resource, earlier) for earlier in _usable(heir)] for resource, heir in new.items()}
+    trials = {resource: [_Trial.of(earlier) for earlier in _usable(heir)] for resource, heir in new.items()}
     order = Order()
     shown = 0
     if any(trials.values()):
@@ -127,8 +127,8 @@ class _Trial:
     closed: Tally
 
     @classmethod
-    def of(cls, resource: str, earlier: dict[str, Any]) -> _Trial:
-        kept = Frontier(resource, copy.deepcopy(earlier), overlap=settings.OVERLAP_SECONDS, grace=0)
+    def of(cls, earlier: dict[str, Any]) -> _Trial:
+        kept = Frontier(copy.deepcopy(earlier), overlap=settings.OVERLAP_SECONDS, grace=0)
         return cls(earlier, kept, Tally())
 
     def see(self, jobs: Iterable[Job]) -> None:

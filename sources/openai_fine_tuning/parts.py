@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .frontier import Job
+from .jobs import Job
 
 _MARK = "part"
 

@@ -1,12 +1,12 @@
 """One sync: list the jobs, read what is owed of each, move the frontier.
 
-Everything here runs in one thread; the crew's threads only request.
+Everything here runs in one thread. The crew's threads run what `children` yields, and share nothing else with it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,28 +14,19 @@ from typing import Any
 import pyarrow as pa
 
 from . import settings
-from .addresses import JOBS_PATH, is_safe_id
+from .addresses import is_safe_id
 from .api import FineTuningApi
+from .children import CHILDREN, Child, Visit
 from .crew import Crew, Read
-from .errors import EndlessListingError, HostError, RequestError
 from .failures import Failures
 from .files import Files
-from .frontier import Frontier, Job
+from .frontier import Frontier
 from .gates import Gates
-from .jobs import concerns_all, get_job, job_pages
-from .listing import Order, Page, pages
+from .jobs import Job, get_job, job_pages, job_pages_behind
+from .listing import Order
 from .parts import Parts
 from .records import Batches
 from .report import Report
-from .visit import (
-    Visit,
-    has_nothing_to_read,
-    read_checkpoints,
-    read_events,
-    read_files,
-    read_result_files,
-    take_in,
-)
 
 _JOBS_A_THREAD = 2
 """Jobs under way for each thread: enough that none waits for the next, few enough that a part soon ends."""
@@ -83,8 +74,8 @@ class Reader:
         frontiers: Mapping[str, Frontier],
         batches: Batches,
         report: Report,
-        parts: Parts,
         *,
+        parts: Parts,
         bounds: Bounds,
         stop_after: float | None,
         stop_after_rows: int | None = None,
@@ -99,7 +90,7 @@ class Reader:
         self._most_rows = None if stop_after_rows is None or bounds else stop_after_rows
         self._crew = Crew(api, api.limiter.concurrency)
         self._files = Files(api)
-        self._gates = Gates((name for name in frontiers if name != "jobs"), self._crew.start, self._end_read)
+        self._gates = Gates((name for name in frontiers if name != "jobs"), self._begin_read, self._end_read)
         self._outstanding = 0
         self._met: set[str] = set()
         self._failures = Failures(api, account, frontiers, self._gates, report, asked_for=bounds.job_ids)
@@ -155,7 +146,7 @@ class Reader:
                 if further_pages <= 0 or not self._is_listing_cheaper(order, read_pages):
                     break
             elif cut is not None and cut.cut_bound is not None and order.is_past(cut.cut_bound):
-                listing, cut = self._resume_behind(cut, listing), None
+                listing, cut = job_pages_behind(self._api, (cut.cut or {})["after"], listing), None
             elif cut is None and self._is_late() and order.is_newest_first and order.last is not None:
                 cut_at = page.cursor
                 self._is_left_over = True
@@ -172,17 +163,6 @@ class Reader:
                 frontier.listing_cut(order, began_at, cut_at)
             else:
                 frontier.listing_ended(order, began_at, self._met)
-
-    def _resume_behind(self, frontier: Frontier, listing: Iterator[Page]) -> Iterator[Page]:
-        """The listing from behind the record that an earlier sync had got to; where that is gone, as it goes on."""
-        try:
-            yield from pages(self._api, JOBS_PATH, after=(frontier.cut or {})["after"])
-        except RequestError as error:
-            if error.status not in (400, 404):
-                raise concerns_all(self._api, error) from None
-            yield from listing
-        except EndlessListingError as error:
-            raise HostError(str(error)) from None
 
     def _common_cut(self) -> Frontier | None:
         """A frontier whose listing was cut, if it was at the same place for all that still need what lies behind."""
@@ -284,41 +264,26 @@ class Reader:
         visit = Visit(job, owed)
         self._outstanding += 1
         self._report.jobs_to_read += 1
-        reads = [Read(name, job.id, work, context=visit) for name, work in self._works(visit).items() if name in owed]
-        visit.reads = len(reads)
-        for read in reads:
-            if self._is_unavailable(read.resource):
+        children = [
+            child(visit, self._frontiers[name], self._api, self._files)
+            for name, child in CHILDREN.items()
+            if name in owed
+        ]
+        visit.reads = len(children)
+        for child in children:
+            if self._is_unavailable(child.name):
                 visit.reads -= 1
             elif not is_safe_id(job.id):
-                self._failures.skip(job.id, read.resource, "its id cannot be put into an address")
-                self._frontiers[read.resource].keep_open(job)
+                self._failures.skip(job.id, child.name, "its id cannot be put into an address")
+                self._frontiers[child.name].keep_open(job)
                 visit.reads -= 1
-            elif has_nothing_to_read(read.resource, visit, self._frontiers[read.resource]):
-                self._settle(read)
+            elif child.has_nothing_to_read:
+                self._settle(child)
                 visit.reads -= 1
             else:
-                self._gates.admit(read)
+                self._gates.admit(Read(child.name, job.id, child.read, context=child))
         if visit.reads == 0:
             self._end_visit(visit)
-
-    def _works(self, visit: Visit) -> dict[str, Callable[[], Iterator[Any]]]:
-        """What is to be done for each resource, in a thread of the crew."""
-        api, frontiers = self._api, self._frontiers
-
-        def result_metrics() -> Iterator[Any]:
-            is_known = bool(self._gates.is_open("result_metrics"))
-            return read_result_files(api, visit, frontiers["result_metrics"], is_known_endpoint=is_known)
-
-        def files() -> Iterator[Any]:
-            is_known = bool(self._gates.is_open("files"))
-            return read_files(visit, frontiers["files"], self._files, is_known_endpoint=is_known)
-
-        return {
-            "checkpoints": lambda: read_checkpoints(api, visit),
-            "events": lambda: read_events(api, visit, frontiers["events"]),
-            "result_metrics": result_metrics,
-            "files": files,
-        }
 
     # what the crew finds ---------------------------------------------------------------------------------------------
 
@@ -341,7 +306,7 @@ class Reader:
         if not read.is_done:
             if read.resource == "jobs":
                 read.context = found
-            elif (reason := take_in(self._batches, read.resource, read.context, found)) is not None:
+            elif (reason := read.context.take_in(self._batches, found)) is not None:
                 self._failures.skip(read.job_id, read.resource, reason)
             if full := self._take(at_least=settings.BATCH_ROWS):
                 yield full
@@ -357,7 +322,7 @@ class Reader:
                 if self._bounds.admit(job):
                     self._visit(job, self._owed(job))
         elif read.error is None:
-            self._settle(read)
+            self._settle(read.context)
             self._gates.open(read.resource)
             self._end_read(read)
         else:
@@ -372,13 +337,18 @@ class Reader:
             self._report.largest_batch = max(self._report.largest_batch, table.nbytes)
         return tables
 
-    def _settle(self, read: Read) -> None:
-        visit: Visit = read.context
+    def _settle(self, child: Child) -> None:
+        visit = child.visit
+        visit.learned[child.name] = child.learned()
         if not self._failures.is_gone(visit.job.id):
-            self._frontiers[read.resource].settle(visit.job, **visit.learned(read.resource))
+            self._frontiers[child.name].settle(visit.job, **visit.learned[child.name])
+
+    def _begin_read(self, read: Read) -> None:
+        read.context.is_known_endpoint = bool(self._gates.is_open(read.resource))
+        self._crew.start(read)
 
     def _end_read(self, read: Read) -> None:
-        visit: Visit = read.context
+        visit: Visit = read.context.visit
         visit.reads -= 1
         if visit.reads == 0:
             self._end_visit(visit)

@@ -10,14 +10,12 @@ from typing import Any
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.wording import counted
 from openai_fine_tuning import FineTuningSourceError, HostError, RequestError
-from openai_fine_tuning.addresses import is_safe_id, quoted
+from openai_fine_tuning.addresses import content_path, file_path, is_safe_id
 from openai_fine_tuning.api import FineTuningApi
 
 from .manifest import Entry, Missing
 from .originals import Original
 from .store import Store, digest
-
-_CONTENT = "/files/{}/content"
 
 
 @dataclass
@@ -115,7 +113,7 @@ class Fetcher:
         if original.bytes is not None:
             return original
         try:
-            about = self._api.get_json(f"/files/{quoted(original.id)}").content
+            about = self._api.get_json(file_path(original.id)).content
         except RequestError as error:
             if error.is_missing_endpoint:
                 return original  # a host may have the content alone
@@ -130,7 +128,7 @@ class Fetcher:
 
     def _fetch(self, original: Original) -> tuple[Original, Entry]:
         draft = self._store.draft(original.path)
-        path = _CONTENT.format(quoted(original.id))
+        path = content_path(original.id)
         # A result file may be counted before it is encoded: its size proves nothing.
         size = original.bytes if original.is_training else None
         try:
