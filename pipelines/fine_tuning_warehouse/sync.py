@@ -195,7 +195,7 @@ def _run_held(
     new_file = warehouse.database if warehouse.database is not None and not warehouse.database.exists() else None
     try:
         with working_directory() as directory, (watch or watch_nothing)(report):
-            pipeline = warehouse.pipeline(account.pipeline_name, directory, lease=lease)
+            pipeline = warehouse.pipeline(directory, label=account.label, lease=lease)
             check_grants(warehouse, pipeline)
             patience = Patience(warehouse, reading.lock_wait_seconds)
             for load_ids in _run_parts(pipeline, account, warehouse, reading, report, patience=patience):

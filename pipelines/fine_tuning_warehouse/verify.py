@@ -107,7 +107,7 @@ def verify(
     """
     report = Report()
     with working_directory() as directory, (watch or watch_nothing)(report):
-        stored = find_stored(account, warehouse, directory / "kept", Patience(warehouse, lock_wait_seconds))
+        stored = find_stored(account.label, warehouse, directory / "kept", Patience(warehouse, lock_wait_seconds))
         if stored.schema is None:
             raise CommandError(f"{warehouse.shown} holds no sync of account {account.label}: run `ftw sync` first.")
         held = [name for name in resources if name in stored.schema.data_table_names()]

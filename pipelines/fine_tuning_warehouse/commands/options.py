@@ -70,8 +70,8 @@ class AccountOptions:
 
     def demo_label(self) -> str:
         """The label of the demo, which has a host of its own. Raises `UsageError`."""
-        from fine_tuning_warehouse.accounts import checked_label  # noqa: PLC0415
         from fine_tuning_warehouse.demo import DEMO_LABEL  # noqa: PLC0415
+        from fine_tuning_warehouse.labels import checked_label  # noqa: PLC0415
 
         if self.base_url is not None:
             raise UsageError("--demo has a host of its own: leave --base-url out.")

@@ -35,7 +35,7 @@ def script(warehouse: Warehouse, dialect: str | None, directory: Path) -> Iterat
     """
     if warehouse.database is not None and not warehouse.database.is_file():
         raise CommandError(f"There is no database {warehouse.shown}: `ftw sync` makes it.")
-    pipeline = warehouse.pipeline("fine_tuning_views", directory)
+    pipeline = warehouse.pipeline(directory)
     places: dict[str, str] = {}
     with told(warehouse, f"{warehouse.shown} cannot be read"), pipeline.destination_client() as found:
         client: Any = found
