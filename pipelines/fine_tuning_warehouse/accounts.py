@@ -78,15 +78,6 @@ class Account:
         section = next((there for origin in self.origins.values() if (there := origin.partition(" under ")[2])), None)
         return _USUAL[name] if section is None else f"{_USUAL[name].lower()} under {section}"
 
-    @property
-    def identity(self) -> str:
-        """The fingerprint of host and key that the state is kept under.
-
-        Raises:
-            UsageError: The host or the key cannot be right.
-        """
-        return self.api().identity
-
     def api(self, concurrency: int | None = None) -> FineTuningApi:
         """The host, for requests outside a sync.
 

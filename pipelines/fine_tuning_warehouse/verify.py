@@ -7,6 +7,7 @@ warehouse.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -114,6 +115,8 @@ def verify(
         shown = directory / "shown.duckdb"
         source = account.source(held, fine_tuning_concurrency=concurrency, fine_tuning_report=report)
         _read_again(account, source, stored, shown)
+        with closing(account.api()) as api:
+            identity = api.identity
         tables = [*held, REJECTED_RECORDS.name]
         with (
             duckdb.connect(str(directory / "compare.duckdb")) as scratch,
@@ -124,7 +127,7 @@ def verify(
                 _fetch(rows, scratch, table, account.label)
             comparison = Comparison(requests=report.requests)
             for table in tables:
-                _compare(scratch, table, _Owed.of(stored, table, account), report, comparison)
+                _compare(scratch, table, _Owed.of(stored, table, account.label, identity), report, comparison)
     comparison.skipped = [
         {"account": skip.account, "job": skip.job, "resource": skip.resource, "reason": skip.reason}
         for skip in report.skipped
@@ -178,11 +181,11 @@ class _Owed:
     read_files: frozenset[str]
 
     @classmethod
-    def of(cls, stored: Stored, table: str, account: Account) -> _Owed:
+    def of(cls, stored: Stored, table: str, label: str, identity: str) -> _Owed:
         """Read it off the state that the last sync left in the warehouse."""
         resources: dict[str, Any] = stored.state.get("resources", {})
         states = [
-            frontier_in_force(resources.get(name, {}), account.label, account.identity)
+            frontier_in_force(resources.get(name, {}), label, identity)
             for name in ([table] if table in RESOURCES else RESOURCES)
         ]
         newest = [state["newest"] for state in states if state.get("newest") is not None]
