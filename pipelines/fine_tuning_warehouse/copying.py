@@ -22,6 +22,7 @@ from openai_fine_tuning.tables import SYNCS, TABLES, schema
 
 from .comments import write_comments
 from .destinations import Warehouse
+from .duckdb_lock import LOCK_WAIT_SECONDS
 from .errors import CommandError, UsageError
 from .holding import held
 from .patience import Patience
@@ -29,7 +30,6 @@ from .readiness import check_grants, merge_strategy
 from .refusals import told
 from .rows import Rows, open_rows
 from .stored import Stored, find_stored, stored_by
-from .sync import LOCK_WAIT_SECONDS
 from .turns import turn
 from .views import write_views
 from .workspace import working_directory

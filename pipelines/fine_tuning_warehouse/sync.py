@@ -20,6 +20,7 @@ from .comments import write_comments
 from .destinations import Warehouse
 from .diagnosis import told_failure
 from .duckdb_file import kept_open, load_in_bounds, remove_if_empty
+from .duckdb_lock import LOCK_WAIT_SECONDS
 from .errors import CommandError
 from .holding import held
 from .patience import Patience
@@ -44,7 +45,6 @@ from openai_fine_tuning.tables import REJECTED_RECORDS, SYNCS, schema
 
 __all__ = [
     "COMMIT_SECONDS",
-    "LOCK_WAIT_SECONDS",
     "Reading",
     "Summary",
     "Tell",
@@ -65,9 +65,6 @@ COMMIT_SECONDS = 300.0
 
 COMMIT_ROWS = 50_000
 """What a large sync has read is loaded after about so many rows, so that its memory does not grow with the history."""
-
-LOCK_WAIT_SECONDS = 60.0
-"""How long a sync waits for a reader that holds the DuckDB file."""
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,12 @@ from openai_fine_tuning.tables import REJECTED_RECORDS, TABLES
 from .accounts import Account
 from .destinations import Warehouse
 from .diagnosis import told_failure
+from .duckdb_lock import LOCK_WAIT_SECONDS
 from .errors import CommandError, root_cause
 from .patience import Patience
 from .rows import Rows, open_rows
 from .stored import Stored, find_stored
-from .sync import LOCK_WAIT_SECONDS, Watch, watch_nothing
+from .sync import Watch, watch_nothing
 from .workspace import working_directory
 
 BOOKKEEPING = frozenset({"_dlt_load_id", "last_listed_at", "checkpoints_listed_at", "rejected_at"})
