@@ -67,7 +67,7 @@ COMMIT_ROWS = 50_000
 """What a large sync has read is loaded after about so many rows, so that its memory does not grow with the history."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reading:
     """What one sync reads, and how.
 

@@ -14,7 +14,15 @@ from fine_tuning_warehouse import output
 from fine_tuning_warehouse.errors import DONE, FAILED, INCOMPLETE, CommandError, UsageError
 from fine_tuning_warehouse.wording import counted
 
-from .options import AccountOptions, WarehouseOptions, account_options, existing_database, prepare, warehouse_options
+from .options import (
+    AccountOptions,
+    WarehouseOptions,
+    account_options,
+    concurrency_option,
+    existing_database,
+    prepare,
+    warehouse_options,
+)
 
 if TYPE_CHECKING:
     from fine_tuning_warehouse.accounts import Account
@@ -33,7 +41,7 @@ _WITHOUT_KEY = "None is needed with --no-sync, for what the warehouse has, nor w
 @click.option("--training-files", is_flag=True, help="Bring the training and validation files too.")
 @warehouse_options
 @account_options
-@click.option("--concurrency", type=click.IntRange(1, 256), default=16, show_default=True, help="Requests in flight.")
+@concurrency_option
 @click.option("--output", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--strict", is_flag=True, help="Exit 3 where something is missing, or was rejected or skipped.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")

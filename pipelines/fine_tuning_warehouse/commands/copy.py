@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fine_tuning_warehouse import output
+from fine_tuning_warehouse.destinations import DEFAULT_DATASET, find_warehouse
 from fine_tuning_warehouse.errors import CommandError, UsageError
 from fine_tuning_warehouse.wording import counted
 
@@ -23,11 +24,11 @@ _FORMATS = click.Choice(["iceberg", "delta"])
 @click.command()
 @click.option("--database", metavar="PATH", help="The DuckDB file to copy from.  [default: the one there is]")
 @click.option("--from", "origin", metavar="NAME", help="The dlt destination to copy from.  [default: duckdb]")
-@click.option("--from-dataset", metavar="NAME", help="Schema to copy from.  [default: fine_tuning]")
+@click.option("--from-dataset", metavar="NAME", help=f"Schema to copy from.  [default: {DEFAULT_DATASET}]")
 @click.option("--from-table-format", type=_FORMATS, help="For --from filesystem.")
 @click.option("--destination", metavar="NAME", help="The dlt destination to copy into.")
 @click.option("--to-database", metavar="PATH", help="Or the DuckDB file to copy into.")
-@click.option("--dataset", metavar="NAME", help="Schema to copy into.  [default: fine_tuning]")
+@click.option("--dataset", metavar="NAME", help=f"Schema to copy into.  [default: {DEFAULT_DATASET}]")
 @click.option("--table-format", type=_FORMATS, help="For --destination filesystem.")
 @click.option("--output", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
@@ -53,8 +54,6 @@ def copy(
     told: dict[str, Any] = {"status": "done", "error": None, "from": None, "to": None, "accounts": [], "rows": {}}
     try:
         prepare(quiet=quiet)
-        from fine_tuning_warehouse.destinations import find_warehouse  # noqa: PLC0415
-
         if (destination in (None, "duckdb")) == (to_database is None):
             raise UsageError("Say where to: --destination NAME, or --to-database PATH.")
         default = str(existing_database(None))

@@ -12,9 +12,18 @@ from typing import TYPE_CHECKING
 import click
 
 from fine_tuning_warehouse import output
+from fine_tuning_warehouse.duckdb_lock import LOCK_WAIT_SECONDS
 from fine_tuning_warehouse.errors import DONE, INCOMPLETE, CommandError, UsageError
 
-from .options import AccountOptions, WarehouseOptions, account_options, prepare, seconds_of, warehouse_options
+from .options import (
+    AccountOptions,
+    WarehouseOptions,
+    account_options,
+    concurrency_option,
+    prepare,
+    seconds_of,
+    warehouse_options,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,9 +44,13 @@ _RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
 @click.option("--resources", metavar="A,B", help=f"Some of {','.join(_RESOURCES)}.  [default: all]")
 @click.option("--since", metavar="DATE", help="Read only jobs created since, such as 2026-01-31.")
 @click.option("--full-refresh", is_flag=True, help="Read everything once more, into the same rows.")
-@click.option("--concurrency", type=click.IntRange(1, 256), default=16, show_default=True, help="Requests in flight.")
+@concurrency_option
 @click.option(
-    "--lock-wait", type=click.FloatRange(0), default=60.0, show_default=True, help="Seconds to wait for a reader."
+    "--lock-wait",
+    type=click.FloatRange(0),
+    default=LOCK_WAIT_SECONDS,
+    show_default=True,
+    help="Seconds to wait for a reader.",
 )
 @click.option("--every", metavar="TIME", help="Stay, and sync again every 15m, 6h, 1d ...")
 @click.option("--health-file", metavar="PATH", help="Write when a sync succeeded, for `ftw health`.")
@@ -87,7 +100,14 @@ def sync(
         from fine_tuning_warehouse.repeating import Rhythm  # noqa: PLC0415
         from fine_tuning_warehouse.sync import Reading  # noqa: PLC0415
 
-        reading = Reading(chosen, jobs, since, full_refresh, concurrency, lock_wait_seconds=lock_wait)
+        reading = Reading(
+            resources=chosen,
+            job_ids=jobs,
+            since=since,
+            full_refresh=full_refresh,
+            concurrency=concurrency,
+            lock_wait_seconds=lock_wait,
+        )
         watch = _progress() if sys.stderr.isatty() and not quiet and not verbose else None
         healthy = None if health_file is None else HealthFile(Path(health_file).expanduser().absolute(), interval)
         rhythm = None if interval is None else Rhythm(interval)
