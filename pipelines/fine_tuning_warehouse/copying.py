@@ -27,7 +27,7 @@ from .errors import CommandError, UsageError
 from .holding import held
 from .patience import Patience
 from .readiness import check_grants, merge_strategy
-from .refusals import told
+from .refusals import destination_errors
 from .rows import Rows, open_rows
 from .stored import Stored, find_stored, stored_by
 from .turns import turn
@@ -94,11 +94,11 @@ def copy_history(
                 history = _History(rows, label, stored[label], target)
                 pipeline = target.pipeline(directory / f"to-{number}", label=label, lease=lease)
                 check_grants(target, pipeline)
-                with told(target, failed):
+                with destination_errors(target, failed):
                     copied = _load(pipeline, history, source, target, present=present, patience=patience)
                 yield copied
         pipeline = target.pipeline(directory / "views", label=labels[-1], lease=lease)
-        with told(target, failed), turn(pipeline):
+        with destination_errors(target, failed), turn(pipeline):
             patience.apply(pipeline.sync_destination)
             patience.apply(lambda: write_comments(pipeline))
             patience.apply(lambda: write_views(pipeline))

@@ -16,7 +16,7 @@ from openai_fine_tuning.tables import SCHEMA
 from .destinations import Warehouse
 from .errors import CommandError
 from .patience import Patience
-from .refusals import told
+from .refusals import destination_errors
 
 _HINTS = ("name", "data_type", "nullable", "description", "primary_key", "precision", "scale", "timezone")
 
@@ -61,7 +61,7 @@ def find_stored(label: str, warehouse: Warehouse, directory: Path, patience: Pat
     if warehouse.database is not None and not warehouse.database.is_file():
         raise CommandError(f"There is no database {warehouse.shown}: `ftw sync` makes it.")
     pipeline = warehouse.pipeline(directory, label=label)
-    with told(warehouse, f"{warehouse.shown} cannot be read"):
+    with destination_errors(warehouse, f"{warehouse.shown} cannot be read"):
         patience.apply(pipeline.sync_destination)
     return stored_by(pipeline)
 

@@ -25,7 +25,7 @@ from .errors import CommandError
 from .holding import held
 from .patience import Patience
 from .readiness import check_grants, merge_strategy
-from .refusals import told
+from .refusals import destination_errors
 from .totals import Summary, Totals
 from .turns import turn
 from .version import __version__
@@ -197,7 +197,7 @@ def _run_held(
             patience = Patience(warehouse, reading.lock_wait_seconds)
             for load_ids in _run_parts(pipeline, account, warehouse, reading, report, patience=patience):
                 summary.load_ids.extend(load_ids)
-            with _told(warehouse), turn(pipeline):
+            with _sync_errors(warehouse), turn(pipeline):
                 patience.apply(lambda: _describe(pipeline))
     except FineTuningSourceError as error:
         raise told_failure(account, error) from error
@@ -245,7 +245,7 @@ def _run_parts(
                     table_format=warehouse.table_format,
                     write_disposition=settled,
                 )
-        with _told(warehouse):
+        with _sync_errors(warehouse):
             load_ids = _run(pipeline, [source, log], patience, report, anew=reading.full_refresh)
         yield load_ids
         reading = replace(reading, full_refresh=False)
@@ -289,8 +289,8 @@ def _describe(pipeline: dlt.Pipeline) -> None:
         write_views(pipeline)
 
 
-def _told(warehouse: Warehouse) -> AbstractContextManager[None]:
-    return told(warehouse, f"The sync into {warehouse.shown} failed")
+def _sync_errors(warehouse: Warehouse) -> AbstractContextManager[None]:
+    return destination_errors(warehouse, f"The sync into {warehouse.shown} failed")
 
 
 @dlt.source(section="openai_fine_tuning", schema=schema())
