@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,6 +66,8 @@ class Warehouse:
         """
         import dlt  # noqa: PLC0415 - see accounts
 
+        # Every row tells which load brought it; off by default in dlt for Arrow tables.
+        os.environ.setdefault("NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID", "true")
         return dlt.pipeline(
             f"fine_tuning_{label_in_names(label)}",
             pipelines_dir=str(directory),

@@ -6,7 +6,6 @@ the comments on tables, and the views.
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
+
+import dlt
+from dlt.destinations.job_client_impl import SqlJobClientBase
+
+from openai_fine_tuning import CancelledError, FineTuningSourceError, Report
+from openai_fine_tuning.records import Batches
+from openai_fine_tuning.settings import CONCURRENCY, MERGE, RESOURCES
+from openai_fine_tuning.tables import REJECTED_RECORDS, SYNCS, schema
 
 from .accounts import Account
 from .comments import write_comments
@@ -31,17 +38,6 @@ from .turns import turn
 from .version import __version__
 from .views import write_views
 from .workspace import working_directory
-
-# Every row tells which load brought it; off by default in dlt for Arrow tables.
-os.environ.setdefault("NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID", "true")
-
-import dlt
-from dlt.destinations.job_client_impl import SqlJobClientBase
-
-from openai_fine_tuning import CancelledError, FineTuningSourceError, Report
-from openai_fine_tuning.records import Batches
-from openai_fine_tuning.settings import CONCURRENCY, MERGE, RESOURCES
-from openai_fine_tuning.tables import REJECTED_RECORDS, SYNCS, schema
 
 __all__ = [
     "COMMIT_SECONDS",
