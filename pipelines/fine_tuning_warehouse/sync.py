@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -295,8 +295,6 @@ def _sync_log(sync_id: str, started_at: datetime, account: str, *, report: Repor
     @dlt.resource(name=SYNCS.name, write_disposition=MERGE)
     def syncs() -> Iterator[Any]:
         """A row a sync: what it did, and how fresh the data is."""
-        summary = Summary(account)
-        _fill(summary, report, Reading())
         batches = Batches(account, dlt.current.source_schema())
         record = {
             "id": sync_id,
@@ -306,7 +304,7 @@ def _sync_log(sync_id: str, started_at: datetime, account: str, *, report: Repor
             "retries": report.retries,
             "jobs_seen": report.jobs_seen,
             "jobs_open": report.jobs_open,
-            "skipped": summary.skipped,
+            "skipped": [asdict(skip) for skip in report.skipped],
             "rejected": report.rejected,
             "version": __version__,
         }
@@ -321,10 +319,7 @@ def _fill(summary: Summary, report: Report, reading: Reading) -> None:
     summary.rows = {name: report.rows[name] for name in tables}
     summary.requests, summary.retries = report.requests, report.retries
     summary.jobs = {"seen": report.jobs_seen, "open": report.jobs_open}
-    summary.skipped = [
-        {"account": skip.account, "job": skip.job, "resource": skip.resource, "reason": skip.reason}
-        for skip in report.skipped
-    ]
+    summary.skipped = [asdict(skip) for skip in report.skipped]
     summary.rejected = report.rejected
     summary.notes = list(report.notes)
 

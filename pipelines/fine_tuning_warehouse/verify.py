@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,10 +129,7 @@ def verify(
             comparison = Comparison(requests=report.requests)
             for table in tables:
                 _compare(scratch, table, _Owed.of(stored, table, account.label, identity), report, comparison)
-    comparison.skipped = [
-        {"account": skip.account, "job": skip.job, "resource": skip.resource, "reason": skip.reason}
-        for skip in report.skipped
-    ]
+    comparison.skipped = [asdict(skip) for skip in report.skipped]
     return comparison
 
 
