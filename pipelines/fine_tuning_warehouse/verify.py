@@ -196,6 +196,20 @@ class _Owed:
             ),
         )
 
+    def brings(self, job_id: str | None, created_at: float | None, *, was_read: bool) -> bool:
+        """Whether the next sync reads a row that the warehouse lacks.
+
+        Args:
+            job_id: The job that it is of.
+            created_at: When that was created, in unix seconds.
+            was_read: A sync has read past the row, which an open job is not read for again.
+        """
+        if job_id in self.open_jobs:
+            return not was_read
+        if job_id in self.closed_jobs:
+            return False
+        return self.newer_than is None or (created_at is not None and created_at >= self.newer_than)
+
 
 def _compare(
     scratch: duckdb.DuckDBPyConnection, table: str, owed: _Owed, report: Report, comparison: Comparison
@@ -230,25 +244,22 @@ def _compare(
         f'SELECT count(*) FROM shown.api."{table}" AS s JOIN compare.main."{table}" AS k ON {joined}'  # noqa: S608
     ).fetchone()
     created = _created_at(scratch)
-    newest_events = _newest_events(scratch) if table == "events" else {}
+    read_events = _read_events(scratch) if table == "events" else {}
     naming = _naming_jobs(scratch) if table == "files" else {}
     unreadable = {(skip.job, skip.resource) for skip in report.skipped}
     findings = []
     for row_key, row_job_id, is_shown, is_kept, columns in rows:
         # Of the jobs that name a file the oldest one: it was read for that one first.
         job_id: Any = naming.get(row_key) if table == "files" else row_job_id
-        is_open, created_at = job_id in owed.open_jobs, created.get(job_id)
-        is_new = owed.newer_than is None or (created_at is not None and created_at >= owed.newer_than)
-        is_new = is_new and not is_open and job_id not in owed.closed_jobs
         verdict: Verdict
         if not is_shown:
             skipped = {(job_id, table), (job_id, "jobs"), (None, table)} & unreadable
             verdict = "unreadable" if skipped else "unlisted"
-        elif not is_kept:
-            late = is_open and row_key not in newest_events.get(job_id, ()) and row_key not in owed.read_files
-            verdict = "pending" if late or is_new else "missing"
+        elif is_kept:
+            verdict = "pending" if table == "jobs" and job_id in owed.open_jobs else "different"
         else:
-            verdict = "pending" if is_open and table == "jobs" else "different"
+            was_read = row_key in owed.read_files or row_key in read_events.get(job_id, ())
+            verdict = "pending" if owed.brings(job_id, created.get(job_id), was_read=was_read) else "missing"
         findings.append(Finding(table, str(row_key), verdict, tuple(columns) if is_shown and is_kept else ()))
     comparison.findings.extend(findings)
     different = sum(bool(finding.columns) for finding in findings)
@@ -284,7 +295,7 @@ def _naming_jobs(scratch: duckdb.DuckDBPyConnection) -> dict[str, str]:
     return dict(rows)
 
 
-def _newest_events(scratch: duckdb.DuckDBPyConnection) -> dict[str, set[str]]:
+def _read_events(scratch: duckdb.DuckDBPyConnection) -> dict[str, set[str]]:
     """Of each job, the events that are older than the newest one kept: those the next sync does not read again."""
     rows = scratch.execute(
         """
