@@ -20,8 +20,9 @@ import duckdb
 
 from fine_tuning_warehouse.demo import DEMO_LABEL, demo_account
 from fine_tuning_warehouse.destinations import DEFAULT_DATASET, Warehouse
+from fine_tuning_warehouse.duckdb_lock import LOCK_WAIT_SECONDS
 from fine_tuning_warehouse.output import as_table
-from fine_tuning_warehouse.sync import LOCK_WAIT_SECONDS, Reading, run_sync
+from fine_tuning_warehouse.sync import Reading, run_sync
 from fine_tuning_warehouse.views import VIEWS
 from openai_fine_tuning.tables import TABLES
 from reference import command_sections, source_arguments

@@ -74,7 +74,6 @@ def test_all_are_read_unless_some_are_named(configure: Configure) -> None:
     assert (production.label, production.api_key, production.auth) == ("production", f"azure-{KEY}", "api-key")
     assert production.base_url == "https://ours.openai.azure.com/openai/v1"
     assert (production.org_id, production.project_id) == (None, None)
-    assert research.pipeline_name != production.pipeline_name
     assert "secrets.toml" in research.origins["api_key"]
     assert "config.toml" in research.origins["base_url"]
     assert KEY not in repr(research)

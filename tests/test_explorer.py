@@ -237,7 +237,7 @@ def test_a_question_is_asked_once_until_the_file_changes(
 def test_while_a_sync_holds_the_file_what_was_read_stays(
     demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(querying, "_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(querying, "READ_WAIT_SECONDS", 0.2)
     copy = tmp_path / "copy.duckdb"
     shutil.copyfile(demo, copy)
     reader = data.Reader(copy)

@@ -42,7 +42,7 @@ def children(database: Database) -> list[str]:
 def states(database: Database) -> dict[str, Any]:
     """The frontiers that the warehouse keeps: resource to fingerprint to frontier."""
     with working_directory() as directory:
-        pipeline = Warehouse("duckdb", database.path).pipeline("fine_tuning_default", directory)
+        pipeline = Warehouse("duckdb", database.path).pipeline(directory)
         pipeline.sync_destination()
         (source,) = pipeline.state["sources"].values()
         return {name: one["frontiers"]["default"] for name, one in source["resources"].items() if "frontiers" in one}
@@ -147,7 +147,7 @@ def test_an_unfinished_first_sync_is_not_taken_over(world: ScriptedWorld, clock:
     def first_part(key: str) -> Report:
         report = Report()
         with working_directory() as directory:
-            pipeline = Warehouse("duckdb", database.path).pipeline("fine_tuning_default", directory)
+            pipeline = Warehouse("duckdb", database.path).pipeline(directory)
             source = Account("default", key, database.host.base_url).source(
                 RESOURCES,
                 fine_tuning_concurrency=1,

@@ -15,9 +15,10 @@ import pytest
 
 from command import Command, wait_until
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
+from fine_tuning_warehouse.errors import UsageError
 from harness import Database
 from histories import add_history, assert_holds, truth_of
-from openai_fine_tuning import CancelledError, settings
+from openai_fine_tuning import CancelledError, ConfigurationError, settings
 from openai_fine_tuning.api import FineTuningApi
 
 JOBS = "/fine_tuning/jobs"
@@ -34,6 +35,15 @@ def api(host: Simulator) -> Iterator[FineTuningApi]:
     api = FineTuningApi(host.base_url, "key", concurrency=8)
     yield api
     api.close()
+
+
+@pytest.mark.parametrize("concurrency", [0, -1])
+def test_a_concurrency_of_none_is_refused(host: Simulator, database: Database, concurrency: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"^The concurrency is {concurrency}: at least 1 request"):
+        FineTuningApi(host.base_url, "key", concurrency=concurrency)
+    with pytest.raises(UsageError, match="at least 1 request"):
+        database.sync(concurrency=concurrency)
+    assert host.requests == []
 
 
 @pytest.mark.parametrize("concurrency", [1, 3, 16])

@@ -13,6 +13,8 @@ import duckdb
 import pytest
 
 from fine_tuning_simulator import ScriptedWorld, Simulator
+from fine_tuning_warehouse.views import VIEWS
+from openai_fine_tuning.tables import TABLES
 
 ROOT = Path(__file__).parent.parent
 FTW = Path(sys.executable).with_name("ftw")
@@ -28,6 +30,13 @@ def console_sessions(text: str) -> list[tuple[str, str]]:
 def comparable(output: str) -> str:
     """An output without what differs from run to run: seconds."""
     return re.sub(r"\d+\.\d s\.", "N s.", output).strip()
+
+
+def test_every_table_and_view_is_named() -> None:
+    readme, changelog = ((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "CHANGELOG.md"))
+    views = [view.name for view in VIEWS]
+    assert [name for name in (*TABLES, *views) if f"`{name}`" not in readme] == []
+    assert [name for name in views if f"`{name}`" not in changelog] == []
 
 
 def test_the_readme_shows_what_its_commands_print(tmp_path: Path) -> None:

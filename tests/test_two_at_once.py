@@ -43,7 +43,7 @@ def test_a_second_sync_says_who_is_first_and_the_lock_of_a_killed_one_is_free(
         assert second.code == 75
         assert second.json["status"] == "failed"
         assert "another sync" in second.json["error"].lower()
-        assert str(ftw.database) in second.json["error"]
+        assert ftw.database.name in second.json["error"]
         assert len(host.requests) == 1
         elsewhere = ftw.start("sync", "--database", "other.duckdb")
         with elsewhere as other:  # another database is another matter
@@ -240,13 +240,13 @@ def test_a_read_only_file_or_folder_is_told_before_anything_is_requested(
     requests = len(host.requests)
     with mounted(ftw.folder, "--bind", str(ftw.folder)):
         subprocess.run(["mount", "-o", "remount,ro,bind", str(ftw.folder)], check=True)
-        assert is_told_as_failure(ftw("sync"), str(ftw.database), "read-only")
+        assert is_told_as_failure(ftw("sync"), ftw.database.name, "read-only")
         assert is_told_as_failure(ftw("sync", "--database", "new.duckdb"), "new.duckdb", "written")
         assert ftw("query", "SELECT count(*) FROM jobs", "--output", "csv").out.split() == ["count_star()", "2"]
     done = subprocess.run(["chattr", "+i", str(ftw.database)], check=False, capture_output=True)
     if done.returncode == 0:
         try:
-            assert is_told_as_failure(ftw("sync"), str(ftw.database))
+            assert is_told_as_failure(ftw("sync"), ftw.database.name)
         finally:
             subprocess.run(["chattr", "-i", str(ftw.database)], check=True)
     assert len(host.requests) == requests

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from pathlib import Path
 
 import duckdb
 import pytest
 
-from fine_tuning_simulator import Clock, ScriptedWorld
+from fine_tuning_simulator import Clock, GeneratedWorld, ScriptedWorld, Simulator
+from fine_tuning_simulator.profiles import PROFILES
 from harness import DAY, HOUR, NOW, Database
 
 
@@ -34,6 +36,21 @@ def test_a_row_a_job_with_or_without_checkpoints(world: ScriptedWorld, database:
     ]
     moments = database.rows("SELECT created_at, finished_at FROM job_overview WHERE fine_tuning_job_id = 'done'")
     assert moments == [tuple(datetime.fromtimestamp(NOW - DAY + s, timezone.utc) for s in (0, HOUR))]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_job_has_the_suffix_and_the_method_that_its_checkpoints_have(
+    tmp_path: Path, clock: Clock, profile: str
+) -> None:
+    with Simulator(GeneratedWorld(seed=3, jobs=24, profile=profile, clock=clock), clock=clock) as host:
+        database = Database(tmp_path / "warehouse.duckdb", host)
+        database.sync()
+    both = "FROM job_overview AS j JOIN checkpoint_history AS c USING (account, fine_tuning_job_id)"
+    ((checkpoints, suffixes, methods),) = database.rows(f"SELECT count(*), count(j.suffix), count(j.method) {both}")
+    assert methods == checkpoints > 0
+    assert bool(suffixes) == (profile != "azure")
+    assert database.rows(f"SELECT j.suffix, c.suffix {both} WHERE j.suffix IS DISTINCT FROM c.suffix") == []
+    assert database.rows(f"SELECT j.method, c.method {both} WHERE j.method IS DISTINCT FROM c.method") == []
 
 
 def test_the_training_files_name_is_there_once_files_are(world: ScriptedWorld, database: Database) -> None:

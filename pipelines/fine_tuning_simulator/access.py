@@ -27,7 +27,7 @@ def refusal(
 ) -> dict[str, Any] | None:
     """The body of the 401 that `key` meets when it asks for something that needs `scope`; `None` if it may."""
     known = bool(key) and (api_keys is None or key in api_keys)
-    if not known and profile.name == "azure":
+    if not known and profile.refuses_as_azure:
         return {"error": {"code": "401", "message": "Access denied: the key is not valid for this resource."}}
     if not key:
         return error_body("No API key was provided: send it in the header, as Authorization: Bearer YOUR_KEY.")

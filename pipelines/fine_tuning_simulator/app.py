@@ -79,7 +79,7 @@ def make_app(world: World, profile: Profile, api_keys: ApiKeys | None) -> Starle
         if status == 405:
             text = f"Not allowed to {request.method} on {request.url.path}."
             return answer(error_body(text, code="method_not_supported"), 405)
-        return answer(RESOURCE_NOT_FOUND if profile.name == "azure" else _invalid_url(request), 404)
+        return answer(RESOURCE_NOT_FOUND if profile.refuses_as_azure else _invalid_url(request), 404)
 
     async def broken(request: Request, problem: Exception) -> Response:
         log.error("the simulator failed on %s", request.url.path, exc_info=problem)

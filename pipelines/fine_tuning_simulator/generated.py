@@ -211,24 +211,22 @@ class GeneratedWorld:
         if result is not None:
             content = partial(self._results, plan)
             self._add(_File(result, "fine-tune-results", "step_metrics.csv", ended, ended, content))
-        if isinstance(records, NebiusRecords):
-            self._add_weights(plan, records)
+        self._add_weights(plan)
 
     def _add(self, file: _File) -> None:
         """Make a file known. The first job that names it is the oldest one: later ones change nothing."""
         self._files.setdefault(file.id, file)
 
-    def _add_weights(self, plan: JobPlan, records: NebiusRecords) -> None:
+    def _add_weights(self, plan: JobPlan) -> None:
         config = json.dumps({"base_model_name_or_path": plan.model, "peft_type": "LORA", "r": 16}).encode()
         for step in plan.epoch_ends(plan.steps_by(plan.finished_at)):
             trained = plan.step_time(step)
-            for file_id, name in records.weight_files(plan, step).items():
+            for file_id, name in self._records.weight_files(plan, step).items():
                 content = partial(bytes, config if name.endswith(".json") else _NO_WEIGHTS)
                 self._add(_File(file_id, "fine-tune-results", name, trained, trained, content))
 
     def _results(self, plan: JobPlan) -> bytes:
-        as_base64 = isinstance(self._records, OpenAIRecords) and not self._records.is_old(plan)
-        return result_file(self._run(plan).points, plan.kind.method, as_base64)
+        return result_file(self._run(plan).points, plan.kind.method, self._records.encodes_result_file(plan))
 
 
 def _records_of(profile: Profile, ids: Ids, first_modern: int) -> Records:

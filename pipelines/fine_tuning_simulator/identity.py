@@ -3,7 +3,7 @@
 import hashlib
 import uuid
 
-from fine_tuning_simulator.profiles import Profile
+from fine_tuning_simulator.profiles import IdForm, Profile
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
@@ -12,7 +12,7 @@ class Ids:
     """The names of things in one generated world."""
 
     def __init__(self, profile: Profile, seed: int) -> None:
-        self._host = profile.name
+        self._profile = profile
         self._salt = f"{profile.name}:{seed}:"
 
     def token(self, what: str, length: int) -> str:
@@ -26,33 +26,26 @@ class Ids:
 
     def job(self, index: int) -> str:
         """A job's id."""
-        what = f"job:{index}"
-        return f"ftjob-{self.token(what, 24) if self._host == 'openai' else self._hex(what)}"
+        return self._formed(self._profile.job_ids, f"job:{index}")
 
     def checkpoint(self, index: int, step: int) -> str:
         """A checkpoint's id: of job `index`, at `step`."""
-        what = f"checkpoint:{index}:{step}"
-        if self._host == "openai":
-            return f"ftckpt_{self.token(what, 24)}"
-        return f"ftchkpt-{self._hex(what)}" if self._host == "azure" else f"ftckpt_{self._uuid(what)}"
+        return self._formed(self._profile.checkpoint_ids, f"checkpoint:{index}:{step}")
 
     def event(self, index: int, number: int) -> str:
         """An event's id: the `number`-th of job `index`."""
-        what = f"event:{index}:{number}"
-        return f"ftevent-{self.token(what, 24) if self._host == 'openai' else self._hex(what)}"
+        return self._formed(self._profile.event_ids, f"event:{index}:{number}")
 
     def file(self, what: str) -> str:
         """A file's id."""
-        what = f"file:{what}"
-        if self._host == "openai":
-            return f"file-{self.token(what, 22)}"
-        return f"file-{self._hex(what) if self._host == 'azure' else self._uuid(what)}"
+        return self._formed(self._profile.file_ids, f"file:{what}")
+
+    def _formed(self, form: IdForm, what: str) -> str:
+        beginning, rest = form
+        if isinstance(rest, int):
+            return beginning + self.token(what, rest)
+        digest = self._digest(what)[:16]
+        return beginning + (digest.hex() if rest == "hex" else str(uuid.UUID(bytes=digest, version=4)))
 
     def _digest(self, what: str) -> bytes:
         return hashlib.sha256((self._salt + what).encode()).digest()
-
-    def _hex(self, what: str) -> str:
-        return self._digest(what)[:16].hex()
-
-    def _uuid(self, what: str) -> str:
-        return str(uuid.UUID(bytes=self._digest(what)[:16], version=4))

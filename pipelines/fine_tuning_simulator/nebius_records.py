@@ -81,7 +81,7 @@ class NebiusRecords(Records):
         }
 
     def weight_files(self, plan: JobPlan, step: int) -> dict[str, str]:
-        """The files of a checkpoint: id to file name."""
+        """The adapter that was trained, and its configuration."""
         names = ("adapter_config.json", "adapter_model.safetensors")
         return {self.ids.file(f"weights:{plan.index}:{step}:{name}"): name for name in names}
 

@@ -22,7 +22,11 @@ class OpenAIRecords(Records):
         super().__init__(profile, ids)
         self._first_modern = first_modern
 
-    def is_old(self, plan: JobPlan) -> bool:
+    def encodes_result_file(self, plan: JobPlan) -> bool:
+        """Only jobs from the time of plain result files have those."""
+        return not self._is_old(plan)
+
+    def _is_old(self, plan: JobPlan) -> bool:
         """Whether a job is from the time of plain result files and fewer fields."""
         return plan.index < self._first_modern
 
@@ -56,7 +60,7 @@ class OpenAIRecords(Records):
             "estimated_finish": plan.trained_at if status == "running" else None,
             "integrations": [_tracking(plan)] if plan.kind.tracked else [],
         }
-        if not self.is_old(plan):
+        if not self._is_old(plan):
             record |= {
                 "metadata": plan.metadata,
                 "usage_metrics": None,

@@ -7,6 +7,9 @@ from typing import Literal
 
 ProfileName = Literal["openai", "azure", "nebius"]
 
+IdForm = tuple[str, Literal["hex", "uuid"] | int]
+"""How ids of one kind begin, and what follows: hexadecimal digits, a UUID, or so many letters and digits."""
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -16,6 +19,12 @@ class Profile:
     base_path: str
     newest_first: bool
     """Order of jobs, checkpoints and events. No host documents its own."""
+    job_ids: IdForm
+    checkpoint_ids: IdForm
+    event_ids: IdForm
+    file_ids: IdForm
+    refuses_as_azure: bool
+    """Whether it tells of an unknown key or path in Azure's words; else in OpenAI's."""
     lists_name_their_ends: bool
     """Whether listings of checkpoints and files carry `first_id` and `last_id`."""
     accepts_api_key_header: bool
@@ -42,6 +51,11 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             name="openai",
             base_path="/v1",
             newest_first=True,
+            job_ids=("ftjob-", 24),
+            checkpoint_ids=("ftckpt_", 24),
+            event_ids=("ftevent-", 24),
+            file_ids=("file-", 22),
+            refuses_as_azure=False,
             lists_name_their_ends=True,
             accepts_api_key_header=False,
             shows_checkpoints_while_training=False,
@@ -59,6 +73,11 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             name="azure",
             base_path="/openai/v1",
             newest_first=True,
+            job_ids=("ftjob-", "hex"),
+            checkpoint_ids=("ftchkpt-", "hex"),
+            event_ids=("ftevent-", "hex"),
+            file_ids=("file-", "hex"),
+            refuses_as_azure=True,
             lists_name_their_ends=False,
             accepts_api_key_header=True,
             shows_checkpoints_while_training=False,
@@ -72,6 +91,11 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             name="nebius",
             base_path="/v1",
             newest_first=False,
+            job_ids=("ftjob-", "hex"),
+            checkpoint_ids=("ftckpt_", "uuid"),
+            event_ids=("ftevent-", "hex"),
+            file_ids=("file-", "uuid"),
+            refuses_as_azure=False,
             lists_name_their_ends=False,
             accepts_api_key_header=False,
             shows_checkpoints_while_training=True,

@@ -70,6 +70,14 @@ class Records(ABC):
         """The id of the result file that the job ends with, if it gets that far."""
         return self.ids.file(f"results:{plan.index}") if plan.kind.outcome == "succeeded" else None
 
+    def encodes_result_file(self, _plan: JobPlan) -> bool:
+        """Whether the host sends the job's result file in base64."""
+        return False
+
+    def weight_files(self, _plan: JobPlan, _step: int) -> dict[str, str]:
+        """The files of a checkpoint, where the host lets them be downloaded: id to file name."""
+        return {}
+
     # -- for those who inherit -------------------------------------------------------------------------------------
 
     def result_files(self, plan: JobPlan, now: int) -> list[str]:

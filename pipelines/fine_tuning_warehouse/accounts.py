@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from openai_fine_tuning.api import FineTuningApi
     from openai_fine_tuning.credentials import TokenProvider
 
-DEFAULT_LABEL = "default"
 ENTRA = "entra"
 """The `auth` of tokens of Microsoft Entra ID."""
 AUTHS = ("bearer", "api-key", ENTRA)
@@ -67,14 +64,6 @@ class Account:
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
-    def pipeline_name(self) -> str:
-        """dlt's pipeline name: state is kept under it, so every label has its own."""
-        slug = re.sub(r"[^a-z0-9]+", "_", self.label.lower()).strip("_")
-        if slug != self.label:
-            slug = f"{slug[:40]}_{hashlib.sha256(self.label.encode()).hexdigest()[:8]}"
-        return f"fine_tuning_{slug}"
-
-    @property
     def host(self) -> str:
         """The base URL, as it can be shown."""
         return shown_url(self.base_url)
@@ -88,15 +77,6 @@ class Account:
         # A configured account takes nothing from the environment of a single one.
         section = next((there for origin in self.origins.values() if (there := origin.partition(" under ")[2])), None)
         return _USUAL[name] if section is None else f"{_USUAL[name].lower()} under {section}"
-
-    @property
-    def identity(self) -> str:
-        """The fingerprint of host and key that the state is kept under.
-
-        Raises:
-            UsageError: The host or the key cannot be right.
-        """
-        return self.api().identity
 
     def api(self, concurrency: int | None = None) -> FineTuningApi:
         """The host, for requests outside a sync.
@@ -192,13 +172,6 @@ def made_account(
     account = Account(label, **values, origins=origins)
     account.api().close()  # what cannot be right shows before anything begins
     return account
-
-
-def checked_label(label: str) -> str:
-    """A label that can stand in a column and in a message. Raises `UsageError` where it cannot."""
-    if not label.strip() or not label.isprintable() or len(label) > 100:
-        raise UsageError("An account label is 1 to 100 printable characters, such as `production`.")
-    return label.strip()
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -8,13 +8,13 @@ from datetime import datetime, timezone
 from typing import Any
 
 from .destinations import Warehouse
+from .duckdb_lock import READ_WAIT_SECONDS
 from .errors import CommandError
 from .output import as_table, safe, table_width
 from .rows import Relation, Rows, open_rows
 
 VIEW = "best_checkpoints"
 
-_WAIT_SECONDS = 10.0
 _NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
 Row = dict[str, Any]
@@ -48,7 +48,7 @@ def best_checkpoints(
     Raises:
         CommandError: There is no such warehouse, view or job.
     """
-    with open_rows(warehouse, names=(VIEW, "jobs"), lock_wait_seconds=_WAIT_SECONDS) as rows:
+    with open_rows(warehouse, names=(VIEW, "jobs"), lock_wait_seconds=READ_WAIT_SECONDS) as rows:
         view, all_jobs = rows.relation(VIEW), rows.relation("jobs")
         if view is None:
             raise CommandError(

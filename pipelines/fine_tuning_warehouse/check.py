@@ -95,7 +95,7 @@ def _tried(
 def _check_destination(accounts: Sequence[Account], warehouse: Warehouse) -> Finding:
     try:
         with working_directory() as directory:
-            pipelines = [warehouse.pipeline(account.pipeline_name, directory) for account in accounts]
+            pipelines = [warehouse.pipeline(directory, label=account.label) for account in accounts]
             check_ready(warehouse, pipelines[0])
             for pipeline in pipelines:
                 check_grants(warehouse, pipeline)

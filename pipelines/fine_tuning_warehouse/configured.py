@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .accounts import ENTRA, Account, Setting, checked_label, did_you_mean, made_account
+from .accounts import ENTRA, Account, Setting, did_you_mean, made_account
 from .errors import MissingKeyError, UsageError
+from .labels import checked_label, label_in_names
 from .surroundings import find_account
 
 logger = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ def _sections(places: Sequence[Place]) -> dict[str, dict[str, Setting]]:
                     f"{key!r} in {place.name} is no account: an account is a section, such as "
                     f"{_section_of('production')}, and its settings stand below it."
                 )
-            name = Account(label, None, "").pipeline_name
+            name = label_in_names(label)
             if written.setdefault(label, key) != key or names.setdefault(name, label) != label:
                 raise UsageError(f"The accounts {written[label]!r} and {key!r} have the same name: rename one.")
             merged = sections.setdefault(label, {})

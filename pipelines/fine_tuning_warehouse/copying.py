@@ -20,17 +20,16 @@ import pyarrow.compute as pc
 
 from openai_fine_tuning.tables import SYNCS, TABLES, schema
 
-from .accounts import Account
 from .comments import write_comments
 from .destinations import Warehouse
+from .duckdb_lock import LOCK_WAIT_SECONDS
 from .errors import CommandError, UsageError
 from .holding import held
 from .patience import Patience
 from .readiness import check_grants, merge_strategy
-from .refusals import told
+from .refusals import destination_errors
 from .rows import Rows, open_rows
 from .stored import Stored, find_stored, stored_by
-from .sync import LOCK_WAIT_SECONDS
 from .turns import turn
 from .views import write_views
 from .workspace import working_directory
@@ -78,47 +77,42 @@ def copy_history(
     failed = f"The copy into {target.shown} failed; run it again"
     patience = Patience(target, lock_wait_seconds)
     with held(target) as lease, working_directory() as directory:
-        known, stored = _accounts(source, lock_wait_seconds), {}
+        labels, stored = _labels(source, lock_wait_seconds), {}
+        if not labels:
+            raise CommandError(f"{source.shown} holds no rows of ours: there is nothing to copy.")
         present = _present(target, lock_wait_seconds)
-        for number, account in enumerate(known):
+        for number, label in enumerate(labels):
             # The state before the rows: a sync in between brings rows that the state does not count on.
-            stored[account] = find_stored(
-                account, source, directory / f"from-{number}", Patience(source, lock_wait_seconds)
+            stored[label] = find_stored(
+                label, source, directory / f"from-{number}", Patience(source, lock_wait_seconds)
             )
             if present:
-                there = find_stored(account, target, directory / f"there-{number}", patience)
-                _refuse_another(there, stored[account], source, target, account)
+                there = find_stored(label, target, directory / f"there-{number}", patience)
+                _refuse_another(there, stored[label], source, target, label)
         with open_rows(source, names=[*TABLES, "sync_history"], lock_wait_seconds=lock_wait_seconds) as rows:
-            for number, account in enumerate(known):
-                history = _History(rows, account, stored[account], target)
-                pipeline = target.pipeline(account.pipeline_name, directory / f"to-{number}", lease=lease)
+            for number, label in enumerate(labels):
+                history = _History(rows, label, stored[label], target)
+                pipeline = target.pipeline(directory / f"to-{number}", label=label, lease=lease)
                 check_grants(target, pipeline)
-                with told(target, failed):
+                with destination_errors(target, failed):
                     copied = _load(pipeline, history, source, target, present=present, patience=patience)
                 yield copied
-        pipeline = target.pipeline(known[-1].pipeline_name, directory / "views", lease=lease)
-        with told(target, failed), turn(pipeline):
+        pipeline = target.pipeline(directory / "views", label=labels[-1], lease=lease)
+        with destination_errors(target, failed), turn(pipeline):
             patience.apply(pipeline.sync_destination)
             patience.apply(lambda: write_comments(pipeline))
             patience.apply(lambda: write_views(pipeline))
 
 
-def _accounts(source: Warehouse, lock_wait_seconds: float) -> list[Account]:
-    labels = _labels(source, lock_wait_seconds)
-    if not labels:
-        raise CommandError(f"{source.shown} holds no rows of ours: there is nothing to copy.")
-    return [Account(label, "", "") for label in sorted(labels)]
-
-
-def _labels(warehouse: Warehouse, lock_wait_seconds: float) -> set[str]:
+def _labels(warehouse: Warehouse, lock_wait_seconds: float) -> list[str]:
     """The accounts that have rows in a warehouse."""
     with open_rows(warehouse, names=list(TABLES), lock_wait_seconds=lock_wait_seconds) as rows:
-        return {label for relation in rows.relations for label in rows.accounts(relation)}
+        return sorted({label for relation in rows.relations for label in rows.accounts(relation)})
 
 
-def _present(target: Warehouse, lock_wait_seconds: float) -> set[str]:
+def _present(target: Warehouse, lock_wait_seconds: float) -> list[str]:
     if target.database is not None and not target.database.is_file():
-        return set()
+        return []
     return _labels(target, lock_wait_seconds)
 
 
@@ -128,17 +122,17 @@ def _load(
     source: Warehouse,
     target: Warehouse,
     *,
-    present: set[str],
+    present: list[str],
     patience: Patience,
 ) -> Copied:
     # Nobody else loads between the look at what is there and the end.
     with turn(pipeline):
         patience.apply(pipeline.sync_destination)
-        _refuse_another(stored_by(pipeline), history.stored, source, target, history.account)
+        _refuse_another(stored_by(pipeline), history.stored, source, target, history.label)
         if not (target.is_duckdb_file or target.is_lake):
             # It was not held alone until now: another copy may have brought the same rows.
             present = _present(target, LOCK_WAIT_SECONDS)
-        is_new = history.account.label not in present
+        is_new = history.label not in present
         pipeline.extract(history.source(merge_strategy(target, pipeline), is_new=is_new))
         pipeline.normalize()
         history.copied.load_ids += patience.apply(pipeline.load).loads_ids
@@ -149,18 +143,18 @@ class _History:
     """What is copied of one account, as a source of dlt's.
 
     Attributes:
-        account: Whose.
+        label: The account's.
         stored: The state that comes along.
         copied: What came out of it so far.
     """
 
-    def __init__(self, rows: Rows, account: Account, stored: Stored, target: Warehouse) -> None:
+    def __init__(self, rows: Rows, label: str, stored: Stored, target: Warehouse) -> None:
         self._rows = rows
         self._tables = [relation for relation in rows.relations if relation.kind == "table"]
         self._target = target
-        self.account = account
+        self.label = label
         self.stored = stored
-        self.copied = Copied(account.label, {one.name: 0 for one in self._tables}, has_state=_has_state(stored))
+        self.copied = Copied(label, {one.name: 0 for one in self._tables}, has_state=_has_state(stored))
 
     def source(self, strategy: Any, *, is_new: bool) -> Any:
         """The source: under the name of the one that syncs, with the columns that the tables have.
@@ -209,7 +203,7 @@ class _History:
             # What dlt knows of a column, so that it has nothing to warn of.
             typed = pa.schema([pa.field(one.name, one.type, one.name not in relation.keys) for one in columns.schema])
             yield {relation.name: typed.empty_table()}  # a table without rows is made all the same
-            for batch in self._rows.batches(columns, account=self.account.label):
+            for batch in self._rows.batches(columns, account=self.label):
                 found = pa.Table.from_arrays(batch.columns, schema=typed)
                 if relation.name == SYNCS.name and completed is not None:
                     # In the copy, all of them belong to the load that brings them, which completes.
@@ -222,7 +216,7 @@ class _History:
         history = self._rows.relation("sync_history")
         if history is None:
             return None
-        ids = self._rows.batches(history.only("account", "sync_id"), account=self.account.label)
+        ids = self._rows.batches(history.only("account", "sync_id"), account=self.label)
         return pa.array([sync_id for batch in ids for sync_id in batch["sync_id"].to_pylist()], pa.string())
 
 
@@ -237,13 +231,13 @@ def _door(name: str) -> Any:
 # the state ------------------------------------------------------------------------------------------------------------
 
 
-def _refuse_another(there: Stored, stored: Stored, source: Warehouse, target: Warehouse, account: Account) -> None:
+def _refuse_another(there: Stored, stored: Stored, source: Warehouse, target: Warehouse, label: str) -> None:
     """Raise `UsageError` where the target's history of an account is not this one, or has gone on since."""
     if not _has_state(there) or _digest(there) in (_digest(stored), there.state.get(_MARK)):
         return
     where = f"--to-database {target.shown}" if target.is_duckdb_file else f"--destination {target.destination}"
     raise UsageError(
-        f"{target.shown} has a history of account {account.label} that is no copy of {source.shown}, or was synced "
+        f"{target.shown} has a history of account {label} that is no copy of {source.shown}, or was synced "
         "since: nothing was written. Go on there with `ftw sync`, or copy into another dataset: "
         f"{where} --dataset NAME."
     )

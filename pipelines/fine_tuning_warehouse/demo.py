@@ -38,8 +38,7 @@ def demo_account(label: str, warehouse: Warehouse, *, lock_wait_seconds: float) 
         from fine_tuning_simulator import Clock, GeneratedWorld, Simulator  # noqa: PLC0415 - an extra
     except ImportError:
         raise UsageError("The demo needs the simulator's server: pip install 'fine-tuning-warehouse[demo]'.") from None
-    account = Account(label, "demo", "http://127.0.0.1")
-    hours = _HOURS_BETWEEN_SYNCS * _syncs_so_far(account, warehouse, lock_wait_seconds)
+    hours = _HOURS_BETWEEN_SYNCS * _syncs_so_far(label, warehouse, lock_wait_seconds)
     clock = Clock(start=_START, speed=0)
     world = GeneratedWorld(seed=0, jobs=_JOBS, profile="openai", clock=clock)
     clock.advance(hours * 3600)
@@ -47,18 +46,18 @@ def demo_account(label: str, warehouse: Warehouse, *, lock_wait_seconds: float) 
         yield Account(label, "demo", simulator.base_url)
 
 
-def _syncs_so_far(account: Account, warehouse: Warehouse, lock_wait_seconds: float) -> int:
-    """How many syncs of the account the warehouse holds; none where it does not exist yet."""
+def _syncs_so_far(label: str, warehouse: Warehouse, lock_wait_seconds: float) -> int:
+    """How many syncs of an account the warehouse holds; none where it does not exist yet."""
     if warehouse.database is not None and not warehouse.database.exists():
         return 0
     import dlt  # noqa: PLC0415 - see accounts
 
     with working_directory() as directory:
-        pipeline: dlt.Pipeline = warehouse.pipeline(account.pipeline_name, directory)
+        pipeline: dlt.Pipeline = warehouse.pipeline(directory, label=label)
 
         def count() -> Any:
             with pipeline.sql_client() as client:
-                return client.execute_sql("SELECT count(*) FROM syncs WHERE account = %s", account.label)
+                return client.execute_sql("SELECT count(*) FROM syncs WHERE account = %s", label)
 
         try:
             rows = Patience(warehouse, lock_wait_seconds).apply(count)

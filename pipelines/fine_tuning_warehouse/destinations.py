@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import UsageError
+from .labels import DEFAULT_LABEL, label_in_names
 from .wording import shown_path
 
 if TYPE_CHECKING:
@@ -54,18 +56,26 @@ class Warehouse:
         """Whether its tables are files, in a folder or a bucket."""
         return self.destination == "filesystem"
 
-    def pipeline(self, name: str, directory: Path, *, lease: Lease | None = None) -> dlt.Pipeline:
-        """dlt's pipeline into it, working in `directory`; what writes to a lake does so under a lease."""
+    def pipeline(self, directory: Path, *, label: str = DEFAULT_LABEL, lease: Lease | None = None) -> dlt.Pipeline:
+        """dlt's pipeline into it.
+
+        Args:
+            directory: Where it works.
+            label: The account whose state it keeps; any where none is read or written.
+            lease: Under which it writes, for a lake.
+        """
         import dlt  # noqa: PLC0415 - see accounts
 
+        # Every row tells which load brought it; off by default in dlt for Arrow tables.
+        os.environ.setdefault("NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID", "true")
         return dlt.pipeline(
-            name,
+            f"fine_tuning_{label_in_names(label)}",
             pipelines_dir=str(directory),
-            destination=self._dlt_destination(name, lease),
+            destination=self._dlt_destination(label, lease),
             dataset_name=self.dataset,
         )
 
-    def _dlt_destination(self, pipeline_name: str, lease: Lease | None) -> Any:
+    def _dlt_destination(self, label: str, lease: Lease | None) -> Any:
         import dlt  # noqa: PLC0415 - see accounts
         from dlt.common.destination.client import DestinationClientDwhConfiguration  # noqa: PLC0415
         from dlt.common.destination.exceptions import UnknownDestinationModule  # noqa: PLC0415
@@ -88,8 +98,7 @@ class Warehouse:
             raise UsageError(f"dlt has no destination {self.destination!r}. It has {known}.") from None
         if issubclass(destination.spec, DestinationClientDwhConfiguration):
             # Tables that dlt empties and fills for a merge: two accounts that sync at once must not share them.
-            account = pipeline_name.removeprefix("fine_tuning_")
-            layout = "%s_staging" if account == "default" else f"%s_staging_{account}"
+            layout = "%s_staging" if label == DEFAULT_LABEL else f"%s_staging_{label_in_names(label)}"
             destination.config_params["staging_dataset_name_layout"] = layout
         return destination
 

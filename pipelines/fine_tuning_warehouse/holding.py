@@ -33,7 +33,7 @@ def held(warehouse: Warehouse) -> Iterator[Lease | None]:
             yield None
         return
     with working_directory() as directory:
-        pipeline = warehouse.pipeline("fine_tuning_default", directory)
+        pipeline = warehouse.pipeline(directory)
         check_ready(warehouse, pipeline)
         if not warehouse.is_lake:
             yield None

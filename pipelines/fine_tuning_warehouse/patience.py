@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from .destinations import Warehouse
+from .duckdb_lock import is_locked
 from .errors import CommandError, root_cause
 
 logger = logging.getLogger(__name__)
@@ -42,9 +43,9 @@ class Patience:
             try:
                 return step()
             except Exception as error:
-                holder = _holder(error)
-                if holder is None:
+                if not is_locked(error):
                     raise
+                holder = _holder(error)
                 if time.monotonic() >= until:
                     raise CommandError(
                         f"Another program{holder} holds {self._warehouse.shown} for longer than {self._seconds:g} s. "
@@ -56,10 +57,7 @@ class Patience:
             time.sleep(_PAUSE_SECONDS)
 
 
-def _holder(error: Exception) -> str | None:
-    """Who holds the file, in words; None where the error is another."""
-    words = str(root_cause(error))
-    if "Could not set lock on file" not in words:
-        return None
-    process = re.search(r"held in (\S+) \(PID (\d+)\)", words)
+def _holder(error: Exception) -> str:
+    """Who holds the file, in words, as far as DuckDB knows."""
+    process = re.search(r"held in (\S+) \(PID (\d+)\)", str(root_cause(error)))
     return f" ({process[1]}, process {process[2]})" if process else ""

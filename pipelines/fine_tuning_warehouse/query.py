@@ -8,9 +8,8 @@ from typing import Any
 
 import duckdb
 
+from .duckdb_lock import READ_WAIT_SECONDS, is_locked
 from .errors import CommandError
-
-_WAIT_SECONDS = 10.0
 
 
 def query(database: Path, sql: str, dataset: str) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -41,20 +40,19 @@ def query(database: Path, sql: str, dataset: str) -> tuple[list[str], list[tuple
 def _opened(database: Path) -> duckdb.DuckDBPyConnection:
     if not database.is_file():
         raise CommandError(f"There is no database {database}: `ftw sync` makes it, or name one with --database.")
-    until = time.monotonic() + _WAIT_SECONDS
+    until = time.monotonic() + READ_WAIT_SECONDS
     while True:
         try:
             return duckdb.connect(str(database), read_only=True, config={"enable_external_access": "false"})
-        except duckdb.IOException as error:
-            if "lock" not in str(error).lower():
+        except duckdb.Error as error:
+            if not is_locked(error):
                 raise CommandError(f"The database {database} cannot be opened: {_first_line(error)}") from None
             if time.monotonic() >= until:
                 raise CommandError(
-                    f"A sync is writing to {database} for longer than {_WAIT_SECONDS:.0f} s: try again when it is done."
+                    f"A sync is writing to {database} for longer than {READ_WAIT_SECONDS:g} s: "
+                    "try again when it is done."
                 ) from None
             time.sleep(0.1)
-        except duckdb.Error as error:
-            raise CommandError(f"The database {database} cannot be opened: {_first_line(error)}") from None
 
 
 def _first_line(error: Exception) -> str:

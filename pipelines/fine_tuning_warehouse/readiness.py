@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .destinations import DEFAULT_DATABASE, Warehouse
 from .errors import CommandError, UsageError
 from .grants import missing_grants
-from .refusals import told
+from .refusals import destination_errors
 from .wording import shown_path
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def check_ready(warehouse: Warehouse, pipeline: dlt.Pipeline) -> None:
         check_database_file(warehouse.database)
         return
     unreached = f"The destination {warehouse.destination} cannot be reached"
-    with told(warehouse, unreached), pipeline.destination_client() as client:
+    with destination_errors(warehouse, unreached), pipeline.destination_client() as client:
         client.is_storage_initialized()
         _check_folder(client)
     merge_strategy(warehouse, pipeline)
@@ -44,7 +44,7 @@ def check_grants(warehouse: Warehouse, pipeline: dlt.Pipeline) -> None:
     from openai_fine_tuning.tables import TABLES  # noqa: PLC0415 - imports dlt
 
     unreached = f"The destination {warehouse.destination} cannot be reached"
-    with told(warehouse, unreached), pipeline.sql_client() as client:
+    with destination_errors(warehouse, unreached), pipeline.sql_client() as client:
         role, grants = missing_grants(client, TABLES)
     if grants:
         raise CommandError(

@@ -15,7 +15,7 @@ _LACKS_A_RIGHT = re.compile(r"(?i)permission denied|must be owner|insufficient p
 
 
 @contextmanager
-def told(warehouse: Warehouse, what: str) -> Iterator[None]:
+def destination_errors(warehouse: Warehouse, what: str) -> Iterator[None]:
     """Tell a failure of a destination by its cause, without dlt's wrapping and without credentials.
 
     Args:

@@ -50,7 +50,8 @@ def sync_configured(
         table_format=table_format,
         default=DEFAULT_DATABASE,
     )
-    totals = sync_accounts(find_accounts(accounts), warehouse, Reading(resources, concurrency=concurrency))
+    reading = Reading(resources=resources, concurrency=concurrency)
+    totals = sync_accounts(find_accounts(accounts), warehouse, reading)
     if totals.failure is not None:
         raise totals.failure
     return totals

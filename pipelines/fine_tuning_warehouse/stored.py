@@ -13,11 +13,10 @@ from openai_fine_tuning import StateTooNewError
 from openai_fine_tuning.frontier import check_version
 from openai_fine_tuning.tables import SCHEMA
 
-from .accounts import Account
 from .destinations import Warehouse
 from .errors import CommandError
 from .patience import Patience
-from .refusals import told
+from .refusals import destination_errors
 
 _HINTS = ("name", "data_type", "nullable", "description", "primary_key", "precision", "scale", "timezone")
 
@@ -47,11 +46,11 @@ class Stored:
                 schema.update_table({"name": name, "columns": columns})
 
 
-def find_stored(account: Account, warehouse: Warehouse, directory: Path, patience: Patience) -> Stored:
+def find_stored(label: str, warehouse: Warehouse, directory: Path, patience: Patience) -> Stored:
     """Read what the syncs of an account have left in a warehouse.
 
     Args:
-        account: Whose; only its label counts.
+        label: The account's.
         warehouse: Where.
         directory: A fresh directory to work in.
         patience: Waits for a program that holds the DuckDB file.
@@ -61,8 +60,8 @@ def find_stored(account: Account, warehouse: Warehouse, directory: Path, patienc
     """
     if warehouse.database is not None and not warehouse.database.is_file():
         raise CommandError(f"There is no database {warehouse.shown}: `ftw sync` makes it.")
-    pipeline = warehouse.pipeline(account.pipeline_name, directory)
-    with told(warehouse, f"{warehouse.shown} cannot be read"):
+    pipeline = warehouse.pipeline(directory, label=label)
+    with destination_errors(warehouse, f"{warehouse.shown} cannot be read"):
         patience.apply(pipeline.sync_destination)
     return stored_by(pipeline)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from urllib.parse import urlsplit
 
-from .accounts import DEFAULT_LABEL, ENTRA, Account, Setting, checked_label, made_account
+from .accounts import ENTRA, Account, Setting, made_account
 from .errors import MissingKeyError, UsageError
+from .labels import DEFAULT_LABEL, checked_label
 
 _SECTION = "sources.openai_fine_tuning"
 

@@ -6,33 +6,13 @@ the comments on tables, and the views.
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
-
-from .accounts import Account
-from .comments import write_comments
-from .destinations import Warehouse
-from .diagnosis import told_failure
-from .duckdb_file import kept_open, load_in_bounds, remove_if_empty
-from .errors import CommandError
-from .holding import held
-from .patience import Patience
-from .readiness import check_grants, merge_strategy
-from .refusals import told
-from .totals import Summary, Totals
-from .turns import turn
-from .version import __version__
-from .views import write_views
-from .workspace import working_directory
-
-# Every row tells which load brought it; off by default in dlt for Arrow tables.
-os.environ.setdefault("NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID", "true")
 
 import dlt
 from dlt.destinations.job_client_impl import SqlJobClientBase
@@ -42,9 +22,25 @@ from openai_fine_tuning.records import Batches
 from openai_fine_tuning.settings import CONCURRENCY, MERGE, RESOURCES
 from openai_fine_tuning.tables import REJECTED_RECORDS, SYNCS, schema
 
+from .accounts import Account
+from .comments import write_comments
+from .destinations import Warehouse
+from .diagnosis import told_failure
+from .duckdb_file import kept_open, load_in_bounds, remove_if_empty
+from .duckdb_lock import LOCK_WAIT_SECONDS
+from .errors import CommandError
+from .holding import held
+from .patience import Patience
+from .readiness import check_grants, merge_strategy
+from .refusals import destination_errors
+from .totals import Summary, Totals
+from .turns import turn
+from .version import __version__
+from .views import write_views
+from .workspace import working_directory
+
 __all__ = [
     "COMMIT_SECONDS",
-    "LOCK_WAIT_SECONDS",
     "Reading",
     "Summary",
     "Tell",
@@ -66,11 +62,8 @@ COMMIT_SECONDS = 300.0
 COMMIT_ROWS = 50_000
 """What a large sync has read is loaded after about so many rows, so that its memory does not grow with the history."""
 
-LOCK_WAIT_SECONDS = 60.0
-"""How long a sync waits for a reader that holds the DuckDB file."""
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reading:
     """What one sync reads, and how.
 
@@ -195,12 +188,12 @@ def _run_held(
     new_file = warehouse.database if warehouse.database is not None and not warehouse.database.exists() else None
     try:
         with working_directory() as directory, (watch or watch_nothing)(report):
-            pipeline = warehouse.pipeline(account.pipeline_name, directory, lease=lease)
+            pipeline = warehouse.pipeline(directory, label=account.label, lease=lease)
             check_grants(warehouse, pipeline)
             patience = Patience(warehouse, reading.lock_wait_seconds)
             for load_ids in _run_parts(pipeline, account, warehouse, reading, report, patience=patience):
                 summary.load_ids.extend(load_ids)
-            with _told(warehouse), turn(pipeline):
+            with _sync_errors(warehouse), turn(pipeline):
                 patience.apply(lambda: _describe(pipeline))
     except FineTuningSourceError as error:
         raise told_failure(account, error) from error
@@ -249,7 +242,7 @@ def _run_parts(
                     table_format=warehouse.table_format,
                     write_disposition=settled,
                 )
-        with _told(warehouse):
+        with _sync_errors(warehouse):
             load_ids = _run(pipeline, [source, log], patience, report, anew=is_anew)
         yield load_ids
         is_anew = False
@@ -293,8 +286,8 @@ def _describe(pipeline: dlt.Pipeline) -> None:
         write_views(pipeline)
 
 
-def _told(warehouse: Warehouse) -> AbstractContextManager[None]:
-    return told(warehouse, f"The sync into {warehouse.shown} failed")
+def _sync_errors(warehouse: Warehouse) -> AbstractContextManager[None]:
+    return destination_errors(warehouse, f"The sync into {warehouse.shown} failed")
 
 
 @dlt.source(section="openai_fine_tuning", schema=schema())
@@ -303,8 +296,6 @@ def _sync_log(sync_id: str, started_at: datetime, account: str, *, report: Repor
     @dlt.resource(name=SYNCS.name, write_disposition=MERGE)
     def syncs() -> Iterator[Any]:
         """A row a sync: what it did, and how fresh the data is."""
-        summary = Summary(account)
-        _fill(summary, report, Reading())
         batches = Batches(account, dlt.current.source_schema())
         record = {
             "id": sync_id,
@@ -314,7 +305,7 @@ def _sync_log(sync_id: str, started_at: datetime, account: str, *, report: Repor
             "retries": report.retries,
             "jobs_seen": report.jobs_seen,
             "jobs_open": report.jobs_open,
-            "skipped": summary.skipped,
+            "skipped": [asdict(skip) for skip in report.skipped],
             "rejected": report.rejected,
             "version": __version__,
         }
@@ -329,10 +320,7 @@ def _fill(summary: Summary, report: Report, reading: Reading) -> None:
     summary.rows = {name: report.rows[name] for name in tables}
     summary.requests, summary.retries = report.requests, report.retries
     summary.jobs = {"seen": report.jobs_seen, "open": report.jobs_open}
-    summary.skipped = [
-        {"account": skip.account, "job": skip.job, "resource": skip.resource, "reason": skip.reason}
-        for skip in report.skipped
-    ]
+    summary.skipped = [asdict(skip) for skip in report.skipped]
     summary.rejected = report.rejected
     summary.notes = list(report.notes)
 

@@ -7,7 +7,8 @@ warehouse.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,11 +24,12 @@ from openai_fine_tuning.tables import REJECTED_RECORDS, TABLES
 from .accounts import Account
 from .destinations import Warehouse
 from .diagnosis import told_failure
+from .duckdb_lock import LOCK_WAIT_SECONDS
 from .errors import CommandError, root_cause
 from .patience import Patience
 from .rows import Rows, open_rows
 from .stored import Stored, find_stored
-from .sync import LOCK_WAIT_SECONDS, Watch, watch_nothing
+from .sync import Watch, watch_nothing
 from .workspace import working_directory
 
 BOOKKEEPING = frozenset({"_dlt_load_id", "last_listed_at", "checkpoints_listed_at", "rejected_at"})
@@ -107,13 +109,15 @@ def verify(
     """
     report = Report()
     with working_directory() as directory, (watch or watch_nothing)(report):
-        stored = find_stored(account, warehouse, directory / "kept", Patience(warehouse, lock_wait_seconds))
+        stored = find_stored(account.label, warehouse, directory / "kept", Patience(warehouse, lock_wait_seconds))
         if stored.schema is None:
             raise CommandError(f"{warehouse.shown} holds no sync of account {account.label}: run `ftw sync` first.")
         held = [name for name in resources if name in stored.schema.data_table_names()]
         shown = directory / "shown.duckdb"
         source = account.source(held, fine_tuning_concurrency=concurrency, fine_tuning_report=report)
         _read_again(account, source, stored, shown)
+        with closing(account.api()) as api:
+            identity = api.identity
         tables = [*held, REJECTED_RECORDS.name]
         with (
             duckdb.connect(str(directory / "compare.duckdb")) as scratch,
@@ -124,11 +128,8 @@ def verify(
                 _fetch(rows, scratch, table, account.label)
             comparison = Comparison(requests=report.requests)
             for table in tables:
-                _compare(scratch, table, _Owed.of(stored, table, account), report, comparison)
-    comparison.skipped = [
-        {"account": skip.account, "job": skip.job, "resource": skip.resource, "reason": skip.reason}
-        for skip in report.skipped
-    ]
+                _compare(scratch, table, _Owed.of(stored, table, account.label, identity), report, comparison)
+    comparison.skipped = [asdict(skip) for skip in report.skipped]
     return comparison
 
 
@@ -178,11 +179,11 @@ class _Owed:
     read_files: frozenset[str]
 
     @classmethod
-    def of(cls, stored: Stored, table: str, account: Account) -> _Owed:
+    def of(cls, stored: Stored, table: str, label: str, identity: str) -> _Owed:
         """Read it off the state that the last sync left in the warehouse."""
         resources: dict[str, Any] = stored.state.get("resources", {})
         states = [
-            frontier_in_force(resources.get(name, {}), account.label, account.identity)
+            frontier_in_force(resources.get(name, {}), label, identity)
             for name in ([table] if table in RESOURCES else RESOURCES)
         ]
         newest = [state["newest"] for state in states if state.get("newest") is not None]
@@ -194,6 +195,20 @@ class _Owed:
                 file for state in states for known in state.get("open", {}).values() for file in known.get("files", ())
             ),
         )
+
+    def brings(self, job_id: str | None, created_at: float | None, *, was_read: bool) -> bool:
+        """Whether the next sync reads a row that the warehouse lacks.
+
+        Args:
+            job_id: The job that it is of.
+            created_at: When that was created, in unix seconds.
+            was_read: A sync has read past the row, which an open job is not read for again.
+        """
+        if job_id in self.open_jobs:
+            return not was_read
+        if job_id in self.closed_jobs:
+            return False
+        return self.newer_than is None or (created_at is not None and created_at >= self.newer_than)
 
 
 def _compare(
@@ -229,25 +244,22 @@ def _compare(
         f'SELECT count(*) FROM shown.api."{table}" AS s JOIN compare.main."{table}" AS k ON {joined}'  # noqa: S608
     ).fetchone()
     created = _created_at(scratch)
-    newest_events = _newest_events(scratch) if table == "events" else {}
+    read_events = _read_events(scratch) if table == "events" else {}
     naming = _naming_jobs(scratch) if table == "files" else {}
     unreadable = {(skip.job, skip.resource) for skip in report.skipped}
     findings = []
     for row_key, row_job_id, is_shown, is_kept, columns in rows:
         # Of the jobs that name a file the oldest one: it was read for that one first.
         job_id: Any = naming.get(row_key) if table == "files" else row_job_id
-        is_open, created_at = job_id in owed.open_jobs, created.get(job_id)
-        is_new = owed.newer_than is None or (created_at is not None and created_at >= owed.newer_than)
-        is_new = is_new and not is_open and job_id not in owed.closed_jobs
         verdict: Verdict
         if not is_shown:
             skipped = {(job_id, table), (job_id, "jobs"), (None, table)} & unreadable
             verdict = "unreadable" if skipped else "unlisted"
-        elif not is_kept:
-            late = is_open and row_key not in newest_events.get(job_id, ()) and row_key not in owed.read_files
-            verdict = "pending" if late or is_new else "missing"
+        elif is_kept:
+            verdict = "pending" if table == "jobs" and job_id in owed.open_jobs else "different"
         else:
-            verdict = "pending" if is_open and table == "jobs" else "different"
+            was_read = row_key in owed.read_files or row_key in read_events.get(job_id, ())
+            verdict = "pending" if owed.brings(job_id, created.get(job_id), was_read=was_read) else "missing"
         findings.append(Finding(table, str(row_key), verdict, tuple(columns) if is_shown and is_kept else ()))
     comparison.findings.extend(findings)
     different = sum(bool(finding.columns) for finding in findings)
@@ -283,7 +295,7 @@ def _naming_jobs(scratch: duckdb.DuckDBPyConnection) -> dict[str, str]:
     return dict(rows)
 
 
-def _newest_events(scratch: duckdb.DuckDBPyConnection) -> dict[str, set[str]]:
+def _read_events(scratch: duckdb.DuckDBPyConnection) -> dict[str, set[str]]:
     """Of each job, the events that are older than the newest one kept: those the next sync does not read again."""
     rows = scratch.execute(
         """

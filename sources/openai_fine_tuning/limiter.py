@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .errors import CancelledError
+from .errors import CancelledError, ConfigurationError
 
 
 class Limiter:
@@ -15,10 +15,15 @@ class Limiter:
 
     Args:
         concurrency: The highest number of requests in flight, at least 1.
+
+    Raises:
+        ConfigurationError: It is less.
     """
 
     def __init__(self, concurrency: int) -> None:
-        self.concurrency = max(1, concurrency)
+        if concurrency < 1:
+            raise ConfigurationError(f"The concurrency is {concurrency}: at least 1 request must be in flight.")
+        self.concurrency = concurrency
         self.allowed = self.concurrency
         self._in_flight = 0
         self._successes = 0

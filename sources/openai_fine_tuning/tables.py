@@ -137,7 +137,7 @@ JOBS = Table(
         Column("training_file", "text", "Id of the file trained on."),
         Column("validation_file", "text", "Id of the file validated on, where there is one."),
         Column("result_files", "json", "Ids of the result files, as a JSON array."),
-        Column("trained_tokens", "bigint", "Billable tokens trained on; null while the job runs."),
+        Column("trained_tokens", "bigint", "Billable tokens trained on; null on most hosts while the job runs."),
         Column("seed", "bigint", "Random seed of the job."),
         Column("error__code", "text", "Error code of a job that failed."),
         Column("error__message", "text", "What went wrong, in the host's words."),

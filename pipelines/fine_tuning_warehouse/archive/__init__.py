@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from .check import Checked, Damage, check
 from .manifest import Missing
-from .places import open_store, told
+from .places import archive_errors, open_store
 from .run import Archived, Plan, archive
 
-__all__ = ["Archived", "Checked", "Damage", "Missing", "Plan", "archive", "check", "open_store", "told"]
+__all__ = ["Archived", "Checked", "Damage", "Missing", "Plan", "archive", "archive_errors", "check", "open_store"]

@@ -80,18 +80,18 @@ class Fetcher:
         if not rest:
             return
         # The first goes alone: a scope that the key lacks is the same for all.
-        yield self._told(work, rest.pop(0))
+        yield self._done_or_missing(work, rest.pop(0))
         pool = ThreadPoolExecutor(self._api.limiter.concurrency, thread_name_prefix="archive")
         try:
-            yield from pool.map(lambda one: self._told(work, one), rest)
+            yield from pool.map(lambda one: self._done_or_missing(work, one), rest)
         except BaseException:
             self._api.close()
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _told(self, work: Callable[[Original], Any], original: Original) -> Any:
-        """Do it, or say why not."""
+    def _done_or_missing(self, work: Callable[[Original], Any], original: Original) -> Any:
+        """Do it; `Missing` with the reason where that cannot be."""
         if not is_safe_id(original.id):
             return original.missing("no host can be asked for a file of this id")
         if (reason := self._failure or self._refusal) is not None:

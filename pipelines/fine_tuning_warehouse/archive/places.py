@@ -33,7 +33,7 @@ def open_store(where: str) -> Store:
 
 
 @contextmanager
-def told(store: Store) -> Iterator[None]:
+def archive_errors(store: Store) -> Iterator[None]:
     """Tell what the disk or the bucket says in a line."""
     try:
         yield

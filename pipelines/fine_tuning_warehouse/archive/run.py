@@ -26,7 +26,7 @@ from .manifest import Entry, Manifest, current_versions, read_manifest
 from .marker import Marker, unfinished
 from .originals import Original, named
 from .parquet import path_of, write
-from .places import told
+from .places import archive_errors
 from .readme import readme
 from .store import MANIFEST, PART, README, SUMS, UNFINISHED, Store, digest
 
@@ -119,7 +119,7 @@ def archive(
     began = time.monotonic()
     try:
         with ExitStack() as stack:
-            with told(store):
+            with archive_errors(store):
                 stack.enter_context(store.only_run())
                 before = _before(store)
             if plan.accounts:
@@ -128,7 +128,7 @@ def archive(
                 if archived.sync.failure is not None and len(archived.sync.failures) == len(plan.accounts):
                     raise archived.sync.failure
                 archived.failures = {label: str(error) for label, error in archived.sync.failures.items()}
-            with told(store), unfinished(store) as run:
+            with archive_errors(store), unfinished(store) as run:
                 _Run(store, plan, before, archived, progress or _show_nothing).go(run)
     finally:
         archived.seconds = time.monotonic() - began

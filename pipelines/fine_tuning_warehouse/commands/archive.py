@@ -11,10 +11,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fine_tuning_warehouse import output
-from fine_tuning_warehouse.errors import DONE, FAILED, INCOMPLETE, CommandError, UsageError
+from fine_tuning_warehouse.errors import DONE, FAILED, INCOMPLETE, UsageError
 from fine_tuning_warehouse.wording import counted
 
-from .options import AccountOptions, WarehouseOptions, account_options, existing_database, prepare, warehouse_options
+from .failures import json_on_failure
+from .options import (
+    AccountOptions,
+    WarehouseOptions,
+    account_options,
+    concurrency_option,
+    existing_database,
+    prepare,
+    warehouse_options,
+)
 
 if TYPE_CHECKING:
     from fine_tuning_warehouse.accounts import Account
@@ -33,7 +42,7 @@ _WITHOUT_KEY = "None is needed with --no-sync, for what the warehouse has, nor w
 @click.option("--training-files", is_flag=True, help="Bring the training and validation files too.")
 @warehouse_options
 @account_options
-@click.option("--concurrency", type=click.IntRange(1, 256), default=16, show_default=True, help="Requests in flight.")
+@concurrency_option
 @click.option("--output", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--strict", is_flag=True, help="Exit 3 where something is missing, or was rejected or skipped.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
@@ -57,8 +66,12 @@ def archive(
     it again, and it adds what is new. With --demo too it syncs first: from a simulated host, on which it is two hours
     later each time, into fine_tuning_demo.duckdb.
     """
-    began = _Told(form, where, whose.label)
-    with began:
+    archived: Archived | None = None
+
+    def done() -> dict[str, Any]:
+        return _as_json(archived) if archived else _nothing_done(output.without_credentials(where), whose.label)
+
+    with json_on_failure(form, done):
         prepare(quiet=quiet)
         if only_check:
             if demo or no_sync or training_files:
@@ -91,35 +104,17 @@ def archive(
                 training_files=training_files,
                 reading=reading,
             )
-            began.archived = archiving.Archived(store.shown, plan.account)
+            archived = archiving.Archived(store.shown, plan.account)
             shows = sys.stderr.isatty() and not quiet
             archiving.archive(
                 store,
                 plan,
                 watch=progress_bar if shows else None,
                 progress=bytes_bar if shows else None,
-                archived=began.archived,
+                archived=archived,
             )
-        _show(began.archived, form=form, quiet=quiet)
-        return INCOMPLETE if strict and began.archived.is_incomplete else DONE
-
-
-class _Told:
-    """Tells a failure as JSON too, where that was asked for."""
-
-    def __init__(self, form: str, where: str, label: str | None) -> None:
-        self._form = form
-        self._where = output.without_credentials(where)
-        self._label = label
-        self.archived: Archived | None = None
-
-    def __enter__(self) -> _Told:
-        return self
-
-    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
-        if self._form == "json" and isinstance(error, CommandError):
-            told = _nothing_done(self._where, self._label) if self.archived is None else _as_json(self.archived)
-            click.echo(output.as_json({**told, "status": "failed", "error": str(error)}))
+        _show(archived, form=form, quiet=quiet)
+        return INCOMPLETE if strict and archived.is_incomplete else DONE
 
 
 def _nothing_done(where: str, label: str | None) -> dict[str, Any]:
@@ -210,7 +205,7 @@ def _check(where: str, *, form: str, strict: bool, quiet: bool) -> int:
 
     began = time.monotonic()
     store = archiving.open_store(where)
-    with archiving.told(store):
+    with archiving.archive_errors(store):
         checked = archiving.check(store)
     seconds = time.monotonic() - began
     number = len(checked.damaged)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fine_tuning_warehouse import output
-from fine_tuning_warehouse.errors import CommandError, UsageError
+from fine_tuning_warehouse.destinations import DEFAULT_DATASET, find_warehouse
+from fine_tuning_warehouse.errors import UsageError
 from fine_tuning_warehouse.wording import counted
 
+from .failures import json_on_failure
 from .options import existing_database, prepare
 
 if TYPE_CHECKING:
@@ -23,11 +25,11 @@ _FORMATS = click.Choice(["iceberg", "delta"])
 @click.command()
 @click.option("--database", metavar="PATH", help="The DuckDB file to copy from.  [default: the one there is]")
 @click.option("--from", "origin", metavar="NAME", help="The dlt destination to copy from.  [default: duckdb]")
-@click.option("--from-dataset", metavar="NAME", help="Schema to copy from.  [default: fine_tuning]")
+@click.option("--from-dataset", metavar="NAME", help=f"Schema to copy from.  [default: {DEFAULT_DATASET}]")
 @click.option("--from-table-format", type=_FORMATS, help="For --from filesystem.")
 @click.option("--destination", metavar="NAME", help="The dlt destination to copy into.")
 @click.option("--to-database", metavar="PATH", help="Or the DuckDB file to copy into.")
-@click.option("--dataset", metavar="NAME", help="Schema to copy into.  [default: fine_tuning]")
+@click.option("--dataset", metavar="NAME", help=f"Schema to copy into.  [default: {DEFAULT_DATASET}]")
 @click.option("--table-format", type=_FORMATS, help="For --destination filesystem.")
 @click.option("--output", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
@@ -50,11 +52,9 @@ def copy(
     Run it again, and it brings what has changed, as long as nothing was synced into the copy.
     """
     began = time.monotonic()
-    told: dict[str, Any] = {"status": "done", "error": None, "from": None, "to": None, "accounts": [], "rows": {}}
-    try:
+    done: dict[str, Any] = {"status": "done", "error": None, "from": None, "to": None, "accounts": [], "rows": {}}
+    with json_on_failure(form, lambda: {**done, "seconds": _since(began)}):
         prepare(quiet=quiet)
-        from fine_tuning_warehouse.destinations import find_warehouse  # noqa: PLC0415
-
         if (destination in (None, "duckdb")) == (to_database is None):
             raise UsageError("Say where to: --destination NAME, or --to-database PATH.")
         default = str(existing_database(None))
@@ -68,25 +68,21 @@ def copy(
         target = find_warehouse(
             database=to_database, destination=destination, dataset=dataset, table_format=table_format, default=default
         )
-        told.update({"from": source.shown, "to": target.shown})
+        done.update({"from": source.shown, "to": target.shown})
         from fine_tuning_warehouse.copying import copy_history  # noqa: PLC0415
 
         for copied in copy_history(source, target):
-            told["accounts"].append(_as_json(copied))
+            done["accounts"].append(_as_json(copied))
             for table, rows in copied.rows.items():
-                told["rows"][table] = told["rows"].get(table, 0) + rows
+                done["rows"][table] = done["rows"].get(table, 0) + rows
             if not quiet:
                 click.echo(_line(copied), err=form == "json")
-    except CommandError as error:
-        if form == "json":
-            click.echo(output.as_json({**told, "status": "failed", "error": str(error), "seconds": _since(began)}))
-        raise
     if form == "json":
-        click.echo(output.as_json({**told, "seconds": _since(began)}))
+        click.echo(output.as_json({**done, "seconds": _since(began)}))
     elif not quiet:
         click.echo(f"Copied {source.shown} into {target.shown} in {time.monotonic() - began:.1f} s.")
-        width = max(map(len, told["rows"]))
-        for table, rows in told["rows"].items():
+        width = max(map(len, done["rows"]))
+        for table, rows in done["rows"].items():
             click.echo(output.table_line(table, rows, width))
 
 

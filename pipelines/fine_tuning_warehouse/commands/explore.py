@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from fine_tuning_warehouse.destinations import DEFAULT_DATASET
 from fine_tuning_warehouse.errors import CommandError, UsageError
 from fine_tuning_warehouse.wording import shown_path
 
@@ -17,7 +18,7 @@ _COPY = "fine_tuning_explorer.py"
 
 @click.command()
 @click.option("--database", metavar="PATH", help="The DuckDB file.  [default: the one there is]")
-@click.option("--dataset", metavar="NAME", default="fine_tuning", show_default=True)
+@click.option("--dataset", metavar="NAME", default=DEFAULT_DATASET, show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Where to serve it.  [default: a free port]")
 @click.option("--browser/--no-browser", " /--headless", default=True, help="Open it in the browser, or do not.")
 @click.option("--edit", is_flag=True, help=f"Write the notebook to ./{_COPY}, for an analysis of your own.")

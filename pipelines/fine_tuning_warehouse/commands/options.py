@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fine_tuning_warehouse.destinations import DEFAULT_DATABASE, DEFAULT_DATASET, find_warehouse
 from fine_tuning_warehouse.errors import MissingKeyError, UsageError
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ class WarehouseOptions:
 
     def find(self, default: str | None = None) -> Warehouse:
         """The warehouse; `default` is the DuckDB file where none is named. Raises `UsageError`."""
-        from fine_tuning_warehouse.destinations import DEFAULT_DATABASE, find_warehouse  # noqa: PLC0415
-
         return find_warehouse(
             database=self.database,
             destination=self.destination,
@@ -70,8 +69,8 @@ class AccountOptions:
 
     def demo_label(self) -> str:
         """The label of the demo, which has a host of its own. Raises `UsageError`."""
-        from fine_tuning_warehouse.accounts import checked_label  # noqa: PLC0415
         from fine_tuning_warehouse.demo import DEMO_LABEL  # noqa: PLC0415
+        from fine_tuning_warehouse.labels import checked_label  # noqa: PLC0415
 
         if self.base_url is not None:
             raise UsageError("--demo has a host of its own: leave --base-url out.")
@@ -116,10 +115,10 @@ def warehouse_options(command: Callable[..., Any]) -> Any:
 
     return _with(
         with_target,
-        click.option("--dataset", metavar="NAME", help="Schema that holds the tables.  [default: fine_tuning]"),
+        click.option("--dataset", metavar="NAME", help=f"Schema that holds the tables.  [default: {DEFAULT_DATASET}]"),
         click.option("--table-format", type=click.Choice(["iceberg", "delta"]), help="For --destination filesystem."),
         click.option("--destination", metavar="NAME", help="Any dlt destination.  [default: duckdb]"),
-        click.option("--database", metavar="PATH", help="The DuckDB file.  [default: fine_tuning_warehouse.duckdb]"),
+        click.option("--database", metavar="PATH", help=f"The DuckDB file.  [default: {DEFAULT_DATABASE}]"),
     )
 
 
@@ -143,6 +142,15 @@ def account_options(command: Callable[..., Any]) -> Any:
     )
 
 
+concurrency_option = click.option(
+    "--concurrency",
+    type=click.IntRange(1, 256),
+    default=16,  # as the source's settings have it; reading them there would load dlt for `ftw --help`
+    show_default=True,
+    help="Requests in flight.",
+)
+
+
 def _with(command: Any, *options: Any) -> Any:
     for option in options:
         command = option(command)
@@ -152,7 +160,6 @@ def _with(command: Any, *options: Any) -> Any:
 def existing_database(database: str | None) -> Path:
     """The database that was named, or the one that a sync has made here."""
     from fine_tuning_warehouse.demo import DEMO_DATABASE  # noqa: PLC0415
-    from fine_tuning_warehouse.destinations import DEFAULT_DATABASE  # noqa: PLC0415
 
     if database is not None:
         return Path(database).expanduser()

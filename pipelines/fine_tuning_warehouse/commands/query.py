@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from fine_tuning_warehouse import output
+from fine_tuning_warehouse.destinations import DEFAULT_DATASET
 from fine_tuning_warehouse.errors import UsageError
 
 from .options import existing_database
@@ -13,7 +14,7 @@ from .options import existing_database
 @click.command()
 @click.argument("sql")
 @click.option("--database", metavar="PATH", help="The DuckDB file.  [default: the one there is]")
-@click.option("--dataset", metavar="NAME", default="fine_tuning", show_default=True)
+@click.option("--dataset", metavar="NAME", default=DEFAULT_DATASET, show_default=True)
 @click.option("--output", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
 def query(sql: str, database: str | None, dataset: str, form: str) -> None:
     """Read-only SQL over the warehouse."""

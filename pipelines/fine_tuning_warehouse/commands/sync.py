@@ -7,14 +7,24 @@ import time
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fine_tuning_warehouse import output
+from fine_tuning_warehouse.duckdb_lock import LOCK_WAIT_SECONDS
 from fine_tuning_warehouse.errors import DONE, INCOMPLETE, CommandError, UsageError
 
-from .options import AccountOptions, WarehouseOptions, account_options, prepare, seconds_of, warehouse_options
+from .failures import json_on_failure
+from .options import (
+    AccountOptions,
+    WarehouseOptions,
+    account_options,
+    concurrency_option,
+    prepare,
+    seconds_of,
+    warehouse_options,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,9 +45,13 @@ _RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
 @click.option("--resources", metavar="A,B", help=f"Some of {','.join(_RESOURCES)}.  [default: all]")
 @click.option("--since", metavar="DATE", help="Read only jobs created since, such as 2026-01-31.")
 @click.option("--full-refresh", is_flag=True, help="Read everything once more, into the same rows.")
-@click.option("--concurrency", type=click.IntRange(1, 256), default=16, show_default=True, help="Requests in flight.")
+@concurrency_option
 @click.option(
-    "--lock-wait", type=click.FloatRange(0), default=60.0, show_default=True, help="Seconds to wait for a reader."
+    "--lock-wait",
+    type=click.FloatRange(0),
+    default=LOCK_WAIT_SECONDS,
+    show_default=True,
+    help="Seconds to wait for a reader.",
 )
 @click.option("--every", metavar="TIME", help="Stay, and sync again every 15m, 6h, 1d ...")
 @click.option("--health-file", metavar="PATH", help="Write when a sync succeeded, for `ftw health`.")
@@ -69,7 +83,7 @@ def sync(
     is for), only what the warehouse lacks, and loads them as typed tables. What is interrupted is taken up by the next
     sync, and an account that fails does not stop the others.
     """
-    with _told_as(form, whose.label) as told:
+    with json_on_failure(form, lambda: _nothing_done(whose.label)):
         prepare(quiet=quiet, verbose=verbose)
         interval = None if every is None else seconds_of(every, "--every")
         chosen = _chosen_resources(resources)
@@ -87,31 +101,37 @@ def sync(
         from fine_tuning_warehouse.repeating import Rhythm  # noqa: PLC0415
         from fine_tuning_warehouse.sync import Reading  # noqa: PLC0415
 
-        reading = Reading(chosen, jobs, since, full_refresh, concurrency, lock_wait_seconds=lock_wait)
+        reading = Reading(
+            resources=chosen,
+            job_ids=jobs,
+            since=since,
+            full_refresh=full_refresh,
+            concurrency=concurrency,
+            lock_wait_seconds=lock_wait,
+        )
         watch = _progress() if sys.stderr.isatty() and not quiet and not verbose else None
         healthy = None if health_file is None else HealthFile(Path(health_file).expanduser().absolute(), interval)
         rhythm = None if interval is None else Rhythm(interval)
         shown = _Shown if rhythm is None else _ShownInALine
         show = shown(warehouse.shown, several=len(accounts) > 1, form=form, quiet=quiet, demo=demo)
-        while True:
-            totals, failure = _synced(accounts, label, warehouse, reading, watch=watch, show=show)
-            is_short = strict and totals.is_incomplete
-            if healthy is not None and failure is None and not is_short:
-                try:
-                    healthy.succeeded(totals)
-                except CommandError as error:
-                    failure = error
-            # A key that was good once may be so again; one that is refused from the start has to be changed.
-            if rhythm is None or (failure is not None and failure.is_lasting and not rhythm.has_begun):
-                if failure is not None:
-                    told.is_told = True
-                    raise failure
-                return INCOMPLETE if is_short else DONE
-            pause = rhythm.pause(seconds=totals.seconds, failed=failure is not None)
+    while True:
+        totals, failure = _synced(accounts, label, warehouse, reading, watch=watch, show=show)
+        is_short = strict and totals.is_incomplete
+        if healthy is not None and failure is None and not is_short:
+            try:
+                healthy.succeeded(totals)
+            except CommandError as error:
+                failure = error
+        # A key that was good once may be so again; one that is refused from the start has to be changed.
+        if rhythm is None or (failure is not None and failure.is_lasting and not rhythm.has_begun):
             if failure is not None:
-                text = output.safe(totals.text or str(failure))
-                click.echo(f"{_now()} Error: {text} Trying again in {pause:.0f} s.", err=True)
-            time.sleep(pause)
+                raise failure
+            return INCOMPLETE if is_short else DONE
+        pause = rhythm.pause(seconds=totals.seconds, failed=failure is not None)
+        if failure is not None:
+            text = output.safe(totals.text or str(failure))
+            click.echo(f"{_now()} Error: {text} Trying again in {pause:.0f} s.", err=True)
+        time.sleep(pause)
 
 
 def _synced(
@@ -128,37 +148,25 @@ def _synced(
     from fine_tuning_warehouse.sync import sync_accounts  # noqa: PLC0415
     from fine_tuning_warehouse.totals import Totals  # noqa: PLC0415
 
+    totals = Totals(demo_label) if demo_label is not None else Totals.of(accounts)
     with ExitStack() as stack:
-        if demo_label is not None:
-            accounts = [
-                stack.enter_context(demo_account(demo_label, warehouse, lock_wait_seconds=reading.lock_wait_seconds))
-            ]
-        totals = Totals.of(accounts)
         try:
+            if demo_label is not None:
+                wait = reading.lock_wait_seconds
+                accounts = [stack.enter_context(demo_account(demo_label, warehouse, lock_wait_seconds=wait))]
             sync_accounts(accounts, warehouse, reading, watch=watch, tell=show.account, totals=totals)
             failure = totals.failure
         except CommandError as error:
-            failure = error
+            failure, totals.error = error, str(error)
     show.totals(totals)
     return totals, failure
 
 
-class _told_as:  # noqa: N801 - a context manager that reads as a sentence
-    """Tells a failure before any sync as JSON too, where that was asked for."""
+def _nothing_done(label: str | None) -> dict[str, Any]:
+    """The fields of a sync that has not begun."""
+    from fine_tuning_warehouse.totals import Totals  # noqa: PLC0415
 
-    def __init__(self, form: str, label: str | None) -> None:
-        self._form = form
-        self._label = label
-        self.is_told = False
-
-    def __enter__(self) -> _told_as:
-        return self
-
-    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
-        if self._form == "json" and isinstance(error, CommandError) and not self.is_told:
-            from fine_tuning_warehouse.totals import Totals  # noqa: PLC0415
-
-            click.echo(output.as_json(Totals(self._label, error=str(error)).as_json()))
+    return Totals(label).as_json()
 
 
 def _now() -> str:

@@ -13,7 +13,7 @@ from fine_tuning_warehouse import output
 from fine_tuning_warehouse.errors import DIFFERS, DONE, CommandError
 from fine_tuning_warehouse.wording import counted
 
-from .options import AccountOptions, WarehouseOptions, account_options, prepare, warehouse_options
+from .options import AccountOptions, WarehouseOptions, account_options, concurrency_option, prepare, warehouse_options
 
 if TYPE_CHECKING:
     from fine_tuning_warehouse.accounts import Account
@@ -26,7 +26,7 @@ _SHOWN = 20
 @click.command()
 @warehouse_options
 @account_options
-@click.option("--concurrency", type=click.IntRange(1, 256), default=16, show_default=True, help="Requests in flight.")
+@concurrency_option
 @click.option("--output", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def verify(*, target: WarehouseOptions, whose: AccountOptions, concurrency: int, form: str) -> int:
     """Compare the warehouse with the API, row by row.

@@ -58,7 +58,7 @@ def open_rows(
 def _of_destination(warehouse: Warehouse, wanted: list[str], directory: Path, stack: ExitStack) -> Rows:
     from dlt.destinations.job_client_impl import SqlJobClientBase  # noqa: PLC0415 - see accounts
 
-    pipeline = warehouse.pipeline("fine_tuning_rows", directory / "pipeline")
+    pipeline = warehouse.pipeline(directory / "pipeline")
     destination: Any = pipeline.destination_client()
     client = stack.enter_context(destination)
     if not isinstance(client, SqlJobClientBase):

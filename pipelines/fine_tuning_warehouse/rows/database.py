@@ -9,6 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from fine_tuning_warehouse.destinations import Warehouse
+from fine_tuning_warehouse.duckdb_lock import is_locked
 from fine_tuning_warehouse.errors import CommandError
 
 from .relations import BATCH_ROWS, Relation, Rows, first_line, readable, relations_of
@@ -23,7 +24,7 @@ def open_file(warehouse: Warehouse, directory: Path) -> duckdb.DuckDBPyConnectio
     try:
         connection = duckdb.connect(str(warehouse.database), read_only=True, config=bounded(directory))
     except duckdb.Error as error:
-        if "Could not set lock on file" in str(error):
+        if is_locked(error):
             raise  # it is waited for
         raise CommandError(f"The database {warehouse.shown} cannot be opened: {first_line(error)}") from None
     return connection

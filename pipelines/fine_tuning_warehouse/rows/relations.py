@@ -12,7 +12,7 @@ from typing import Literal
 import pyarrow as pa
 
 from fine_tuning_warehouse.destinations import Warehouse
-from fine_tuning_warehouse.refusals import told
+from fine_tuning_warehouse.refusals import destination_errors
 from fine_tuning_warehouse.views import VIEWS
 from openai_fine_tuning.tables import TABLES
 
@@ -112,7 +112,7 @@ class Rows(ABC):
 
 def readable(warehouse: Warehouse) -> AbstractContextManager[None]:
     """Tells in a line why a warehouse cannot be read."""
-    return told(warehouse, f"{warehouse.shown} cannot be read")
+    return destination_errors(warehouse, f"{warehouse.shown} cannot be read")
 
 
 def first_line(error: BaseException) -> str:

@@ -73,9 +73,9 @@ class Builder:
         for identifier in query.find_all(exp.Identifier):
             identifier.set("this", self._fold(identifier.name))
             identifier.set("quoted", True)
-        sql = query.transform(self._in_dialect, copy=False).sql(
-            self._dialect, copy=False, comments=False, pretty=True, unsupported_level=ErrorLevel.RAISE
-        )
+        if self._dialect in _IN_DIALECT:
+            query = query.transform(_IN_DIALECT[self._dialect], copy=False)
+        sql = query.sql(self._dialect, copy=False, comments=False, pretty=True, unsupported_level=ErrorLevel.RAISE)
         return f"{sql}\n{_CLICKHOUSE_SETTINGS}" if self._dialect == "clickhouse" and query.find(exp.Join) else sql
 
     def _query(self, view: View) -> exp.Query:
@@ -131,37 +131,6 @@ class Builder:
             if name.startswith(prefix) and type_ in _NUMBERS and metric and metric not in _NO_METRICS:
                 yield part.transform(_with_metric, name, metric)
 
-    def _in_dialect(self, node: Any) -> Any:
-        """What sqlglot leaves as it is, though the dialect has no such function."""
-        if self._dialect == "clickhouse" and isinstance(node, exp.Select):
-            # Of a column that two joined tables have, ClickHouse makes `table.column` the name of the result.
-            for one in node.expressions:
-                if isinstance(one, exp.Column) and one.table and not one.is_star:
-                    one.replace(exp.alias_(one.copy(), one.name, quoted=True))
-        if isinstance(node, exp.TimeToUnix):
-            if self._dialect == "bigquery":
-                return exp.Div(
-                    this=exp.Anonymous(this="UNIX_MICROS", expressions=[node.this]), expression=exp.convert(1e6)
-                )
-            if self._dialect == "clickhouse":
-                time = exp.cast(node.this, exp.DataType.build("Nullable(DateTime64(6))", dialect="clickhouse"))
-                micros = exp.Anonymous(this="toUnixTimestamp64Micro", expressions=[time])
-                return exp.Div(this=micros, expression=exp.convert(1e6))
-        if self._dialect == "clickhouse" and isinstance(node, exp.Cast) and isinstance(node.this, exp.Cast):
-            # A number with so many decimals, in words: a cast would leave the zeros at its end out.
-            number, decimals = node.this.this, node.this.to.expressions[1:]
-            if node.to.this in exp.DataType.TEXT_TYPES and decimals:
-                return exp.Anonymous(this="toDecimalString", expressions=[number, decimals[0].this])
-        if isinstance(node, exp.SplitPart):
-            text, separator, number = node.this, node.args["delimiter"], node.args["part_index"]
-            if self._dialect == "bigquery":
-                offset = exp.Anonymous(this="SAFE_ORDINAL", expressions=[number])
-                return exp.Bracket(this=exp.Split(this=text, expression=separator), expressions=[offset])
-            if self._dialect == "clickhouse":
-                split = exp.Anonymous(this="splitByString", expressions=[separator, text])
-                return exp.Anonymous(this="arrayElement", expressions=[split, number])
-        return node
-
 
 @cache
 def _parsed(view: View) -> exp.Query:
@@ -193,3 +162,51 @@ def _with_metric(node: Any, column: str, metric: str) -> Any:
     if isinstance(node, exp.Literal) and node.name == EACH_METRIC:
         return exp.Literal.string(metric)
     return node
+
+
+# what sqlglot leaves as it is, though the dialect has no such function, or another meaning of it ---------------------
+
+
+def _in_bigquery(node: Any) -> Any:
+    if isinstance(node, exp.TimeToUnix):
+        return exp.Div(this=exp.Anonymous(this="UNIX_MICROS", expressions=[node.this]), expression=exp.convert(1e6))
+    if isinstance(node, exp.SplitPart):
+        offset = exp.Anonymous(this="SAFE_ORDINAL", expressions=[node.args["part_index"]])
+        return exp.Bracket(this=exp.Split(this=node.this, expression=node.args["delimiter"]), expressions=[offset])
+    return node
+
+
+def _in_clickhouse(node: Any) -> Any:
+    if isinstance(node, exp.Select):
+        # Of a column that two joined tables have, ClickHouse makes `table.column` the name of the result.
+        for one in node.expressions:
+            if isinstance(one, exp.Column) and one.table and not one.is_star:
+                one.replace(exp.alias_(one.copy(), one.name, quoted=True))
+    if isinstance(node, exp.TimeToUnix):
+        time = exp.cast(node.this, exp.DataType.build("Nullable(DateTime64(6))", dialect="clickhouse"))
+        micros = exp.Anonymous(this="toUnixTimestamp64Micro", expressions=[time])
+        return exp.Div(this=micros, expression=exp.convert(1e6))
+    if isinstance(node, exp.Cast) and isinstance(node.this, exp.Cast):
+        # A number with so many decimals, in words: a cast would leave the zeros at its end out.
+        number, decimals = node.this.this, node.this.to.expressions[1:]
+        if node.to.this in exp.DataType.TEXT_TYPES and decimals:
+            return exp.Anonymous(this="toDecimalString", expressions=[number, decimals[0].this])
+    if isinstance(node, exp.SplitPart):
+        split = exp.Anonymous(this="splitByString", expressions=[node.args["delimiter"], node.this])
+        return exp.Anonymous(this="arrayElement", expressions=[split, node.args["part_index"]])
+    return node
+
+
+def _in_spark(node: Any) -> Any:
+    if isinstance(node, exp.AtTimeZone):
+        # FROM_UTC_TIMESTAMP, which sqlglot makes of it, gives a time that the session's zone is applied to once more.
+        return exp.FromTimeZone(this=exp.cast(node.this, "TIMESTAMPTZ"), zone=exp.CurrentTimezone())
+    return node
+
+
+_IN_DIALECT: dict[str, Callable[[Any], Any]] = {
+    "bigquery": _in_bigquery,
+    "clickhouse": _in_clickhouse,
+    "databricks": _in_spark,
+    "spark": _in_spark,
+}

@@ -12,7 +12,7 @@ from sqlglot import exp
 
 from fine_tuning_warehouse.destinations import Warehouse
 from fine_tuning_warehouse.errors import CommandError
-from fine_tuning_warehouse.refusals import told
+from fine_tuning_warehouse.refusals import destination_errors
 from openai_fine_tuning.tables import SCHEMA
 
 from .build import DIALECTS, READ_TABLES, Builder, Tables
@@ -35,9 +35,9 @@ def script(warehouse: Warehouse, dialect: str | None, directory: Path) -> Iterat
     """
     if warehouse.database is not None and not warehouse.database.is_file():
         raise CommandError(f"There is no database {warehouse.shown}: `ftw sync` makes it.")
-    pipeline = warehouse.pipeline("fine_tuning_views", directory)
+    pipeline = warehouse.pipeline(directory)
     places: dict[str, str] = {}
-    with told(warehouse, f"{warehouse.shown} cannot be read"), pipeline.destination_client() as found:
+    with destination_errors(warehouse, f"{warehouse.shown} cannot be read"), pipeline.destination_client() as found:
         client: Any = found
         own = str(client.capabilities.sqlglot_dialect)
         if warehouse.is_lake:
