@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import dlt
+import pyarrow as pa
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from openai_fine_tuning import CancelledError, FineTuningSourceError, Report
@@ -253,6 +254,7 @@ def _run(pipeline: dlt.Pipeline, sources: list[Any], patience: Patience, report:
     if pipeline.first_run:
         patience.apply(lambda: _restore(pipeline))
     pipeline.extract(sources)
+    pa.default_memory_pool().release_unused()  # the C library keeps what Arrow's tables took, beside what a load takes
     pipeline.normalize()
     with turn(pipeline):
         return list(patience.apply(lambda: _load(pipeline, report, anew=anew)).loads_ids)
