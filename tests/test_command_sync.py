@@ -204,6 +204,11 @@ def test_job_and_since_are_bounded_and_hide_nothing_from_a_later_sync(world: Scr
 
 
 def test_jobs_that_are_all_unknown_are_told_and_a_host_of_no_jobs_is_a_failure(host: Simulator, ftw: Command) -> None:
+    host.faults.append(Fault("status", path="ftjob-ended$", status=200, body={"id": "ftjob-other", "object": "x"}))
+    other = ftw("sync", "--job", "ftjob-ended", "--strict")
+    assert other.code == 3
+    assert "ftjob-ended answered with another job or none" in other.err
+
     none = ftw("sync", "--job", "ftjob-none", "--job", "a/b", "--output", "json", "--strict")
     assert none.code == 3
     assert {one["job"] for one in none.json["skipped"]} == {"a/b", "ftjob-none"}

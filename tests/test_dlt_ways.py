@@ -15,7 +15,7 @@ import pytest
 
 from command import HOUR, KEY, NOW
 from fine_tuning_simulator import ScriptedWorld, Simulator
-from openai_fine_tuning import openai_fine_tuning
+from openai_fine_tuning import ConfigurationError, openai_fine_tuning
 from openai_fine_tuning.settings import RESOURCES
 
 
@@ -194,6 +194,24 @@ def test_a_failure_raises_and_the_next_run_goes_on(
     pipeline.run(openai_fine_tuning())
     assert rows("SELECT count(*) FROM checkpoints") == [(2,)]
     assert KEY not in str(pipeline.last_trace)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"fine_tuning_since": "yesterday"}, "'yesterday' is no date: it looks like 2026-01-31"),
+        ({"fine_tuning_since": "2026-01-31", "fine_tuning_full_refresh": True}, "goes neither with jobs nor with"),
+        ({"fine_tuning_job_ids": ["ftjob-1"], "fine_tuning_full_refresh": True}, "goes neither with jobs nor with"),
+        ({"openai_api_key": ""}, "The API key is empty"),
+        ({"openai_api_key": " "}, "The API key is empty"),
+    ],
+)
+def test_an_argument_that_cannot_be_right_is_told_before_anything_is_requested(
+    host: Simulator, arguments: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        openai_fine_tuning(**{"openai_api_key": KEY, **arguments})
+    assert host.requests == []
 
 
 def python(code: str, folder: Path, **env: str) -> subprocess.CompletedProcess[str]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import random
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -105,6 +109,68 @@ def test_a_page_of_a_proxy_is_not_taken_for_the_file(api: FineTuningApi, host: S
     host.faults.append(Fault("html", path="content$", times=None))
     with pytest.raises(RequestError, match="not with what was asked for"):
         downloaded(api, size=len(CONTENT))
+
+
+class Answers:
+    """A host that gives prepared answers to one request after another: status, headers, body from where it is asked."""
+
+    def __init__(self, *answers: Callable[[int], tuple[int, dict[str, str], bytes]]) -> None:
+        self.asked: list[dict[str, str]] = []
+        asked, coming = self.asked, iter(answers)
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked.append({name.lower(): value for name, value in self.headers.items()})
+                start = re.findall(r"\d+", self.headers.get("range", "bytes=0-"))[0]
+                status, headers, body = next(coming)(int(start))
+                self.send_response(status)
+                for name, value in {"content-length": str(len(body)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+                self.close_connection = True
+
+            def log_message(self, *_: Any) -> None:
+                """Nothing."""
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.base_url = f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def __enter__(self) -> Answers:
+        Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+HALF = len(CONTENT) // 2
+WHOLE = {"content-length": str(len(CONTENT))}
+
+
+def test_a_rest_is_asked_for_of_the_same_version_and_is_not_taken_from_another_byte() -> None:
+    with Answers(
+        lambda _: (200, {**WHOLE, "etag": '"one"'}, CONTENT[:HALF]),
+        lambda at: (206, {"content-range": f"bytes {at + 1}-9/9", "etag": '"one"'}, CONTENT[at + 1 :]),
+        lambda _: (200, {**WHOLE, "etag": 'W/"weak"'}, CONTENT[:HALF]),
+        lambda at: (206, {"content-range": f"bytes {at}-{len(CONTENT) - 1}/{len(CONTENT)}"}, CONTENT[at:]),
+    ) as host:
+        api = FineTuningApi(host.base_url, "key")
+        assert downloaded(api, size=len(CONTENT)) == CONTENT
+        api.close()
+    assert ["range" in asked for asked in host.asked] == [False, True, False, True]
+    assert [asked.get("if-range") for asked in host.asked] == [None, '"one"', None, None]
+
+
+def test_what_came_compressed_is_asked_for_from_the_start_again() -> None:
+    packed = gzip.compress(CONTENT[:100_000])
+    encoded = {"content-encoding": "gzip", "content-length": str(len(packed))}
+    with Answers(lambda _: (200, encoded, packed[:-5000]), lambda _: (200, encoded, packed)) as host:
+        api = FineTuningApi(host.base_url, "key")
+        assert downloaded(api) == CONTENT[:100_000]
+        api.close()
+    assert [asked.get("range") for asked in host.asked] == [None, None]
 
 
 def test_a_file_that_is_gone_is_told_in_the_hosts_words(api: FineTuningApi, world: ScriptedWorld) -> None:

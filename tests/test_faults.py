@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from email.utils import formatdate
@@ -177,6 +178,51 @@ def test_a_page_that_was_met_before_is_an_error(world: ScriptedWorld, host: Simu
     with pytest.raises(EndlessListingError, match="ftjob-a/checkpoints"):
         ids(api)
     assert len(host.requests) == 3
+
+
+def test_a_listing_of_more_pages_than_any_has_is_an_error(
+    world: ScriptedWorld, api: FineTuningApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.page_limit = 1
+    add_checkpoints(world, 4)
+    monkeypatch.setattr(settings, "MAX_PAGES", 3)
+    with pytest.raises(EndlessListingError, match="ftjob-a/checkpoints did not end within 3 pages"):
+        ids(api)
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ([{"id": "a"}], ["a"]),
+        ({"data": None, "has_more": False}, []),
+        ({"object": "list"}, []),
+        ({"data": [{"id": 7}], "has_more": False}, [7]),
+    ],
+    ids=["a bare array", "null", "no data", "an id that is a number"],
+)
+def test_listings_as_gateways_write_them(host: Simulator, api: FineTuningApi, answer: Any, found: list[str]) -> None:
+    host.faults.append(Fault("status", status=200, body=json.dumps(answer)))
+    assert ids(api) == found
+
+
+@pytest.mark.parametrize("answer", [{"jobs": []}, {"data": {}}, {"data": "none"}, 7, "text", None])
+def test_what_is_no_listing_is_told_with_its_address(host: Simulator, api: FineTuningApi, answer: Any) -> None:
+    host.faults.append(Fault("status", times=None, status=200, body=json.dumps(answer)))
+    with pytest.raises(RequestError, match="ftjob-a/checkpoints answered with something that is no listing"):
+        ids(api)
+
+
+def test_a_page_whose_records_have_no_ids_goes_on_behind_what_the_host_calls_its_last(
+    world: ScriptedWorld, host: Simulator, api: FineTuningApi
+) -> None:
+    expected = add_checkpoints(world, 3)
+    page = {"data": [{"step_number": 9}], "has_more": True, "last_id": expected[0]}
+    host.faults.append(Fault("status", status=200, body=page))
+    listed = [record.get("id") for each in pages(api, CHECKPOINTS) for record in each.records]
+    assert listed == [None, *expected[1:]]
+    host.faults.append(Fault("status", status=200, body={**page, "last_id": None}))
+    with pytest.raises(EndlessListingError, match="no record on this one has an id"):
+        ids(api)
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])

@@ -134,11 +134,15 @@ def test_an_id_that_is_none_is_kept_with_the_reason(world: ScriptedWorld, databa
     assert database.sync().rejected == 0
 
 
-def test_another_file_than_the_one_asked_for_is_rejected(world: ScriptedWorld, database: Database) -> None:
-    world.add_file("file-t")["id"] = "file-other"
+def test_another_file_than_the_one_asked_for_is_rejected(
+    world: ScriptedWorld, database: Database, host: Simulator
+) -> None:
     add_job(world, "job", training="file-t")
-    database.sync()
+    other = {"id": "file-other", "object": "file", "created_at": NOW}
+    host.faults.append(Fault("status", path="/files/file-t$", status=200, body=other))
+    assert database.sync().rejected == 1
     assert database.ids("files") == []
+    assert database.rows("SELECT reason FROM rejected_records") == [("the host was asked for the file file-t",)]
 
 
 def test_a_failure_of_one_file_keeps_its_job_open(world: ScriptedWorld, database: Database, host: Simulator) -> None:

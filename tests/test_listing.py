@@ -7,7 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
+from fine_tuning_warehouse.accounts import Account
+from fine_tuning_warehouse.destinations import Warehouse
 from fine_tuning_warehouse.errors import CommandError
+from fine_tuning_warehouse.workspace import working_directory
 from harness import DAY, HOUR, NOW, Database
 from openai_fine_tuning.listing import Order
 
@@ -177,6 +180,26 @@ def test_a_cursor_that_the_host_forgets_on_the_way_costs_no_record(
     host.faults.append(Fault("lost_cursor", path=r"/fine_tuning/jobs$", times=1))
     database.sync()
     assert database.ids("jobs") == expected("ftjob", 5)
+
+
+def test_a_cut_listing_whose_place_the_host_forgets_is_read_from_its_start(
+    world: ScriptedWorld, database: Database
+) -> None:
+    world.page_limit = 2
+    add_jobs(world, range(12))
+    with working_directory() as directory:
+        pipeline = Warehouse("duckdb", database.path).pipeline(directory, label="default")
+        part = Account("default", "key", database.host.base_url).source(
+            ("jobs",), fine_tuning_concurrency=1, fine_tuning_stop_after_seconds=0
+        )
+        pipeline.run(part)
+        (source,) = pipeline.state["sources"].values()
+        (frontier,) = source["resources"]["jobs"]["frontiers"]["default"].values()
+    forgotten = frontier["cut"]["after"]
+    world.remove_job(forgotten)
+    database.sync(resources=("jobs",))
+    assert 404 in {request.status for request in database.host.requests}
+    assert {*database.ids("jobs"), forgotten} == set(expected("ftjob", 12))
 
 
 def test_a_sync_that_commits_as_it_goes_reads_all_and_each_job_once(world: ScriptedWorld, database: Database) -> None:

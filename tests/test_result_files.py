@@ -110,11 +110,22 @@ def test_files_of_all_kinds_in_one_sync(world: ScriptedWorld, database: Database
 
 
 def test_other_columns_of_a_file_become_columns_numbers_as_numbers(world: ScriptedWorld, database: Database) -> None:
-    world.add_file("file-a", b"step,train_mean_reward,grade,\n1,0.75,good,x\n2,1,,\n")
+    world.add_file("file-a", b"step,train_mean_reward,grade,\n1,0.75,good,x,more,still more\n2,1,,\n")
     world.add_job(id="job-a", created_at=NOW - DAY, finished_at=NOW - DAY + 60, result_files=["file-a"])
     database.sync()
-    rows = database.rows("SELECT step, train_mean_reward, grade FROM result_metrics ORDER BY step")
-    assert rows == [(1, 0.75, "good"), (2, 1.0, None)]
+    rows = database.rows("SELECT step, train_mean_reward, grade, unnamed FROM result_metrics ORDER BY step")
+    assert rows == [(1, 0.75, "good", "more,still more"), (2, 1.0, None, None)]
+
+
+def test_a_file_that_no_csv_reader_takes_is_rejected_with_its_beginning(
+    world: ScriptedWorld, database: Database
+) -> None:
+    world.add_file("file-a", b"step,note\n1," + b"x" * 200_000 + b"\n")
+    world.add_job(id="job-a", created_at=NOW - DAY, finished_at=NOW - DAY + 60, result_files=["file-a"])
+    assert database.sync().rejected == 1
+    ((reason, record),) = database.rows("SELECT reason, record FROM rejected_records")
+    assert reason.startswith("the file is no CSV: ")
+    assert "step,note" in record
 
 
 @pytest.mark.parametrize(
