@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from typing import Any
 
 import pyarrow as pa
@@ -41,9 +42,19 @@ def array_of(values: Any, type_: pa.DataType) -> pa.Array:
         values = [None if value is None else int(value) for value in values]
     elif pa.types.is_string(type_):
         values = [value if value is None or isinstance(value, str) else _text(value) for value in values]
+    elif pa.types.is_boolean(type_):
+        values = [None if value is None else bool(value) for value in values]
+    elif pa.types.is_timestamp(type_):
+        values = [_time(value) if isinstance(value, str) else value for value in values]
     elif pa.types.is_binary(type_):
         values = [None if value is None else bytes(value) for value in values]
     return pa.array(values, type_)
+
+
+def _time(value: str) -> datetime:
+    """A time as SQLite keeps it: text, in UTC."""
+    time = datetime.fromisoformat(value)
+    return time if time.tzinfo is not None else time.replace(tzinfo=timezone.utc)
 
 
 def _text(value: Any) -> str:
