@@ -203,6 +203,10 @@ def test_a_full_disk_is_told_and_leaves_no_half_file(ftw: Command, world: Script
         subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
         assert ftw("archive", "disk/kept").code == 0
         assert ftw("archive", "--check", "disk/kept").code == 0
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        sealed = ftw("archive", "disk/kept", "--no-sync")
+        assert sealed.code == 1
+        assert is_told_well(sealed, "disk/kept cannot be written: the folder takes no files")
     finally:
         subprocess.run(["umount", disk], check=True)
 

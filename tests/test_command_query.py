@@ -131,6 +131,15 @@ def test_a_database_that_cannot_be_read_is_exit_1(ftw: Command) -> None:
     folder = ftw("query", "SELECT 1", "--database", str(ftw.folder))
     assert folder.code == 1
     assert is_told_well(folder, "here")
+    corrupt = ftw.folder.parent / "corrupt.duckdb"
+    content = ftw.database.read_bytes()
+    corrupt.write_bytes(content[:4096] + b"\xaa" * 8192 + content[12288:])
+    for command in (("query", "SELECT 1"), ("best",)):
+        ended = ftw(*command, "--database", str(corrupt))
+        assert ended.code == 1
+        assert is_told_well(ended, "corrupt.duckdb cannot be opened", "checksum")
+        assert ended.seconds < 8, "as if a sync held it"
+    assert is_told_well(ftw("query", "SELECT 1", "--database", "x" * 300), "too long")
 
 
 def test_wrong_usage_is_exit_2(ftw: Command) -> None:
@@ -138,6 +147,9 @@ def test_wrong_usage_is_exit_2(ftw: Command) -> None:
         ended = ftw("query", *arguments)
         assert ended.code == 2
         assert is_told_well(ended, "--help")
+    empty = ftw("query", " ")
+    assert empty.code == 2
+    assert is_told_well(empty, "empty")
 
 
 def test_another_dataset_can_be_asked(ftw: Command, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from fine_tuning_simulator import ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts import Account
 from fine_tuning_warehouse.best import best_checkpoints
 from fine_tuning_warehouse.destinations import Warehouse
+from fine_tuning_warehouse.errors import UsageError
+from fine_tuning_warehouse.readiness import merge_strategy
 from fine_tuning_warehouse.verify import verify
 from histories import add_history
 
@@ -82,12 +84,22 @@ def test_postgresql_is_read_as_duckdb_is(ftw: Command, world: ScriptedWorld, pos
         ("best", no_database),
         ("verify", nobody),
         ("check", no_database),
+        ("check", "postgresql://postgres:secret-word@127.0.0.1:many/none"),
     ):
         failed = ftw(command, "--destination", "postgres", env={"DESTINATION__POSTGRES__CREDENTIALS": credentials})
         assert failed.code == 1
         assert "Traceback" not in failed.all
         assert "secret-word" not in failed.all
         assert "postgres" in failed.all
+
+
+def test_a_destination_that_cannot_merge_is_refused(tmp_path: Path) -> None:
+    for warehouse, words in (
+        (Warehouse("filesystem"), "cannot merge rows as it is set; with --table-format"),
+        (Warehouse("dummy", table_format="iceberg"), "has no tables in iceberg: leave --table-format out"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            merge_strategy(warehouse, warehouse.pipeline("refused", tmp_path / warehouse.destination))
 
 
 @pytest.mark.engine

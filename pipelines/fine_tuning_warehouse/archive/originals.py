@@ -112,8 +112,6 @@ def _known_files(files: Path | None) -> dict[tuple[str, str], tuple[str | None, 
     if files is None:
         return {}
     with pq.ParquetFile(files) as file:
-        if not {"account", "id", "filename", "bytes"} <= set(file.schema_arrow.names):
-            return {}
         return {
             (row["account"], row["id"]): (row["filename"], row["bytes"])
             for batch in file.iter_batches(columns=["account", "id", "filename", "bytes"])
