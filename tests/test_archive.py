@@ -765,6 +765,7 @@ def test_postgres_is_archived_as_duckdb_is(
     archiving: Archiving, database: Database, postgres: Postgres, tmp_path: Path, world: ScriptedWorld
 ) -> None:
     world.add_job(id="ftjob-zoë", created_at=NOW - HOUR, metadata={"a": "\x00", "b": "ü"}, training_file=None)
+    world.add_job(id="ftjob-odd", created_at=NOW - HOUR, result_files="file-000")
     folder, other = tmp_path / "postgres", tmp_path / "again"
     archiving(folder=folder, warehouse=Warehouse("postgres"))
     archiving(folder=other, warehouse=Warehouse("postgres"), account=None)

@@ -152,8 +152,9 @@ def test_a_database_that_cannot_be_is_exit_1_before_any_request(host: Simulator,
     (ftw.folder / "folder" / "kept").write_text("kept")
     notes, short = ftw.folder / "notes.duckdb", ftw.folder / "short.duckdb"
     notes.write_text("These are my notes, and no database. " * 10)
+    (ftw.folder / "held.duckdb.lock").mkdir()
     short.write_text("notes")
-    wrong = ("missing/folder/x.duckdb", "folder", str(notes), str(short), f"{notes}/x.duckdb")
+    wrong = ("missing/folder/x.duckdb", "folder", str(notes), str(short), f"{notes}/x.duckdb", "held.duckdb")
     for path in (*wrong, f"{'x' * 300}.duckdb", "~nobody-of-this-name/x.duckdb"):
         ended = ftw("sync", "--database", path)
         assert ended.code == 1, (path, ended)
@@ -161,7 +162,9 @@ def test_a_database_that_cannot_be_is_exit_1_before_any_request(host: Simulator,
     assert host.requests == []
     assert notes.read_text() == "These are my notes, and no database. " * 10
     assert short.read_text() == "notes"
-    assert {path.name for path in ftw.folder.iterdir()} == {"folder", "notes.duckdb", "short.duckdb"}
+    assert {path.name for path in ftw.folder.iterdir()} == {
+        *("folder", "notes.duckdb", "short.duckdb", "held.duckdb.lock")
+    }
     assert {path.name for path in (ftw.folder / "folder").iterdir()} == {"kept"}
 
 

@@ -127,6 +127,11 @@ def test_a_wrong_key_ends_it_before_anything_is_written(world: ScriptedWorld, cl
     assert ended.json["error"]
     assert KEY not in ended.all
     assert not (ftw.folder / "kept").exists()
+    unmeant = ftw("archive", "kept", "--no-sync", "--training-files", "--output", "json")
+    assert unmeant.code == 2
+    assert list(unmeant.json) == KEYS
+    assert (unmeant.json["status"], unmeant.json["archive"]) == ("failed", "kept")
+    assert "--no-sync makes no request" in unmeant.json["error"]
 
 
 def test_a_key_without_the_scope_for_files_shows_under_strict(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
+import subprocess
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
-from command import NOW, Command, is_told_well
+from command import FTW, NOW, Command, is_told_well
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 
 EVIL = "\x1b[31mred\x1b]0;title\x07\x9b1m\rover"
@@ -150,6 +153,16 @@ def test_wrong_usage_is_exit_2(ftw: Command) -> None:
     empty = ftw("query", " ")
     assert empty.code == 2
     assert is_told_well(empty, "empty")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes break otherwise there")
+def test_a_reader_that_has_gone_is_no_error_of_its_own(ftw: Command) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [FTW, "query", "FROM range(20000)"]
+    ran = subprocess.run(command, cwd=ftw.folder, env=ftw.env, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (ran.returncode, ran.stderr) == (1, b"")
 
 
 def test_another_dataset_can_be_asked(ftw: Command, tmp_path: Path) -> None:
