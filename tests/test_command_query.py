@@ -159,7 +159,7 @@ def test_wrong_usage_is_exit_2(ftw: Command) -> None:
 def test_a_reader_that_has_gone_is_no_error_of_its_own(ftw: Command) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    command = [FTW, "query", "FROM range(20000)"]
+    command = [str(FTW), "query", "FROM range(20000)"]
     ran = subprocess.run(command, cwd=ftw.folder, env=ftw.env, stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
     assert (ran.returncode, ran.stderr) == (1, b"")
