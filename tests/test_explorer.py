@@ -21,7 +21,7 @@ import duckdb
 import pytest
 import requests
 
-from command import Command, Running, is_told_well
+from command import Command, Running, is_told_well, wait_until
 from fine_tuning_warehouse import query as querying
 from fine_tuning_warehouse.errors import CommandError
 
@@ -480,9 +480,10 @@ def test_the_notebook_is_a_script_too(demo: Path) -> None:
 
 
 @contextmanager
-def explorer(ftw: Command, *options: str) -> Iterator[tuple[Running, str]]:
-    """The running command and the address that it prints."""
-    with ftw.start("explore", "--headless", *options) as running:
+def explorer(ftw: Command, *options: str, opener: str | None = None) -> Iterator[tuple[Running, str]]:
+    """The running command and the address that it prints; a browser is opened where there is a command for it."""
+    headless = ("--headless",) if opener is None else ()
+    with ftw.start("explore", *headless, *options, env={"BROWSER": opener}) as running:
         assert running.process.stderr is not None
         line = running.process.stderr.readline()
         found = re.search(r"http://127\.0\.0\.1:\d+/", line)
@@ -491,14 +492,20 @@ def explorer(ftw: Command, *options: str) -> Iterator[tuple[Running, str]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_serves_on_this_machine_and_ends_when_asked(ftw: Command, number: int) -> None:
-    with explorer(ftw) as (running, url):
+def test_it_serves_on_this_machine_and_ends_when_asked(ftw: Command, number: int, tmp_path: Path) -> None:
+    browser, opened = tmp_path / "browser.py", tmp_path / "opened"
+    browser.write_text(f"import pathlib, sys; pathlib.Path({str(opened)!r}).write_text(sys.argv[1])")
+    with explorer(ftw, opener=f"{sys.executable} {browser} %s") as (running, url):
         page = requests.get(url, timeout=30)
         assert page.status_code == 200
         assert "Fine-tuning explorer" in page.text
         assert requests.get(url.replace("127.0.0.1", "localhost"), timeout=30).status_code == 200
+        upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
+        upgrade |= {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
         for headers in ({"Host": "example.com"}, {"Origin": "https://example.com"}, {"Origin": "null"}):
             assert requests.get(url, headers=headers, timeout=30).status_code == 403
+            assert requests.get(f"{url}ws", headers={**upgrade, **headers}, timeout=30).status_code == 403
+        wait_until(lambda: opened.exists() and opened.read_text() == url)
         began = time.monotonic()
         running.signal(number)
         ended = running.end()

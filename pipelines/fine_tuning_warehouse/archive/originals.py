@@ -99,10 +99,7 @@ def _mentions(jobs: Path) -> Iterator[tuple[str, str, Kind, str]]:
 
 
 def _ids(text: str | None) -> list[str]:
-    try:
-        listed = json.loads(text or "[]")
-    except ValueError:
-        listed = [text]
+    listed = json.loads(text or "[]")
     listed = listed if isinstance(listed, list) else [listed]
     return [file_id if isinstance(file_id, str) else json.dumps(file_id) for file_id in listed if file_id is not None]
 
