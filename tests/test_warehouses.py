@@ -99,7 +99,7 @@ def test_a_destination_that_cannot_merge_is_refused(tmp_path: Path) -> None:
         (Warehouse("dummy", table_format="iceberg"), "has no tables in iceberg: leave --table-format out"),
     ):
         with pytest.raises(UsageError, match=words):
-            merge_strategy(warehouse, warehouse.pipeline("refused", tmp_path / warehouse.destination))
+            merge_strategy(warehouse, warehouse.pipeline(tmp_path / warehouse.destination))
 
 
 @pytest.mark.engine
