@@ -17,15 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from fine_tuning_simulator import FILES_SCOPE, Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts import Account
-from fine_tuning_warehouse.archive import Archived, Plan, archive, check, open_store
+from fine_tuning_warehouse.archive import Archived, Plan, archive, check, open_store, parquet
+from fine_tuning_warehouse.archive.marker import unfinished
 from fine_tuning_warehouse.archive.originals import named
 from fine_tuning_warehouse.destinations import Warehouse
 from fine_tuning_warehouse.errors import BusyError, CommandError, UsageError
+from fine_tuning_warehouse.rows import relation
 from fine_tuning_warehouse.views import VIEWS
 from harness import DAY, HOUR, NOW, Database
 from histories import add_history
@@ -287,6 +290,7 @@ def test_what_has_not_changed_is_left_alone(archiving: Archiving, folder: Path, 
     assert (archived.written, archived.unchanged) == (0, len(before) - 1)
 
     add_history(world, [JOBS])
+    (folder / "tables/checkpoints.parquet").unlink()
     archived = archiving()
     after = times()
     changed = {path for path, time in after.items() if before.get(path) != time}
@@ -375,6 +379,30 @@ def test_what_is_gone_is_missing_with_the_hosts_reason(archiving: Archiving, wor
     world.add_file("file-train-1", contents["file-train-1"])
     archiving(training_files=True)
     assert set(archiving.missing()) == {"file-000"}
+    assert archiving.damaged() == {}
+
+
+def test_a_host_that_has_the_content_of_files_alone_is_archived(
+    archiving: Archiving, world: ScriptedWorld, host: Simulator
+) -> None:
+    contents = add_training_files(world)
+    nothing = Fault("status", path="/files(/[^/]+)?$", times=None, status=404, body={"detail": "Not Found"})
+    host.faults.append(nothing)
+    archiving(training_files=True)
+    assert nothing.hits > 0
+    assert archiving.missing() == {}
+    kept = archiving.content()
+    assert {f"training_files/{name}.jsonl": content for name, content in contents.items()}.items() <= kept.items()
+
+
+def test_a_warehouse_without_jobs_is_archived_and_told_to_know_no_files(
+    archiving: Archiving, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    database.sync(resources=("events",))
+    archiving(account=None)
+    assert "There is no table jobs" in caplog.text
+    assert archiving.missing() == {}
+    assert archiving.manifest["tables"]["events"] == 3 * JOBS
     assert archiving.damaged() == {}
 
 
@@ -593,6 +621,32 @@ def test_two_runs_at_once_do_not_write_to_one_archive(
     archiving(account=None)
 
 
+def test_a_run_notices_that_one_of_another_machine_has_begun(folder: Path) -> None:
+    store = open_store(str(folder))
+    with unfinished(store) as first:
+        first.check()
+        with unfinished(store) as second:
+            second.check()
+            with pytest.raises(BusyError, match="Another archive run has begun"):
+                first.check()
+        with pytest.raises(BusyError, match="Another archive run has begun"):
+            first.check()
+
+
+def test_row_groups_are_the_same_however_rows_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 10)
+    jobs = relation("jobs", {"account": pa.string(), "id": pa.string()})
+    rows = pa.table({"account": ["a"] * 27, "id": [str(number) for number in range(27)]}, jobs.schema)
+    contents = []
+    for size in (1, 7, 10, 27):
+        written = parquet.write(jobs, rows.to_batches(size), tmp_path / "jobs.parquet")
+        assert (written.rows, written.accounts) == (27, {"a"})
+        metadata = pq.read_metadata(tmp_path / "jobs.parquet")
+        assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [10, 10, 7]
+        contents.append((tmp_path / "jobs.parquet").read_bytes())
+    assert len(set(contents)) == 1
+
+
 def test_a_table_that_has_gained_a_column_is_written_anew_and_one_that_has_lost_values_is_refused(
     archiving: Archiving, database: Database, folder: Path
 ) -> None:
@@ -669,6 +723,9 @@ DAMAGES: list[tuple[Damaging, str, str]] = [
 def test_a_check_names_what_is_wrong_and_asks_no_host(archiving: Archiving, folder: Path, tmp_path: Path) -> None:
     archiving()
     archiving.database.host.requests.clear()
+    read: list[int] = []
+    assert check(open_store(str(folder)), read.append).files == len(read)
+    assert sum(read) == sum(about["bytes"] for about in archiving.manifest["files"].values())
     for number, (damage, path, reason) in enumerate(DAMAGES):
         copy = tmp_path / f"copy-{number}"
         shutil.copytree(folder, copy)
@@ -682,6 +739,7 @@ def test_a_check_names_what_is_wrong_and_asks_no_host(archiving: Archiving, fold
     ("old", "new"),
     [
         ('"jobs": 4', '"jobs": 5'),
+        ('"archive_version": 1', '"archive_version": "1"'),
         ('"bytes": ', '"bytes": -'),
         ('"404: ', '"403: '),
         ('"missing": [', '"missing": [7, '),
@@ -707,6 +765,7 @@ def test_postgres_is_archived_as_duckdb_is(
     archiving: Archiving, database: Database, postgres: Postgres, tmp_path: Path, world: ScriptedWorld
 ) -> None:
     world.add_job(id="ftjob-zoë", created_at=NOW - HOUR, metadata={"a": "\x00", "b": "ü"}, training_file=None)
+    world.add_job(id="ftjob-odd", created_at=NOW - HOUR, result_files="file-000")
     folder, other = tmp_path / "postgres", tmp_path / "again"
     archiving(folder=folder, warehouse=Warehouse("postgres"))
     archiving(folder=other, warehouse=Warehouse("postgres"), account=None)

@@ -113,6 +113,12 @@ def test_what_a_bucket_refuses_is_told_in_a_line(ftw: Command, bucket: Bucket) -
     assert is_told_well(ftw("archive", "--no-sync", f"{bucket.url}/mine"), "is no archive, and not empty")
     assert is_told_well(ftw("archive", "--no-sync", "s3://no-such-bucket/x"), "does not exist")
     assert is_told_well(ftw("archive", "--no-sync", "s3://"), "s3://")
+    of_dlt = {f"DESTINATION__FILESYSTEM__CREDENTIALS__{name}": value for name, value in bucket.env.items()}
+    of_dlt["DESTINATION__FILESYSTEM__CREDENTIALS__ENDPOINT_URL"] = bucket.env["AWS_ENDPOINT_URL"]
+    of_dlt["DESTINATION__FILESYSTEM__BUCKET_URL"] = "s3://no-such-bucket/lake"
+    lake = ftw("check", "--destination", "filesystem", "--table-format", "iceberg", env=of_dlt)
+    assert lake.code == 1
+    assert "There is no bucket no-such-bucket, or these credentials may not see it." in lake.all
     alone = {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}
     ended = ftw("archive", "--no-sync", f"{bucket.url}/x", env=alone)
     assert ended.code == 1

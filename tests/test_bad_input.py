@@ -47,6 +47,8 @@ def ftw(tmp_path: Path, host: Simulator) -> Command:
         ("--destination filesystem", "--table-format"),
         ("--account \t", "label"),
         ("--demo --base-url https://api.example.com/v1", "--base-url"),
+        ("--demo --account one --account two", "one account"),
+        ("--destination postgres --database x.duckdb", "--database"),
         ("--full-refresh --job ftjob-1", "--full-refresh"),
         ("--full-refresh --since 2026-01-01", "--full-refresh"),
     ],
@@ -64,6 +66,9 @@ def test_an_unknown_command_is_exit_2(ftw: Command) -> None:
     ended = ftw("snyc")
     assert ended.code == 2
     assert is_told_well(ended, "snyc", "--help")
+    bare = ftw()
+    assert (bare.code, bare.err) == (2, "")
+    assert "\n  sync " in bare.out
 
 
 def test_a_missing_key_is_exit_2_and_says_which(host: Simulator, ftw: Command) -> None:
@@ -102,6 +107,9 @@ def test_keys_of_two_hosts_are_exit_2_and_one_alone_works(tmp_path: Path, clock:
         assert both.code == 2
         assert is_told_well(both, "OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "unset")
         assert azure.requests == []
+        keyless = ftw("sync", env={"OPENAI_API_KEY": None, "AZURE_OPENAI_ENDPOINT": endpoint, "OPENAI_AUTH": "api-key"})
+        assert keyless.code == 2
+        assert is_told_well(keyless, "set AZURE_OPENAI_API_KEY")
 
         half = ftw("sync", env={"OPENAI_API_KEY": None, "AZURE_OPENAI_API_KEY": "a-resource-key"})
         assert half.code == 2
@@ -144,15 +152,19 @@ def test_a_database_that_cannot_be_is_exit_1_before_any_request(host: Simulator,
     (ftw.folder / "folder" / "kept").write_text("kept")
     notes, short = ftw.folder / "notes.duckdb", ftw.folder / "short.duckdb"
     notes.write_text("These are my notes, and no database. " * 10)
+    (ftw.folder / "held.duckdb.lock").mkdir()
     short.write_text("notes")
-    for path in ("missing/folder/x.duckdb", "folder", str(notes), str(short), f"{notes}/x.duckdb"):
+    wrong = ("missing/folder/x.duckdb", "folder", str(notes), str(short), f"{notes}/x.duckdb", "held.duckdb")
+    for path in (*wrong, f"{'x' * 300}.duckdb", "~nobody-of-this-name/x.duckdb"):
         ended = ftw("sync", "--database", path)
         assert ended.code == 1, (path, ended)
         assert is_told_well(ended, Path(path).name)
     assert host.requests == []
     assert notes.read_text() == "These are my notes, and no database. " * 10
     assert short.read_text() == "notes"
-    assert {path.name for path in ftw.folder.iterdir()} == {"folder", "notes.duckdb", "short.duckdb"}
+    assert {path.name for path in ftw.folder.iterdir()} == {
+        *("folder", "notes.duckdb", "short.duckdb", "held.duckdb.lock")
+    }
     assert {path.name for path in (ftw.folder / "folder").iterdir()} == {"kept"}
 
 

@@ -127,6 +127,11 @@ def test_a_wrong_key_ends_it_before_anything_is_written(world: ScriptedWorld, cl
     assert ended.json["error"]
     assert KEY not in ended.all
     assert not (ftw.folder / "kept").exists()
+    unmeant = ftw("archive", "kept", "--no-sync", "--training-files", "--output", "json")
+    assert unmeant.code == 2
+    assert list(unmeant.json) == KEYS
+    assert (unmeant.json["status"], unmeant.json["archive"]) == ("failed", "kept")
+    assert "--no-sync makes no request" in unmeant.json["error"]
 
 
 def test_a_key_without_the_scope_for_files_shows_under_strict(
@@ -203,6 +208,10 @@ def test_a_full_disk_is_told_and_leaves_no_half_file(ftw: Command, world: Script
         subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
         assert ftw("archive", "disk/kept").code == 0
         assert ftw("archive", "--check", "disk/kept").code == 0
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        sealed = ftw("archive", "disk/kept", "--no-sync")
+        assert sealed.code == 1
+        assert is_told_well(sealed, "disk/kept cannot be written: the folder takes no files")
     finally:
         subprocess.run(["umount", disk], check=True)
 

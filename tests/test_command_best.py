@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,6 +120,19 @@ def test_without_a_warehouse_it_says_what_to_run(ftw: Command, tmp_path: Path, h
     assert elsewhere("best", "--output", "csv").out.strip() == ",".join(COLUMNS)
 
 
+def test_the_sql_of_the_views_is_told(ftw: Command) -> None:
+    ended = ftw("views")
+    assert (ended.code, ended.err) == (0, "")
+    for view in VIEWS:
+        assert f'CREATE OR REPLACE VIEW "fine_tuning"."{view.name}" AS\n' in ended.out
+    missing = ftw("views", "--database", "missing.duckdb")
+    assert missing.code == 1
+    assert is_told_well(missing, "no database missing.duckdb", "ftw sync")
+    other = ftw("views", "--dataset", "other")
+    assert other.code == 1
+    assert is_told_well(other, "holds no dataset other", "ftw sync")
+
+
 def in_a_terminal(ftw: Command, columns: int, *arguments: str) -> list[str]:
     """The lines that a command prints into a terminal of so many columns."""
     if sys.platform == "win32":
@@ -176,6 +190,15 @@ def test_every_column_of_a_wide_table_is_shown_or_named(ftw: Command) -> None:
     assert [line.split() for line in one if line.startswith("status ")] == [["status", "succeeded"]]
 
 
+def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
+    ftw = Command(tmp_path)
+    told = "\n".join(in_a_terminal(ftw, 120, "archive", "--demo", "kept", "--training-files"))
+    assert re.search(r"Loading.* jobs · [\d,]+ rows · \d+ requests", told)
+    for step in ("Exporting", "Fetching"):
+        assert re.search(step + r".*\d+(\.\d+)?/?.*(bytes|kB|MB)", told), step
+    assert "archived" in told.lower()
+
+
 def test_a_table_fits_any_width() -> None:
     names = ["a", "long" * 10, "wide", "n"]
     rows: list[list[object]] = [["x", "y" * 50, "広い" * 10, 1.5], ["z", "y", "狭", None]]
@@ -219,5 +242,9 @@ def test_two_accounts_are_told_apart(tmp_path: Path) -> None:
     rows = [{**row, "account": label, "fine_tuning_job_id": "ftjob-1", "reason": "Because."} for label in ("a", "b")]
     assert [line.split()[0] for line in as_text(rows).splitlines()[2:]] == ["a", "b"]
     assert as_text(rows, 60).splitlines()[0] == "a · ftjob-1"
+    judged = [{**row, "overfitting_band": "severe", "step_number": 7, "reason": "Because."}]
+    assert "step 7" in as_text(judged, 60)
+    measured = [{**judged[0], "evaluation_metric": "valid_loss", "evaluation_value": 0.5}]
+    assert " · severe\n" in as_text(measured, 60)
     with pytest.raises(Exception, match="no database"):
         best_checkpoints(Warehouse("duckdb", tmp_path / "none.duckdb"))

@@ -119,6 +119,9 @@ def test_health_is_exit_1_where_no_sync_succeeded_lately(ftw: Command) -> None:
     none = ftw("health", "health.json")
     assert none.code == 1
     assert is_told_well(none, "health.json", "no sync")
+    folder = ftw("health", ".")
+    assert folder.code == 1
+    assert is_told_well(folder, "health file . cannot be read")
 
     assert ftw("sync", "--quiet", "--health-file", "health.json").code == 0
     well = ftw("health", "health.json", "--max-age", "45m")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
+import subprocess
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
-from command import NOW, Command, is_told_well
+from command import FTW, NOW, Command, is_told_well
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 
 EVIL = "\x1b[31mred\x1b]0;title\x07\x9b1m\rover"
@@ -131,6 +134,15 @@ def test_a_database_that_cannot_be_read_is_exit_1(ftw: Command) -> None:
     folder = ftw("query", "SELECT 1", "--database", str(ftw.folder))
     assert folder.code == 1
     assert is_told_well(folder, "here")
+    corrupt = ftw.folder.parent / "corrupt.duckdb"
+    content = ftw.database.read_bytes()
+    corrupt.write_bytes(content[:4096] + b"\xaa" * 8192 + content[12288:])
+    for command in (("query", "SELECT 1"), ("best",)):
+        ended = ftw(*command, "--database", str(corrupt))
+        assert ended.code == 1
+        assert is_told_well(ended, "corrupt.duckdb cannot be opened", "checksum")
+        assert ended.seconds < 8, "as if a sync held it"
+    assert is_told_well(ftw("query", "SELECT 1", "--database", "x" * 300), "too long")
 
 
 def test_wrong_usage_is_exit_2(ftw: Command) -> None:
@@ -138,6 +150,19 @@ def test_wrong_usage_is_exit_2(ftw: Command) -> None:
         ended = ftw("query", *arguments)
         assert ended.code == 2
         assert is_told_well(ended, "--help")
+    empty = ftw("query", " ")
+    assert empty.code == 2
+    assert is_told_well(empty, "empty")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes break otherwise there")
+def test_a_reader_that_has_gone_is_no_error_of_its_own(ftw: Command) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [str(FTW), "query", "FROM range(20000)"]
+    ran = subprocess.run(command, cwd=ftw.folder, env=ftw.env, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (ran.returncode, ran.stderr) == (1, b"")
 
 
 def test_another_dataset_can_be_asked(ftw: Command, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,6 +74,16 @@ def test_three_syncs_with_changes_give_the_rows_that_duckdb_has_for_the_same_req
             clock.advance(DAY)
     assert len(file.tables()["jobs"]) == 5 + 3
     assert counts[1][0] <= 4, "the last sync had next to nothing to read"
+
+
+@pytest.mark.engine
+def test_a_lake_of_some_tables_is_read_as_far_as_it_goes(lake: Engine, world: ScriptedWorld, host: Simulator) -> None:
+    add_history(world, range(2))
+    lake.sync(host, resources=("jobs",))
+    assert {name: len(table) for name, table in lake.tables().items()} == {"jobs": 2, "rejected_records": 0}
+    assert lake.folder is not None
+    shutil.rmtree(lake.folder / "fine_tuning" / "rejected_records")
+    assert set(lake.tables()) == {"jobs"}
 
 
 @pytest.fixture

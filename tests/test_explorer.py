@@ -21,7 +21,7 @@ import duckdb
 import pytest
 import requests
 
-from command import Command, Running, is_told_well
+from command import Command, Running, is_told_well, wait_until
 from fine_tuning_warehouse import query as querying
 from fine_tuning_warehouse.errors import CommandError
 
@@ -188,6 +188,9 @@ def test_a_million_points_are_thinned_out_and_it_is_said(tmp_path: Path) -> None
     assert lines.points[-1]["lowest"] == 1.0
     assert all(point["lowest"] <= point["value"] <= point["highest"] for point in lines.points)
     assert "Drawn are 400 points for 1,000,000 values" in words.about_curves(lines)
+    band, *_ = charts.curve_chart("loss", lines.of("loss"), []).to_dict()["layer"]
+    assert band["mark"]["type"] == "area"
+    assert (band["encoding"]["y"]["field"], band["encoding"]["y2"]["field"]) == ("lowest", "highest")
 
 
 def test_five_thousand_jobs_are_listed_and_the_newest_offered(tmp_path: Path) -> None:
@@ -206,6 +209,7 @@ def test_five_thousand_jobs_are_listed_and_the_newest_offered(tmp_path: Path) ->
     assert len(set(data.run_names(rows).values())) == 5000
     assert "newest 500 of 5,000" in words.more_runs(len(rows), data.MAX_CHOICES)
     assert len(data.jobs(reader, data.Filters(text="ftjob-123 m"))) == 11
+    assert data.all_points(reader, [JOB]) == [], "there is no view of them"
 
 
 def test_a_question_is_asked_once_until_the_file_changes(
@@ -232,6 +236,10 @@ def test_a_question_is_asked_once_until_the_file_changes(
     assert reader.has_news()
     assert not reader.has_news()
     assert {row["status"] for row in data.jobs(reader)} == {"paused"}
+    monkeypatch.setattr(data, "_CACHED", 2)
+    for number in (1, 2, 3, 2, 1):
+        assert reader.rows(f"SELECT {number} AS n") == [{"n": number}]
+    assert opened[-4:] == [f"SELECT {number} AS n" for number in (1, 2, 3, 1)], "the oldest answer was let go"
 
 
 def test_while_a_sync_holds_the_file_what_was_read_stays(
@@ -299,6 +307,8 @@ def test_the_last_sync_is_the_one_of_the_history(reader: data.Reader, demo: Path
     (sync,) = data.last_syncs(reader) or []
     assert [(sync["sync_id"], sync["finished_at"])] == asked(demo, "SELECT sync_id, finished_at FROM sync_history")
     assert "Last sync of account **demo**: **just now**" in words.freshness([sync], None)
+    assert words.freshness([sync] * 5, None).count("Last sync") == 3
+    assert "and 2 more accounts" in words.freshness([sync] * 5, None)
     assert words.ago(sync["finished_at"], sync["finished_at"] + timedelta(hours=26, minutes=1)) == "1 d 2 h ago"
 
 
@@ -323,6 +333,20 @@ def test_the_best_checkpoint_is_starred_where_the_views_say(reader: data.Reader,
         chart = charts.curve_chart(family, data.curves(reader, [data.key(row)]).of(family), marks)
         starred = [value for values in values_of(chart) for value in values if value.get("kind") == "best"]
         assert {(value["step"], value["value"]) for value in starred} == {(row["best_step"], best["value"])}
+        alone = charts.curve_chart(family, data.curves(reader, [data.key(row)]).of(family), [best])
+        assert [value["kind"] for value in values_of(alone)[-1]] == ["best"]
+
+
+def test_what_is_said_of_a_run_is_that_of_its_row(reader: data.Reader) -> None:
+    seen = set()
+    for row in data.jobs(reader):
+        mood, verdict = words.mood(row), words.verdict(row)
+        is_bad = row["status"] == "failed" or row["overfitting_band"] in ("overfitting", "severe")
+        assert (mood == "danger") == is_bad
+        assert ("**Failed**" in verdict) == (row["error_message"] is not None)
+        assert ("**Deploy**" in verdict) == (row["checkpoint_to_deploy"] is not None)
+        seen.add(mood)
+    assert seen == {"success", "warn", "danger", "neutral"}
 
 
 def test_runs_are_compared_on_one_line_and_one_metric(reader: data.Reader) -> None:
@@ -456,9 +480,10 @@ def test_the_notebook_is_a_script_too(demo: Path) -> None:
 
 
 @contextmanager
-def explorer(ftw: Command, *options: str) -> Iterator[tuple[Running, str]]:
-    """The running command and the address that it prints."""
-    with ftw.start("explore", "--headless", *options) as running:
+def explorer(ftw: Command, *options: str, opener: str | None = None) -> Iterator[tuple[Running, str]]:
+    """The running command and the address that it prints; a browser is opened where there is a command for it."""
+    headless = ("--headless",) if opener is None else ()
+    with ftw.start("explore", *headless, *options, env={"BROWSER": opener}) as running:
         assert running.process.stderr is not None
         line = running.process.stderr.readline()
         found = re.search(r"http://127\.0\.0\.1:\d+/", line)
@@ -467,14 +492,20 @@ def explorer(ftw: Command, *options: str) -> Iterator[tuple[Running, str]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_serves_on_this_machine_and_ends_when_asked(ftw: Command, number: int) -> None:
-    with explorer(ftw) as (running, url):
+def test_it_serves_on_this_machine_and_ends_when_asked(ftw: Command, number: int, tmp_path: Path) -> None:
+    browser, opened = tmp_path / "browser.py", tmp_path / "opened"
+    browser.write_text(f"import pathlib, sys; pathlib.Path({str(opened)!r}).write_text(sys.argv[1])")
+    with explorer(ftw, opener=f"{sys.executable} {browser} %s") as (running, url):
         page = requests.get(url, timeout=30)
         assert page.status_code == 200
         assert "Fine-tuning explorer" in page.text
         assert requests.get(url.replace("127.0.0.1", "localhost"), timeout=30).status_code == 200
+        upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
+        upgrade |= {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
         for headers in ({"Host": "example.com"}, {"Origin": "https://example.com"}, {"Origin": "null"}):
             assert requests.get(url, headers=headers, timeout=30).status_code == 403
+            assert requests.get(f"{url}ws", headers={**upgrade, **headers}, timeout=30).status_code == 403
+        wait_until(lambda: opened.exists() and opened.read_text() == url)
         began = time.monotonic()
         running.signal(number)
         ended = running.end()

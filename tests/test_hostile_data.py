@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 
 from command import HOUR, NOW, Command
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
+from fine_tuning_warehouse.logs import SafeRecord
 from openai_fine_tuning.records import Batches
 from openai_fine_tuning.tables import TABLES, schema
 from openai_fine_tuning.values import escaped
@@ -150,6 +153,17 @@ def test_one_job_with_a_hostile_id_does_not_keep_the_others_from_being_read(
     assert steers(ended.all) == []
     assert len(ftw.rows("FROM checkpoints")) == 3
     assert len(ftw.rows("FROM events")) == 3
+
+
+def test_a_traceback_in_the_log_does_not_steer_the_terminal() -> None:
+    try:
+        raise ValueError("\x1b[2Jcleared")
+    except ValueError:
+        record = SafeRecord("dlt", logging.ERROR, __file__, 1, "It failed: %s", ("\x1b[31mred",), sys.exc_info())
+    told = logging.Formatter().format(record)
+    assert "\x1b" not in told
+    assert told.splitlines()[1] == "Traceback (most recent call last):"
+    assert "cleared" in told.splitlines()[-1]
 
 
 @pytest.mark.thorough

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import ssl
+import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +16,12 @@ from typing import Any
 import pytest
 
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
-from fine_tuning_warehouse.accounts import Account
+from fine_tuning_warehouse.accounts import ENTRA, Account
 from fine_tuning_warehouse.check import Finding, check
 from fine_tuning_warehouse.destinations import Warehouse
+from fine_tuning_warehouse.diagnosis import advice_on_resource, diagnose
 from harness import HOUR, NOW
-from openai_fine_tuning import settings
+from openai_fine_tuning import RequestError, settings
 
 ORIGINS = {"base_url": "MY_URL", "api_key": "MY_KEY", "org_id": "MY_ORG", "project_id": "MY_PROJECT"}
 
@@ -100,6 +106,11 @@ def test_a_version_that_is_missing_or_not_known_is_named(azure: Simulator, endin
     assert f"{root}{answers} answers" in words
     assert "api-version" in words
     assert words.endswith("Change MY_URL.")
+    azure.faults[:] = [Fault("status", times=None, status=404, message="Nothing here.")]
+    assert "/openai/v1 on Azure's. Check MY_URL." in failure(of(root + ending))
+    azure.faults[:] = [Fault("status", times=None, status=400, message="API version not supported")]
+    assert failure(of(root + ending)).endswith("Check the api-version in MY_URL, such as 2024-10-21.")
+    azure.faults.clear()
     elsewhere = replace(of(root + ending), origins={**ORIGINS, "api_version": "MY_VERSION"})
     assert failure(elsewhere).endswith("Change MY_VERSION.")
 
@@ -116,6 +127,48 @@ def test_a_wrong_key_is_named_and_so_is_one_in_the_wrong_header(world: ScriptedW
         Fault("status", times=2, status=401, body={"statusCode": 401, "message": "Access token is missing, invalid."})
     )
     assert "MY_KEY" in failure(of(azure.base_url, auth="bearer"))
+    azure.faults[:] = [Fault("status", times=None, status=401, message="Your IP is not authorized to access this.")]
+    assert failure(of(azure.base_url)).endswith("The key in MY_KEY may not be used from this address (IP).")
+
+
+def test_on_the_hosts_of_azure_a_key_of_openai_is_known_by_its_looks_and_a_token_needs_a_role() -> None:
+    account = of("https://mine.openai.azure.com/openai/v1")
+    refused = RequestError("It answered 401", url=account.base_url, status=401, detail="Access denied.")
+    assert "looks like one of OpenAI" in diagnose(replace(account, api_key="sk-any"), refused, tries=False)
+    assert "AZURE_TENANT_ID" in diagnose(replace(account, auth=ENTRA), refused, tries=False)
+    lacking = RequestError("It answered 403", url=account.base_url, status=403, detail="Insufficient permissions.")
+    for words in (diagnose(replace(account, auth=ENTRA), lacking, tries=False), advice_on_resource(account, lacking)):
+        assert words.startswith("It answered 403. Give ")
+    assert "the role" in advice_on_resource(replace(account, auth=ENTRA), lacking)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl, which makes a certificate")
+def test_a_certificate_that_nobody_knows_is_told_as_one_of_a_proxy(tmp_path: Path) -> None:
+    made = [tmp_path / "key.pem", tmp_path / "certificate.pem"]
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=proxy"),
+            *("-keyout", made[0], "-out", made[1]),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made[1], made[0])
+
+    def greet() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection, suppress(OSError):
+                    context.wrap_socket(connection, server_side=True).close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
+        threading.Thread(target=greet, daemon=True).start()
+        words = failure(of(f"https://127.0.0.1:{listener.getsockname()[1]}/v1"))
+    assert "REQUESTS_CA_BUNDLE" in words
+    assert words.endswith("The key was not sent.")
 
 
 @pytest.mark.parametrize(
@@ -186,6 +239,10 @@ def test_a_destination_that_is_not_set_up_is_told_as_a_sync_tells_it(host: Simul
 def test_an_endpoint_or_scope_that_is_missing_is_told_apart_from_the_rest(host: Simulator) -> None:
     host.faults.append(Fault("status", path="/events$", times=None, status=404, body={"detail": "Not Found"}))
     assert "no such endpoint" in failure(of(host.base_url))
+    host.faults[:] = [Fault("status", path="/events$", times=None, status=403, message="Not yours.")]
+    assert failure(of(host.base_url)).endswith("The key may read jobs, but not this: check what it is restricted to.")
+    host.faults[:] = [Fault("status", path="/events$", times=None, status=500, message="Broken here.")]
+    assert failure(of(host.base_url)).endswith("Broken here.")
 
 
 def test_a_gateway_that_always_answers_an_empty_list_is_told(host: Simulator) -> None:

@@ -6,6 +6,9 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -51,6 +54,22 @@ def place(request: pytest.FixtureRequest) -> tuple[Any, str]:
     """Where leases lie."""
     found: tuple[Any, str] = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="becomes another user, which takes root")
+def test_a_user_without_a_name_goes_by_the_number() -> None:
+    code = (
+        "import os; from fine_tuning_warehouse import workspace; from fine_tuning_warehouse.lake import lease;"
+        "os.setuid(54321); print(lease._who()); print(workspace._root())"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        ran = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"TMPDIR": folder}
+        )
+    who, root = ran.stdout.splitlines()
+    assert who.startswith("54321@")
+    assert root == f"{folder}/fine-tuning-warehouse-54321"
 
 
 def lease(place: tuple[Any, str], times: Times = QUICK) -> Lease:

@@ -16,7 +16,9 @@ import pytest
 import yaml
 
 from command import FTW, NOW, Command, wait_until
-from fine_tuning_simulator import ScriptedWorld, Simulator
+from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
+from fine_tuning_warehouse.errors import CommandError
+from fine_tuning_warehouse.scheduled import sync_configured
 from test_readme import console_sessions
 
 if TYPE_CHECKING:
@@ -55,6 +57,17 @@ def is_well(*command: str | Path) -> bool:
 def comparable(text: str) -> str:
     """What was printed, without what differs from run to run."""
     return re.sub(r"\d+", "N", text).strip()
+
+
+def test_a_sync_that_fails_is_raised_to_its_scheduler(
+    host: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-any")
+    monkeypatch.setenv("OPENAI_BASE_URL", host.base_url)
+    host.faults.append(Fault("status", times=None, status=401, message="Not yours."))
+    with pytest.raises(CommandError, match=r"401.*Not yours"):
+        sync_configured(database=str(tmp_path / "warehouse.duckdb"))
+    assert not (tmp_path / "warehouse.duckdb").exists()
 
 
 # the page -------------------------------------------------------------------------------------------------------------

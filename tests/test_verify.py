@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import duckdb
 import pytest
 
+from command import Command
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts import Account
 from fine_tuning_warehouse.destinations import Warehouse
@@ -138,6 +140,43 @@ def test_only_the_account_in_question_is_compared(database: Database) -> None:
     change(database, "DELETE FROM fine_tuning.jobs WHERE account = 'two'")
     one = verify(Account("one", "key", database.host.base_url), Warehouse("duckdb", database.path))
     assert one.findings == []
+
+
+def test_resources_that_were_never_read_are_not_synced_yet_and_a_table_that_is_gone_is_missing(
+    database: Database,
+) -> None:
+    database.sync(resources=("checkpoints", "events"))
+    comparison = compared(database)
+    assert (comparison.equal["checkpoints"], comparison.equal["events"]) == (6, 6)
+    assert {(finding.verdict, finding.table) for finding in comparison.findings} == {
+        ("pending", "jobs"),
+        ("pending", "files"),
+        ("pending", "result_metrics"),
+    }
+    change(database, "DROP TABLE fine_tuning.events CASCADE")
+    comparison = compared(database)
+    assert {finding.table for finding in comparison.findings if finding.verdict == "missing"} == {"events"}
+    assert comparison.count("events", "missing") == 6
+    database.host.faults.append(Fault("status", path="/jobs$", times=None, status=401, message="Not yours."))
+    with pytest.raises(CommandError, match=r"401.*: Not yours\. The key was refused: check OPENAI_API_KEY"):
+        compared(database)
+
+
+def test_the_command_tells_each_finding_the_failures_first(
+    world: ScriptedWorld, database: Database, tmp_path: Path
+) -> None:
+    database.sync()
+    world.remove_checkpoint("ckpt-0-1")
+    for number in range(20):
+        world.add_event("ftjob-2", id=f"event-late-{number:02}", created_at=NOW - 6 * DAY)
+    database.host.faults.append(Fault("status", path=r"ftjob-1/checkpoints", times=None, status=403))
+    ended = Command(tmp_path, database.host.base_url)("verify", "--database", str(database.path))
+    assert ended.code == 4
+    lines = ended.out.splitlines()
+    assert lines[:20] == [f"missing     events  event-late-{number:02}" for number in range(20)]
+    assert lines[20] == "... and 3 more (all of them: --output json)"
+    assert "differs from" in lines[21]
+    assert re.match(r"Skipped checkpoints of ftjob-1: .* answered 403: ", ended.err)
 
 
 def test_without_a_warehouse_there_is_nothing_to_verify(tmp_path: Path, host: Simulator) -> None:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from command import HOUR, NOW, Command, is_told_well
+from engines import Engine
 from fine_tuning_simulator import ScriptedWorld, Simulator
+from fine_tuning_warehouse.accounts import Account
+from fine_tuning_warehouse.best import best_checkpoints
+from fine_tuning_warehouse.destinations import Warehouse
+from fine_tuning_warehouse.errors import UsageError
+from fine_tuning_warehouse.readiness import merge_strategy
+from fine_tuning_warehouse.verify import verify
 from histories import add_history
 
 if TYPE_CHECKING:
@@ -77,12 +84,41 @@ def test_postgresql_is_read_as_duckdb_is(ftw: Command, world: ScriptedWorld, pos
         ("best", no_database),
         ("verify", nobody),
         ("check", no_database),
+        ("check", "postgresql://postgres:secret-word@127.0.0.1:many/none"),
     ):
         failed = ftw(command, "--destination", "postgres", env={"DESTINATION__POSTGRES__CREDENTIALS": credentials})
         assert failed.code == 1
         assert "Traceback" not in failed.all
         assert "secret-word" not in failed.all
         assert "postgres" in failed.all
+
+
+def test_a_destination_that_cannot_merge_is_refused(tmp_path: Path) -> None:
+    for warehouse, words in (
+        (Warehouse("filesystem"), "cannot merge rows as it is set; with --table-format"),
+        (Warehouse("dummy", table_format="iceberg"), "has no tables in iceberg: leave --table-format out"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            merge_strategy(warehouse, warehouse.pipeline(tmp_path / warehouse.destination))
+
+
+@pytest.mark.engine
+def test_an_engine_that_no_view_is_written_for_is_read_as_duckdb_is(
+    world: ScriptedWorld, host: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite through SQLAlchemy stands for them: the views are computed, and its times come as text."""
+    pytest.importorskip("sqlalchemy", reason="needs SQLAlchemy: uv run --group engines pytest")
+    add_history(world, range(3))
+    monkeypatch.setenv("DESTINATION__SQLALCHEMY__CREDENTIALS", f"sqlite:///{tmp_path}/warehouse.db")
+    engine = Engine(Warehouse("sqlalchemy", None), {})
+    file = Engine(Warehouse("duckdb", tmp_path / "warehouse.duckdb"), {})
+    assert engine.sync(host).rows == file.sync(host).rows
+    assert engine.tables() == file.tables()
+    comparison = verify(Account("default", "key", host.base_url), engine.warehouse)
+    assert (comparison.findings, comparison.equal["events"]) == ([], 9)
+    best = best_checkpoints(engine.warehouse)
+    assert best == best_checkpoints(file.warehouse)
+    assert len(best[1]) == 3
 
 
 @pytest.mark.engine

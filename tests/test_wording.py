@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fine_tuning_warehouse.output import summary_lines
+from fine_tuning_warehouse.archive.manifest import Missing
+from fine_tuning_warehouse.commands.archive import missing_lines
+from fine_tuning_warehouse.output import skip_lines, summary_lines
 from fine_tuning_warehouse.totals import Summary
 from fine_tuning_warehouse.wording import counted, shown_path
 
@@ -20,6 +22,21 @@ def test_one_of_anything_is_no_plural() -> None:
         "  jobs          1 row new or changed",
         "1 request (1 of them a retry), 1 job seen, 0 still open.",
     ]
+
+
+def test_of_many_things_that_could_not_be_read_the_first_are_named_and_the_rest_counted() -> None:
+    skips: list[dict[str, str | None]] = [
+        {"account": "mine", "job": f"ftjob-{number}", "resource": "events", "reason": "403"} for number in range(13)
+    ]
+    lines = skip_lines(Summary("mine", skipped=skips))
+    assert lines[9:] == ["Skipped events of ftjob-9: 403", "Skipped 3 more (all of them: --output json)."]
+    missing = [
+        Missing("mine", f"file-{number}", "result_file", f"ftjob-{number}", f"404: no file-{number // 2}")
+        for number in range(50)
+    ]
+    lines = list(missing_lines(missing))
+    assert lines[0] == "Missing 2 result files, such as file-0 of ftjob-0: 404: no file-0"
+    assert lines[20:] == ["Missing 10 more (all of them: manifest.json)."]
 
 
 def test_a_path_in_the_working_directory_is_told_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

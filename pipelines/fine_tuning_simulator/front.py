@@ -1,6 +1,7 @@
 """The door of the simulator: counts who comes in, sets the date, and lets faults strike."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
@@ -129,7 +130,8 @@ class Front:
             elif message["type"] == "http.response.body":
                 answer.body += message.get("body", b"")
 
-        await self._routes(scope, receive, take)
+        with contextlib.suppress(Exception):  # Starlette raises what it has answered, and logged, as a 500
+            await self._routes(scope, receive, take)
         return answer
 
     async def _pause(self, seconds: float | None, receive: Receive) -> bool:

@@ -22,7 +22,7 @@ from .commands.simulate import simulate
 from .commands.sync import sync
 from .commands.verify import verify
 from .commands.views import views
-from .errors import DONE, FAILED, INTERRUPTED, TERMINATED, USAGE, CommandError
+from .errors import DONE, INTERRUPTED, TERMINATED, USAGE, CommandError
 
 
 def main() -> NoReturn:
@@ -43,10 +43,7 @@ def main() -> NoReturn:
     except click.Abort as error:
         terminated = isinstance(error.__cause__, _TerminatedError)
         code = _tell_stopped(TERMINATED if terminated else INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read the output has gone: nothing can be told any more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = FAILED
+    # Where whoever read the output has gone, click ends it with exit code 1.
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads may still wait for an answer of the host, up to a minute; nothing they bring is wanted any more.

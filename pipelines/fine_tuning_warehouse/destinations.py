@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import UsageError
 from .labels import DEFAULT_LABEL, label_in_names
+from .paths import named_path
 from .wording import shown_path
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ def find_warehouse(
 
     Raises:
         UsageError: The options do not go together.
+        CommandError: The database cannot even be looked for.
     """
     dataset = DEFAULT_DATASET if dataset is None else dataset
     if not dataset.isidentifier():
@@ -139,7 +141,7 @@ def find_warehouse(
         return Warehouse(destination, None, dataset, table_format)
     if table_format is not None:
         raise UsageError("--table-format is for --destination filesystem.")
-    path = Path(database or default).expanduser().absolute()
+    path = named_path(database or default, "The database").absolute()
     if path.stem.lower() == dataset.lower():
         raise UsageError(
             f"The database file {path.name} and the dataset {dataset} have the same name, which DuckDB cannot tell "

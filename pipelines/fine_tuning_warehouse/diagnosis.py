@@ -244,10 +244,7 @@ _JUDGES: tuple[Callable[[Account, FineTuningSourceError, _Answers], str | None],
 
 def _is_answered(account: Account, **changed: Any) -> bool:
     """Whether the job listing can be read with a setting changed."""
-    try:
-        api = replace(account, **changed).api()
-    except (ConfigurationError, UsageError):
-        return False
+    api = replace(account, **changed).api()
     try:
         return is_listing(api.get_json(JOBS_PATH, {"limit": 1}, attempts=1).content)
     except FineTuningSourceError:

@@ -40,10 +40,7 @@ def azure_base_url(endpoint: str, api_version: str | None = None) -> str:
 
 def shown_url(base_url: str) -> str:
     """An address without the values in its query, which may be keys; Azure's version stays."""
-    try:
-        parts = urlsplit(base_url)
-    except ValueError:
-        return base_url
+    parts = urlsplit(base_url)
     query = "&".join(f"{name}={value if name == 'api-version' else '...'}" for name, value in parse_qsl(parts.query))
     return urlunsplit((parts.scheme, parts.netloc, parts.path, query, ""))
 

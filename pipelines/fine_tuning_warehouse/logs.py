@@ -9,7 +9,7 @@ from typing import Any
 from . import output
 
 
-class _SafeRecord(logging.LogRecord):
+class SafeRecord(logging.LogRecord):
     """A record whose message cannot steer a terminal: it may hold words of the host, in dlt's messages too."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -30,7 +30,7 @@ def _safe_lines(text: str) -> str:
 def set_up_logging(*, quiet: bool, verbose: bool) -> None:
     """Our own warnings for people on stderr; what dlt does only on request."""
     os.environ["RUNTIME__LOG_LEVEL"] = "INFO" if verbose else "CRITICAL"
-    logging.setLogRecordFactory(_SafeRecord)
+    logging.setLogRecordFactory(SafeRecord)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     ours = logging.getLogger("fine_tuning_warehouse")

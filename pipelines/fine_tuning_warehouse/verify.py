@@ -89,7 +89,6 @@ def verify(
     account: Account,
     warehouse: Warehouse,
     *,
-    resources: Sequence[str] = RESOURCES,
     concurrency: int = CONCURRENCY,
     lock_wait_seconds: float = LOCK_WAIT_SECONDS,
     watch: Watch | None = None,
@@ -99,7 +98,6 @@ def verify(
     Args:
         account: Whose history.
         warehouse: Where it is.
-        resources: What to compare, as far as the warehouse has it.
         concurrency: The highest number of requests in flight.
         lock_wait_seconds: How long to wait for a sync that holds the DuckDB file.
         watch: Shows the progress.
@@ -112,13 +110,12 @@ def verify(
         stored = find_stored(account.label, warehouse, directory / "kept", Patience(warehouse, lock_wait_seconds))
         if stored.schema is None:
             raise CommandError(f"{warehouse.shown} holds no sync of account {account.label}: run `ftw sync` first.")
-        held = [name for name in resources if name in stored.schema.data_table_names()]
         shown = directory / "shown.duckdb"
-        source = account.source(held, fine_tuning_concurrency=concurrency, fine_tuning_report=report)
+        source = account.source(RESOURCES, fine_tuning_concurrency=concurrency, fine_tuning_report=report)
         _read_again(account, source, stored, shown)
         with closing(account.api()) as api:
             identity = api.identity
-        tables = [*held, REJECTED_RECORDS.name]
+        tables = [*RESOURCES, REJECTED_RECORDS.name]
         with (
             duckdb.connect(str(directory / "compare.duckdb")) as scratch,
             open_rows(warehouse, names=tables, lock_wait_seconds=lock_wait_seconds) as rows,
@@ -271,17 +268,12 @@ def _columns(scratch: duckdb.DuckDBPyConnection, where: str, table: str) -> list
 
 
 def _created_at(scratch: duckdb.DuckDBPyConnection) -> dict[str, float]:
-    """When each job was created (unix seconds), where jobs were compared."""
-    has_jobs = "SELECT 1 FROM duckdb_tables() WHERE database_name = 'shown' AND table_name = 'jobs'"
-    if not scratch.execute(has_jobs).fetchone():
-        return {}
+    """When each job was created (unix seconds)."""
     return dict(scratch.execute("SELECT id, epoch(created_at) FROM shown.api.jobs").fetchall())
 
 
 def _naming_jobs(scratch: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """Of each file the oldest job that names it, where jobs were compared."""
-    if not _created_at(scratch):
-        return {}
+    """Of each file the oldest job that names it."""
     rows = scratch.execute(
         """
         SELECT file_id, arg_min(id, created_at) FROM (

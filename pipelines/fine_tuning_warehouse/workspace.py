@@ -6,6 +6,7 @@ The destination is the only memory: a directory that outlived its sync would car
 from __future__ import annotations
 
 import getpass
+import os
 import shutil
 import tempfile
 import time
@@ -37,12 +38,16 @@ def working_directory() -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _root() -> Path:
+def user_name() -> str:
+    """Who runs this: a name, or the number of a user who has none, as in a container."""
     try:
-        user = getpass.getuser()
+        return getpass.getuser()
     except (KeyError, OSError):
-        user = "nobody"  # a container may run under a user id without a name
-    root = Path(tempfile.gettempdir()) / f"fine-tuning-warehouse-{user}"
+        return str(os.getuid())
+
+
+def _root() -> Path:
+    root = Path(tempfile.gettempdir()) / f"fine-tuning-warehouse-{user_name()}"
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     return root
 

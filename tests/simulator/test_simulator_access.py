@@ -72,6 +72,7 @@ def test_an_unknown_path_is_an_invalid_url(plain: Simulator, get: Get) -> None:
     answer = get(plain, "/nothing/here")
     assert answer.status_code == 404
     assert answer.json()["error"]["message"] == "Invalid URL (GET /v1/nothing/here)"
+    assert get(plain, "/nothing/here", headers={}).status_code == 401
 
 
 @pytest.mark.parametrize("child", ["", "/checkpoints", "/events"])
@@ -102,6 +103,12 @@ def test_an_unknown_cursor_is_404(plain: Simulator, get: Get, path: str) -> None
 )
 def test_a_bad_limit_is_400(plain: Simulator, get: Get, path: str, limit: str) -> None:
     assert get(plain, path, params={"limit": limit}).status_code == 400
+
+
+def test_an_order_that_there_is_not_is_400(plain: Simulator, get: Get) -> None:
+    answer = get(plain, "/files", params={"order": "newest"})
+    assert answer.status_code == 400
+    assert "newest" in answer.json()["error"]["message"]
 
 
 def test_the_simulator_only_reads(plain: Simulator) -> None:

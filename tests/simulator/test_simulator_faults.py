@@ -202,6 +202,13 @@ def test_a_fault_that_makes_no_sense_is_refused() -> None:
         Fault("redirect")
 
 
+def test_a_fault_shows_what_it_is_and_how_often_it_struck(simulator: Simulator, get: Get) -> None:
+    fault = Fault("status", path="/jobs$", times=2, status=503)
+    simulator.faults.append(fault)
+    get(simulator, JOBS)
+    assert repr(fault) == "Fault('status', path='/jobs$', times=2, hits=1)"
+
+
 def test_no_fault_makes_noise(
     simulator: Simulator, get: Get, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

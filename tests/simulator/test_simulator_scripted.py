@@ -78,7 +78,11 @@ def test_checkpoints_come_and_go(simulator: Simulator, script: ScriptedWorld, ge
 
 
 def test_what_is_not_there_cannot_be_changed(script: ScriptedWorld) -> None:
-    for change in (script.update_job, script.remove_job, script.update_checkpoint, script.remove_checkpoint):
+    for change in (
+        *(script.update_job, script.remove_job),
+        *(script.update_checkpoint, script.remove_checkpoint),
+        script.remove_file,
+    ):
         with pytest.raises(KeyError):
             change("nothing")
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import requests
@@ -40,7 +41,7 @@ def test_requests_are_logged_in_order(get: Get) -> None:
 
 def test_the_peak_counts_requests_that_are_answered_at_once() -> None:
     with Simulator(ScriptedWorld()) as running:
-        running.latency = 0.2
+        running.latency += 0.2
         headers = {"Authorization": "Bearer k"}
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda _: requests.get(running.base_url + JOBS, headers=headers, timeout=10), range(4)))
@@ -90,9 +91,27 @@ def test_several_run_side_by_side(get: Get) -> None:
         assert len(get(two, JOBS).json()["data"]) == 20
 
 
+def test_a_world_that_fails_is_a_500_and_is_logged(get: Get, caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(ScriptedWorld):
+        def jobs(self) -> list[Any]:
+            raise ZeroDivisionError
+
+    with Simulator(Failing()) as running:
+        answer = get(running, JOBS)
+        assert answer.status_code == 500
+        assert answer.json()["error"]["type"] == "server_error"
+        assert get(running, "/files").status_code == 200
+    (told,) = [record for record in caplog.records if record.name.startswith("fine_tuning_simulator")]
+    assert told.getMessage() == f"the simulator failed on /v1{JOBS}"
+    assert told.exc_info is not None
+    assert told.exc_info[0] is ZeroDivisionError
+
+
 def test_it_can_start_again_on_the_same_port(get: Get) -> None:
     running = Simulator(ScriptedWorld())
     running.start()
+    with pytest.raises(RuntimeError, match="runs already"):
+        running.start()
     url = running.base_url
     get(running, JOBS)
     running.stop()

@@ -9,7 +9,7 @@ from typing import Any
 
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.wording import counted
-from openai_fine_tuning import FineTuningSourceError, HostError, RequestError
+from openai_fine_tuning import HostError, RequestError
 from openai_fine_tuning.addresses import content_path, file_path, is_safe_id
 from openai_fine_tuning.api import FineTuningApi
 
@@ -105,8 +105,6 @@ class Fetcher:
             return original.missing(reason)
         except HostError as error:
             self._failure = str(error)
-            return original.missing(str(error))
-        except FineTuningSourceError as error:
             return original.missing(str(error))
 
     def _describe(self, original: Original) -> Original:

@@ -99,10 +99,7 @@ def _mentions(jobs: Path) -> Iterator[tuple[str, str, Kind, str]]:
 
 
 def _ids(text: str | None) -> list[str]:
-    try:
-        listed = json.loads(text or "[]")
-    except ValueError:
-        listed = [text]
+    listed = json.loads(text or "[]")
     listed = listed if isinstance(listed, list) else [listed]
     return [file_id if isinstance(file_id, str) else json.dumps(file_id) for file_id in listed if file_id is not None]
 
@@ -112,8 +109,6 @@ def _known_files(files: Path | None) -> dict[tuple[str, str], tuple[str | None, 
     if files is None:
         return {}
     with pq.ParquetFile(files) as file:
-        if not {"account", "id", "filename", "bytes"} <= set(file.schema_arrow.names):
-            return {}
         return {
             (row["account"], row["id"]): (row["filename"], row["bytes"])
             for batch in file.iter_batches(columns=["account", "id", "filename", "bytes"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from fine_tuning_warehouse.errors import CommandError, UsageError
+from fine_tuning_warehouse.paths import named_path
 from openai_fine_tuning import ConfigurationError
 
 from .bucket import Bucket
@@ -20,6 +20,7 @@ def open_store(where: str) -> Store:
 
     Raises:
         UsageError: It can be neither.
+        CommandError: The folder cannot even be looked for.
     """
     if not where.strip():
         raise UsageError("Name a folder for the archive, or a URL such as s3://bucket/prefix.")
@@ -29,7 +30,7 @@ def open_store(where: str) -> Store:
         return Bucket(where)
     if found := re.match(r"(\w{2,}):/", where):  # one letter is a drive
         raise UsageError(f"{where!r} is neither a folder nor a URL: {found[1]}:// begins with two slashes.")
-    return Folder(Path(where).expanduser().absolute())
+    return Folder(named_path(where, "The archive").absolute())
 
 
 @contextmanager
@@ -43,7 +44,3 @@ def archive_errors(store: Store) -> Iterator[None]:
         raise CommandError(
             f"The archive {store.shown} cannot be written or read: {error.strerror or error}."
         ) from error
-    except Exception as error:
-        if type(error).__module__.split(".")[0] not in ("botocore", "aiobotocore", "s3fs", "fsspec", "aiohttp"):
-            raise
-        raise CommandError(f"The archive {store.shown} cannot be written or read: {error}") from error

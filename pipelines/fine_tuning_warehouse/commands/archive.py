@@ -158,7 +158,7 @@ def _show(archived: Archived, *, form: str, quiet: bool) -> None:
         click.echo(output.as_json(_as_json(archived)))
     if quiet or manifest is None:
         return
-    for line in _missing_lines(manifest.missing):
+    for line in missing_lines(manifest.missing):
         click.echo(output.safe(line), err=True)
     summaries = archived.sync.accounts if archived.sync else []
     for summary in summaries:
@@ -183,7 +183,7 @@ def _show(archived: Archived, *, form: str, quiet: bool) -> None:
     click.echo(f"{counted(archived.written, 'file')} written, {archived.unchanged:,} left as they were.")
 
 
-def _missing_lines(missing: Sequence[Missing]) -> Iterator[str]:
+def missing_lines(missing: Sequence[Missing]) -> Iterator[str]:
     """What is missing, for people: files that are missing for one reason together."""
     reasons: dict[tuple[str, str], list[Missing]] = {}
     for one in missing:

@@ -13,6 +13,7 @@ import click
 
 from fine_tuning_warehouse.destinations import DEFAULT_DATABASE, DEFAULT_DATASET, find_warehouse
 from fine_tuning_warehouse.errors import MissingKeyError, UsageError
+from fine_tuning_warehouse.paths import named_path
 
 if TYPE_CHECKING:
     from fine_tuning_warehouse.accounts import Account
@@ -162,7 +163,7 @@ def existing_database(database: str | None) -> Path:
     from fine_tuning_warehouse.demo import DEMO_DATABASE  # noqa: PLC0415
 
     if database is not None:
-        return Path(database).expanduser()
+        return named_path(database, "The database")
     default, demo = Path(DEFAULT_DATABASE), Path(DEMO_DATABASE)
     return demo if demo.exists() and not default.exists() else default
 

@@ -31,5 +31,3 @@ def simulate(port: int, seed: int, jobs: int, profile: str, speed: float) -> Non
         serve(port=port, seed=seed, jobs=jobs, profile=profile, speed=speed, on_ready=ready)
     except OSError as error:
         raise CommandError(f"Port {port} cannot be used: {error.strerror or error}. Try --port 0.") from None
-    except KeyboardInterrupt:
-        return

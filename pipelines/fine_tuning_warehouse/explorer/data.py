@@ -328,10 +328,8 @@ def _last_syncs(reader: Reader) -> list[Row]:
     )
 
 
-def comparable_runs(rows: Sequence[Row], chosen: Row | None, limit: int = 6) -> list[Row]:
+def comparable_runs(rows: Sequence[Row], chosen: Row, limit: int = 6) -> list[Row]:
     """A run, and the newest others on the same base model that are judged by the same metric."""
-    if chosen is None:
-        return []
 
     def judged(row: Row) -> tuple[Any, ...]:
         return row["base_model"], row["evaluation_metric"]

@@ -7,7 +7,6 @@ writes that anew while its sync runs. Whoever finds it expired writes the next n
 
 from __future__ import annotations
 
-import getpass
 import json
 import logging
 import os
@@ -25,6 +24,7 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from fine_tuning_warehouse.errors import BusyError, CommandError
+from fine_tuning_warehouse.workspace import user_name
 
 logger = logging.getLogger(__name__)
 
@@ -289,11 +289,7 @@ def hold(lease: Lease) -> Iterator[Lease]:
 
 
 def _who() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = "nobody"  # a container may run under a user id without a name
-    return f"{user}@{socket.gethostname()}"
+    return f"{user_name()}@{socket.gethostname()}"
 
 
 def _machine() -> str:

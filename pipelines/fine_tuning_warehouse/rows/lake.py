@@ -38,6 +38,8 @@ def lake_tables(client: Any, warehouse: Warehouse, names: Sequence[str]) -> dict
             ids = [file.partition("__")[2] for file in files if file.startswith(f"{SCHEMA}__")]
             tables[name] = pa.table({"load_id": pa.array(ids, pa.string()), "status": pa.array([0] * len(ids))})
             continue
+        if client.schema.tables.get(name, {}).get("table_format") is None:
+            continue  # it was never loaded
         try:
             table = client.load_open_table(warehouse.table_format, name)
         except OpenTableFormatNotSupported as error:
@@ -46,7 +48,7 @@ def lake_tables(client: Any, warehouse: Warehouse, names: Sequence[str]) -> dict
                 "say with --table-format which one it is."
             ) from error
         except DestinationUndefinedEntity:
-            continue
+            continue  # it was removed
         is_delta = warehouse.table_format == "delta"
         tables[name] = table.to_pyarrow_dataset() if is_delta else table.scan().to_arrow_batch_reader()
     return tables

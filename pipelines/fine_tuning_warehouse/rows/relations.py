@@ -39,8 +39,8 @@ class Relation:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The columns that identify a row of a table; none for a view."""
-        return TABLES[self.name].keys if self.kind == "table" else ()
+        """The columns that identify a row of a table of ours; none for a view, or a table of dlt's."""
+        return TABLES[self.name].keys if self.name in TABLES else ()
 
     def only(self, *columns: str) -> Relation:
         """The same with these columns alone, as far as it has them."""
@@ -57,13 +57,12 @@ class Relation:
 
 def relation(name: str, columns: Mapping[str, pa.DataType]) -> Relation:
     """A table or view with its descriptions."""
-    kind: Kind = "table" if name in TABLES else "view"
-    if kind == "table":
+    view = next((view for view in VIEWS if view.name == name), None)
+    kind: Kind = "table" if view is None else "view"
+    about, described = ("", {}) if view is None else (view.description, dict(view.columns))
+    if name in TABLES:  # else dlt's table of loads, which views read
         about = TABLES[name].description
         described = {"_dlt_load_id": _LOAD_ID, **{column.name: column.description for column in TABLES[name].columns}}
-    else:
-        view = next(view for view in VIEWS if view.name == name)
-        about, described = view.description, dict(view.columns)
     described = {column: described[column] for column in columns if column in described}
     fields = [
         pa.field(column, type_, metadata={"description": described[column]} if column in described else None)

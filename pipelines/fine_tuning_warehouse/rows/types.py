@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from typing import Any
 
 import pyarrow as pa
@@ -12,9 +13,7 @@ from openai_fine_tuning.tables import arrow_types
 
 
 def kept_type(type_: pa.DataType) -> pa.DataType:
-    """The type that is kept: sums of integers come as decimals, times in the zone of whoever reads."""
-    if pa.types.is_decimal(type_) and type_.scale == 0:
-        return pa.int64()
+    """The type that is kept: times come in the zone of whoever reads."""
     if pa.types.is_timestamp(type_) and type_.tz is not None:
         return pa.timestamp("us", "UTC")
     if pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
@@ -24,7 +23,7 @@ def kept_type(type_: pa.DataType) -> pa.DataType:
 
 def arrow_type(hints: Mapping[str, Any]) -> pa.DataType:
     """The type of a column by dlt's name of it; what has no better one is kept as text."""
-    more = {"decimal": pa.float64(), "date": pa.date32(), "time": pa.time64("us"), "binary": pa.binary()}
+    more = {"decimal": pa.float64(), "date": pa.date32(), "time": pa.time64("us")}
     return {**arrow_types(), **more}.get(str(hints.get("data_type")), pa.string())
 
 
@@ -41,9 +40,17 @@ def array_of(values: Any, type_: pa.DataType) -> pa.Array:
         values = [None if value is None else int(value) for value in values]
     elif pa.types.is_string(type_):
         values = [value if value is None or isinstance(value, str) else _text(value) for value in values]
-    elif pa.types.is_binary(type_):
-        values = [None if value is None else bytes(value) for value in values]
+    elif pa.types.is_boolean(type_):
+        values = [None if value is None else bool(value) for value in values]
+    elif pa.types.is_timestamp(type_):
+        values = [_time(value) if isinstance(value, str) else value for value in values]
     return pa.array(values, type_)
+
+
+def _time(value: str) -> datetime:
+    """A time as SQLite keeps it: text, in UTC."""
+    time = datetime.fromisoformat(value)
+    return time if time.tzinfo is not None else time.replace(tzinfo=timezone.utc)
 
 
 def _text(value: Any) -> str:
