@@ -51,8 +51,9 @@ def test_no_key_is_exit_2(host: Simulator, ftw: Command) -> None:
     ended = ftw("check", env={"OPENAI_API_KEY": None})
     assert ended.code == 2
     assert is_told_well(ended, "OPENAI_API_KEY")
-    verified = ftw("verify", env={"OPENAI_API_KEY": None})
+    verified = ftw("verify", "--output", "json", env={"OPENAI_API_KEY": None})
     assert (verified.code, verified.err) == (2, ended.err)
+    assert (verified.json["status"], f"Error: {verified.json['error']}\n") == ("failed", ended.err)
     assert "demo" not in ended.err, "which is no help to a check"
     assert host.requests == []
 
@@ -65,8 +66,13 @@ def test_plain_http_to_another_machine_is_exit_2(ftw: Command) -> None:
 
 def test_a_wrong_key_is_exit_1(tmp_path: Path, world: ScriptedWorld) -> None:
     with Simulator(world, api_keys={"another": frozenset()}) as host:
-        ended = Command(tmp_path, host.base_url)("check")
+        ftw = Command(tmp_path, host.base_url)
+        ended = ftw("check")
         assert len(host.requests) <= 2
+        verified = ftw("verify", "--output", "json")
+    assert verified.code == 1
+    assert verified.err == f"Error: {verified.json['error']}\n"
+    assert [one["status"] for one in (verified.json, *verified.json["accounts"])] == ["failed", "failed"]
     assert ended.code == 1
     assert "401" in ended.all
     assert "OPENAI_API_KEY" in ended.all

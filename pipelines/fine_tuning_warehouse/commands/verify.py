@@ -13,6 +13,7 @@ from fine_tuning_warehouse import output
 from fine_tuning_warehouse.errors import DIFFERS, DONE, CommandError
 from fine_tuning_warehouse.wording import counted
 
+from .failures import json_on_failure
 from .options import AccountOptions, WarehouseOptions, account_options, concurrency_option, prepare, warehouse_options
 
 if TYPE_CHECKING:
@@ -34,21 +35,23 @@ def verify(*, target: WarehouseOptions, whose: AccountOptions, concurrency: int,
     Reads everything of every account once more and writes nothing. Exits 4 where a row is missing or different. Rows
     that the host no longer lists, and rows that the next sync will bring, are told and are no failure.
     """
-    prepare()
-    warehouse = target.find()
-    accounts = whose.find()
+    with json_on_failure(form, lambda: {**_total([]), "account": whose.label}):
+        prepare()
+        warehouse = target.find()
+        accounts = whose.find()
     from fine_tuning_warehouse import verify as verification  # noqa: PLC0415
     from fine_tuning_warehouse.progress import progress_bar  # noqa: PLC0415
 
     watch = progress_bar if sys.stderr.isatty() else None
-    told = []
+    told: list[dict[str, Any]] = []
+    failures: list[CommandError] = []
     for account in accounts:
         try:
             comparison = verification.verify(account, warehouse, concurrency=concurrency, watch=watch)
         except CommandError as error:
-            if len(accounts) == 1:
-                raise
-            click.echo(f"Account {account.label} failed: {output.safe(str(error))}", err=True)
+            failures.append(error)
+            if len(accounts) > 1:
+                click.echo(f"Account {account.label} failed: {output.safe(str(error))}", err=True)
             told.append(_as_json(account, verification.Comparison(), str(error)))
             continue
         told.append(_as_json(account, comparison, None))
@@ -56,11 +59,13 @@ def verify(*, target: WarehouseOptions, whose: AccountOptions, concurrency: int,
             _show(account, comparison, warehouse, several=len(accounts) > 1)
     if form == "json":
         click.echo(output.as_json(_total(told)))
-    failed = [str(one["account"]) for one in told if one["status"] == "failed"]
     if any(one["status"] == "differs" for one in told):
         return DIFFERS
-    if failed:
-        raise CommandError(f"{len(failed)} of {len(told)} accounts could not be compared: {', '.join(failed)}.")
+    if failures and len(accounts) == 1:
+        raise failures[0]
+    if failures:
+        failed = ", ".join(str(one["account"]) for one in told if one["status"] == "failed")
+        raise CommandError(f"{len(failures)} of {len(told)} accounts could not be compared: {failed}.")
     return DONE
 
 
@@ -76,9 +81,11 @@ def _total(told: list[dict[str, Any]]) -> dict[str, Any]:
     for one in told:
         equal.update(one["equal"])
     statuses = {one["status"] for one in told}
+    errors = {str(one["account"]): one["error"] for one in told if one["error"]}
+    whole = " ".join(f"Account {label}: {error}" for label, error in errors.items())
     return {
-        "status": next(status for status in ("differs", "failed", "equal") if status in statuses),
-        "error": " ".join(f"Account {one['account']}: {one['error']}" for one in told if one["error"]) or None,
+        "status": next((status for status in ("differs", "failed") if status in statuses), "equal"),
+        "error": (next(iter(errors.values())) if len(told) == 1 else whole) if errors else None,
         "account": told[0]["account"] if len(told) == 1 else None,
         "equal": dict(equal),
         "findings": [finding for one in told for finding in one["findings"]],
