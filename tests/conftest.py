@@ -24,6 +24,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.engine)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than there are processors: a test waits for sockets and other processes much of its time."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_finish() -> None:
     """What was imported and collected stays to the end: no test has the collector look through it again and again."""
     gc.collect()

@@ -263,8 +263,10 @@ def test_odd_records_never_fail_a_sync_nor_a_later_one(world: ScriptedWorld, hos
     assert {load for (load,) in ftw.rows("SELECT DISTINCT _dlt_load_id FROM checkpoints")} <= loads
 
 
-def test_a_first_sync_that_fails_leaves_no_file_that_would_be_taken_for_a_warehouse(ftw: Command) -> None:
-    ended = ftw("sync", "--base-url", "http://127.0.0.1:9/v1")
+def test_a_first_sync_that_fails_leaves_no_file_that_would_be_taken_for_a_warehouse(
+    host: Simulator, ftw: Command
+) -> None:
+    ended = ftw("sync", "--base-url", f"{host.base_url}/astray")
     assert ended.code == 1
     assert not ftw.database.exists()
     ended = ftw("sync", env={"OPENAI_API_KEY": "<configure me>"})

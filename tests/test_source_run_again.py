@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from command import HOUR, KEY, NOW
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
 from openai_fine_tuning import Report, openai_fine_tuning, settings
 
-JOBS = 12
+JOBS = 6
 
 
 @pytest.fixture(autouse=True)
@@ -54,60 +53,66 @@ def mine(tmp_path: Path) -> Mine:
 
 
 @pytest.fixture(params=[None, 3], ids=["whole", "in parts"])
-def source(request: pytest.FixtureRequest, host: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def source(request: pytest.FixtureRequest, host: Simulator, monkeypatch: pytest.MonkeyPatch) -> Source:
     """A source that reads one job after another; all at once, or a few rows a run."""
     monkeypatch.setattr(settings, "BACKOFF_SECONDS", 0.01)
     monkeypatch.setattr(settings, "MAX_BACKOFF_SECONDS", 0.01)
-    return openai_fine_tuning(
-        KEY,
-        host.base_url,
-        fine_tuning_concurrency=1,
-        fine_tuning_stop_after_rows=request.param,
-        fine_tuning_report=Report(),
-    ).with_resources("jobs", "checkpoints")
+    return Source(host, request.param)
 
 
-def run(source: Any, mine: Mine, runs: int = JOBS) -> None:
-    """Run one source object until nothing is left, or something fails."""
-    for _ in range(runs):
-        mine.pipeline.run(source)
-    assert mine.rows("SELECT count(*) > 1 FROM _dlt_loads") == [(True,)]
+class Source:
+    """One source object, which is run again and again.
+
+    Args:
+        host: What it reads.
+        rows: After how many rows a run ends; None for no end.
+    """
+
+    def __init__(self, host: Simulator, rows: int | None) -> None:
+        self._report = Report()
+        self._source = openai_fine_tuning(
+            KEY,
+            host.base_url,
+            fine_tuning_concurrency=1,
+            fine_tuning_stop_after_rows=rows,
+            fine_tuning_report=self._report,
+        ).with_resources("jobs", "checkpoints")
+
+    def run(self, mine: Mine) -> int:
+        """Run it until nothing is left, or something fails; returns how many runs that took."""
+        for runs in range(1, JOBS + 1):
+            mine.pipeline.run(self._source)
+            if self._report.is_complete:
+                return runs
+        raise AssertionError("it does not end")
 
 
-def test_what_a_failed_run_has_read_is_read_again(source: Any, mine: Mine, host: Simulator) -> None:
+def test_what_a_failed_run_has_read_is_read_again(source: Source, mine: Mine, host: Simulator) -> None:
     host.faults.append(Fault("status", path="ftjob-03/checkpoints", times=settings.MAX_ATTEMPTS, status=429))
     with pytest.raises(PipelineStepFailed):
-        run(source, mine)
-    run(source, mine)
+        source.run(mine)
+    source.run(mine)
     assert mine.counts == [(JOBS, JOBS)]
 
 
-def test_another_database_gets_everything(source: Any, mine: Mine, tmp_path: Path) -> None:
-    run(source, mine)
+def test_another_database_gets_everything(source: Source, mine: Mine, tmp_path: Path) -> None:
+    source.run(mine)
     other = Mine(tmp_path, "other")
-    run(source, other)
+    source.run(other)
     assert (mine.counts, other.counts) == ([(JOBS, JOBS)], [(JOBS, JOBS)])
 
 
-def test_what_has_changed_since_is_read(source: Any, mine: Mine, world: ScriptedWorld, clock: Clock) -> None:
-    run(source, mine)
+def test_what_has_changed_since_is_read(source: Source, mine: Mine, world: ScriptedWorld, clock: Clock) -> None:
+    source.run(mine)
     clock.advance(120)
     world.update_job("ftjob-05", error={"code": "late", "message": "told late", "param": None})
     world.add_checkpoint("ftjob-05", id="ftckpt-late")
-    run(source, mine)
+    source.run(mine)
     assert mine.counts == [(JOBS, JOBS + 1)]
     assert mine.rows("SELECT error__code FROM jobs WHERE id = 'ftjob-05'") == [("late",)]
 
 
 def test_parts_read_no_job_twice_though_all_are_still_open(host: Simulator, mine: Mine) -> None:
-    report = Report()
-    source = openai_fine_tuning(
-        KEY, host.base_url, fine_tuning_concurrency=1, fine_tuning_stop_after_rows=3, fine_tuning_report=report
-    )
-    runs = 0
-    while not report.is_complete:
-        mine.pipeline.run(source)
-        runs += 1
-    assert 1 < runs <= JOBS
+    assert 1 < Source(host, 3).run(mine) <= JOBS
     assert mine.counts == [(JOBS, JOBS)]
     assert sum(request.path.endswith("/checkpoints") for request in host.requests) == JOBS
