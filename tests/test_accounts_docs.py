@@ -65,6 +65,7 @@ def ftw(tmp_path: Path) -> Command:
 BEFORE, MOVING = PAGE.split("## From one account to several")
 
 
+@pytest.mark.thorough
 def test_the_page_shows_what_its_commands_print(ftw: Command, hosts: Hosts) -> None:
     for name, content in files(BEFORE, hosts):
         (ftw.folder / name).write_text(content)

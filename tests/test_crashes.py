@@ -55,7 +55,11 @@ def child_requests(host: Simulator) -> Counter[str]:
 # commits as it goes --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("world", ORDERS, indirect=True)
+@pytest.mark.parametrize(
+    "world",
+    [ORDERS[0], *(pytest.param(order, marks=pytest.mark.thorough) for order in ORDERS[1:])],
+    indirect=True,
+)
 def test_a_long_sync_commits_as_it_goes_and_reads_nothing_twice(
     world: ScriptedWorld, host: Simulator, database: Database
 ) -> None:
@@ -86,12 +90,11 @@ class CutOff(Fault):
 @pytest.mark.parametrize(
     ("world", "refusal"),
     [
-        ("newest_first", {"kind": "status", "status": 503}),
-        ("oldest_first", {"kind": "reset"}),
-        ("as_added", {"kind": "status", "status": 429}),
+        pytest.param("newest_first", {"kind": "status", "status": 503}, marks=pytest.mark.thorough, id="unavailable"),
+        pytest.param("oldest_first", {"kind": "reset"}, marks=pytest.mark.thorough, id="gone"),
+        pytest.param("as_added", {"kind": "status", "status": 429}, id="throttled"),
     ],
     indirect=["world"],
-    ids=["unavailable", "gone", "throttled"],
 )
 def test_a_host_that_cuts_off_after_a_while_is_read_to_the_end_over_several_syncs(
     world: ScriptedWorld,

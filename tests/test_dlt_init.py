@@ -33,6 +33,7 @@ def repository(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 def test_dlt_init_brings_the_source_and_its_pipeline_runs(
     tmp_path: Path, repository: Path, world: ScriptedWorld, host: Simulator
 ) -> None:

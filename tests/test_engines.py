@@ -182,6 +182,7 @@ def test_a_destination_that_cannot_merge_is_refused(host: Simulator, ftw: Comman
     assert host.requests == []
 
 
+@pytest.mark.thorough
 def test_a_table_that_was_dropped_is_made_anew_by_a_full_refresh(
     world: ScriptedWorld, host: Simulator, database: Database
 ) -> None:

@@ -465,6 +465,7 @@ def test_the_notebook_runs(
     assert ("Nothing to show yet" in page) == (world not in ("demo", "jobs-only"))
 
 
+@pytest.mark.thorough
 def test_the_notebook_is_a_script_too(demo: Path) -> None:
     ran = subprocess.run(
         [sys.executable, str(NOTEBOOK), "--", "--database", str(demo)],
@@ -522,6 +523,7 @@ def test_no_database_is_exit_1_with_what_to_run(ftw: Command, tmp_path: Path) ->
     assert not (tmp_path / "missing.duckdb").exists()
 
 
+@pytest.mark.thorough
 def test_a_port_that_is_taken_is_exit_1(ftw: Command) -> None:
     with explorer(ftw) as (_, url):
         port = url.split(":")[2].strip("/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -32,7 +33,13 @@ def profile_of(address: str) -> str:
     return "azure" if "azure" in address else "nebius" if "nebius" in address else "openai"
 
 
-@pytest.mark.parametrize(("heading", "lines", "shown"), [e for e in examples() if "Entra" not in e[0]])
+def with_keys() -> list[Any]:
+    """The examples that need a key: the first one in the usual run, all in the thorough one."""
+    first, *others = [example for example in examples() if "Entra" not in example[0]]
+    return [first, *(pytest.param(*example, marks=pytest.mark.thorough) for example in others)]
+
+
+@pytest.mark.parametrize(("heading", "lines", "shown"), with_keys())
 def test_the_commands_work_and_the_check_prints_what_is_shown(
     tmp_path: Path, clock: Clock, heading: str, lines: list[str], shown: str | None
 ) -> None:
