@@ -111,7 +111,7 @@ def openai_fine_tuning(
     report = fine_tuning_report if fine_tuning_report is not None else Report()
     parts = Parts()
     bounds = Bounds(tuple(dict.fromkeys(fine_tuning_job_ids or ())), _since(fine_tuning_since))
-    if bounds and fine_tuning_full_refresh:
+    if bounds.is_partial and fine_tuning_full_refresh:
         raise ConfigurationError("A full refresh reads everything: it goes neither with jobs nor with a date.")
 
     def make_api() -> FineTuningApi:
@@ -133,7 +133,7 @@ def openai_fine_tuning(
         api = make_api()
         selected = dlt.current.source().selected_resources
         heirs = {
-            resource: _heir(resource, account_label, api.identity, bounds=bool(bounds))
+            resource: _heir(resource, account_label, api.identity, is_partial=bounds.is_partial)
             for resource in settings.RESOURCES
             if resource in selected
         }
@@ -144,7 +144,7 @@ def openai_fine_tuning(
             for state in [] if goes_on else states:
                 state.clear()
                 state.update(used_at=time.time(), own=True)
-        elif not bounds:
+        elif not bounds.is_partial:
             hand_over(api, account_label, heirs, report)
         for note in report.notes[notes:]:
             logger.warning(note)
@@ -207,13 +207,13 @@ def _tables_to_make(selected: Iterable[str]) -> Iterator[str]:
             yield table
 
 
-def _heir(resource: str, account: str, identity: str, *, bounds: bool) -> Heir:
+def _heir(resource: str, account: str, identity: str, *, is_partial: bool) -> Heir:
     """Where the frontier lives, with those of the account's earlier keys and hosts.
 
     For a bounded read a copy that knows the open jobs, and is thrown away.
     """
     states = frontier_states(dlt.current.resource_state(resource), account)
-    if bounds:
+    if is_partial:
         return Heir({"open": copy.deepcopy(states.get(identity, {}).get("open", {}))}, ())
     state = frontier_state(dlt.current.resource_state(resource), account, identity, now=time.time())
     return Heir(state, tuple(other for key, other in states.items() if key != identity))

@@ -41,7 +41,7 @@ def pages(
 
     Raises:
         EndlessListingError: The cursor does not move, a page repeats, or more is promised without data.
-        RequestError, HostError, CancelledError: As `FineTuningApi.get` does.
+        RequestError, HostError, CancelledError: As `FineTuningApi.get_json` does.
     """
     seen: set[str] = set()
     cursors: set[str] = set()

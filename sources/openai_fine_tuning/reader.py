@@ -44,7 +44,9 @@ class Bounds:
     job_ids: tuple[str, ...] = ()
     since: float | None = None
 
-    def __bool__(self) -> bool:
+    @property
+    def is_partial(self) -> bool:
+        """Whether anything is left out."""
         return bool(self.job_ids) or self.since is not None
 
     def admit(self, job: Job) -> bool:
@@ -86,8 +88,8 @@ class Reader:
         self._report = report
         self._parts = parts
         self._bounds = bounds
-        self._deadline = None if stop_after is None or bounds else time.monotonic() + stop_after
-        self._most_rows = None if stop_after_rows is None or bounds else stop_after_rows
+        self._deadline = None if stop_after is None or bounds.is_partial else time.monotonic() + stop_after
+        self._most_rows = None if stop_after_rows is None or bounds.is_partial else stop_after_rows
         self._crew = Crew(api, api.limiter.concurrency)
         self._files = Files(api)
         self._gates = Gates((name for name in frontiers if name != "jobs"), self._begin_read, self._end_read)
@@ -151,7 +153,7 @@ class Reader:
                 cut_at = page.cursor
                 self._is_left_over = True
                 break
-        if not self._bounds:
+        if not self._bounds.is_partial:
             yield from self._read_by_id(list(self._unmet()))
         yield from self._collect(down_to=0)
         self._failures.conclude_probes()
@@ -167,11 +169,12 @@ class Reader:
     def _common_cut(self) -> Frontier | None:
         """A frontier whose listing was cut, if it was at the same place for all that still need what lies behind."""
         wanting = [f for f in self._frontiers.values() if f.cut is not None or f.bound is None]
-        if self._bounds or not wanting or wanting[0].cut is None:
+        if self._bounds.is_partial or not wanting or wanting[0].cut is None:
             return None
         return wanting[0] if all(f.cut == wanting[0].cut and f.trusts_order for f in wanting) else None
 
     def _meet(self, record: Any, host_time: float) -> None:
+        """Visit a job of the listing, or keep open what is owed of it: else the frontier would pass it by for good."""
         job = Job.of(record, host_time)
         if job is None:
             if "jobs" in self._frontiers:
@@ -222,7 +225,7 @@ class Reader:
 
     def _is_listing_cheaper(self, order: Order, read_pages: int) -> bool:
         """Whether open jobs further back come cheaper by listing on than one by one, judged by the jobs' density."""
-        if self._bounds or not order.is_newest_first or order.first is None or order.last is None:
+        if self._bounds.is_partial or not order.is_newest_first or order.first is None or order.last is None:
             return False
         seconds_a_page = (order.first - order.last) / read_pages
         behind = sorted((t for t in self._unmet().values() if t is not None and t <= order.last), reverse=True)
@@ -294,7 +297,7 @@ class Reader:
 
     def _await_probes(self, order: Order) -> Iterator[dict[str, pa.Table]]:
         """Do not list on merely for a resource that may turn out to be unavailable: wait for its first read."""
-        while not self._bounds:
+        while not self._bounds.is_partial:
             wanting = [name for name, frontier in self._frontiers.items() if not self._is_past(frontier, order)]
             wanting = [name for name in wanting if not self._is_unavailable(name)]
             if not wanting or not all(self._gates.is_probing(name) for name in wanting):

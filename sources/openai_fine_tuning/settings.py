@@ -5,7 +5,7 @@ from typing import Any
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
 RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
-"""What can be selected, in the order in which it is read."""
+"""What can be selected, in the order in which it is told."""
 
 TERMINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
 """A job in one of these never changes again, but its checkpoints may still appear for a while."""
