@@ -11,7 +11,9 @@ from typing import Any
 
 import dlt
 import duckdb
+import pyarrow as pa
 import pytest
+from dlt.pipeline.exceptions import PipelineStepFailed
 
 from command import HOUR, KEY, NOW
 from fine_tuning_simulator import ScriptedWorld, Simulator
@@ -160,10 +162,46 @@ def test_steps_one_by_one_and_the_dataset(pipeline: dlt.Pipeline) -> None:
     assert sorted(table.column("id").to_pylist()) == ["ftckpt-1", "ftckpt-2"]
 
 
-def test_a_limit_loses_nothing(pipeline: dlt.Pipeline, rows: Rows) -> None:
-    pipeline.run(openai_fine_tuning().add_limit(1))
+@pytest.mark.parametrize("items", [1, 3])
+def test_a_run_that_dlt_ends_early_loses_nothing(
+    items: int, world: ScriptedWorld, pipeline: dlt.Pipeline, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openai_fine_tuning.settings.BATCH_ROWS", 50)
+    for number in range(60):
+        job_id = f"ftjob-ended-{number}"
+        world.add_job(id=job_id, created_at=NOW - 100 * HOUR + number, finished_at=NOW - 50 * HOUR)
+        for step in range(5):
+            world.add_checkpoint(job_id, id=f"ftckpt-{number}-{step}")
+    limited = openai_fine_tuning().with_resources("jobs", "checkpoints")
+    limited.resources["account"].add_limit(items)
+    pipeline.run(limited)
     pipeline.run(openai_fine_tuning())
-    assert rows("SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM checkpoints)") == [(3, 2)]
+    assert rows("SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM checkpoints)") == [(63, 302)]
+
+
+def test_a_transformer_of_ones_own_reads_what_it_needs(pipeline: dlt.Pipeline, rows: Rows) -> None:
+    @dlt.transformer(name="models", primary_key="id")
+    def models(jobs: pa.Table) -> Any:
+        yield [{"id": row["id"], "model": row["model"]} for row in jobs.to_pylist()]
+
+    source = openai_fine_tuning()
+    source.resources.add(source.resources["jobs"] | models)
+    pipeline.run(source.with_resources("models", "events"))
+    assert rows("SELECT count(*) FROM models") == [(3,)]
+    assert rows("SELECT count(*) FROM events") == [(2,)]
+    assert "jobs" not in tables(rows)
+    pipeline.run(openai_fine_tuning())
+    assert rows("SELECT count(*) FROM checkpoints") == [(2,)]
+
+
+def test_without_a_resource_of_its_names_it_says_so(pipeline: dlt.Pipeline) -> None:
+    with pytest.raises(PipelineStepFailed, match="select some of jobs, checkpoints"):
+        pipeline.run(openai_fine_tuning().with_resources("account"))
+
+
+def test_one_job_may_be_named_by_a_text(pipeline: dlt.Pipeline, rows: Rows) -> None:
+    pipeline.run(openai_fine_tuning(fine_tuning_job_ids="ftjob-1"))
+    assert rows("SELECT id FROM jobs") == [("ftjob-1",)]
 
 
 def test_dlts_own_refresh_reads_everything_again(host: Simulator, pipeline: dlt.Pipeline, rows: Rows) -> None:
@@ -182,8 +220,6 @@ def test_a_resource_of_the_source_alone_keeps_its_keys(pipeline: dlt.Pipeline, r
 def test_a_failure_raises_and_the_next_run_goes_on(
     host: Simulator, pipeline: dlt.Pipeline, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dlt.pipeline.exceptions import PipelineStepFailed
-
     from fine_tuning_simulator import Fault
 
     host.faults.append(Fault("status", path="/jobs$", status=401, message="No such key."))

@@ -110,7 +110,8 @@ def openai_fine_tuning(
     """
     report = fine_tuning_report if fine_tuning_report is not None else Report()
     parts = Parts()
-    bounds = Bounds(tuple(dict.fromkeys(fine_tuning_job_ids or ())), _since(fine_tuning_since))
+    job_ids = [fine_tuning_job_ids] if isinstance(fine_tuning_job_ids, str) else fine_tuning_job_ids or ()
+    bounds = Bounds(tuple(dict.fromkeys(job_ids)), _since(fine_tuning_since))
     if bounds.is_partial and fine_tuning_full_refresh:
         raise ConfigurationError("A full refresh reads everything: it goes neither with jobs nor with a date.")
 
@@ -131,11 +132,9 @@ def openai_fine_tuning(
     def account() -> Iterator[dict[str, pa.Table]]:
         """Everything that the selected resources owe: Arrow tables by table name."""
         api = make_api()
-        selected = dlt.current.source().selected_resources
         heirs = {
             resource: _heir(resource, account_label, api.identity, is_partial=bounds.is_partial)
-            for resource in settings.RESOURCES
-            if resource in selected
+            for resource in _wanted()
         }
         states = [heir.state for heir in heirs.values()]
         goes_on = parts.begin(states)
@@ -168,6 +167,8 @@ def openai_fine_tuning(
         skipped = len(report.skipped)
         yield from reader.read()
         parts.end(states, is_complete=report.is_complete)
+        for resource, heir in heirs.items() if not bounds.is_partial else ():
+            _keep(resource, account_label, api.identity, heir.state)
         for skip in report.skipped[skipped:]:
             logger.warning("Skipped %s of %s: %s", skip.resource, skip.job or "all jobs", skip.reason)
 
@@ -178,11 +179,10 @@ def _door(resource: str, account: DltResource) -> DltResource:
     """The resource through which a table's rows leave, merged by its keys: what may change yet is read again."""
 
     def rows(tables: dict[str, pa.Table]) -> Iterator[Any]:
-        """Its part of what was read; rejected records leave through the first resource that is selected."""
+        """Its part of what was read; rejected records leave through the first resource that is loaded."""
         if resource in tables:
             yield tables[resource]
-        first = next(name for name in settings.RESOURCES if name in dlt.current.source().selected_resources)
-        if resource == first and REJECTED_RECORDS.name in tables:
+        if resource == _wanted()[0] and REJECTED_RECORDS.name in tables:
             hints = dlt.mark.make_hints(
                 table_name=REJECTED_RECORDS.name, primary_key=REJECTED_RECORDS.keys, write_disposition=settings.MERGE
             )
@@ -190,6 +190,22 @@ def _door(resource: str, account: DltResource) -> DltResource:
 
     door = dlt.transformer(rows, data_from=account, name=resource)
     return door.apply_hints(primary_key=TABLES[resource].keys, write_disposition=settings.MERGE)
+
+
+def _wanted() -> list[str]:
+    """The resources that this run reads: the selected ones, and those that a transformer of somebody else's reads.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    pulled = {pipe.name for pipe in dlt.current.source().resources.extracted_pipes}
+    wanted = [name for name in settings.RESOURCES if name in pulled]
+    if not wanted:
+        raise ConfigurationError(
+            f"No resource is selected that could be read: select some of {', '.join(settings.RESOURCES)}, under these "
+            "names. `account` reads for them, and has no rows of its own."
+        )
+    return wanted
 
 
 def _tables_to_make(selected: Iterable[str]) -> Iterator[str]:
@@ -208,15 +224,25 @@ def _tables_to_make(selected: Iterable[str]) -> Iterator[str]:
 
 
 def _heir(resource: str, account: str, identity: str, *, is_partial: bool) -> Heir:
-    """Where the frontier lives, with those of the account's earlier keys and hosts.
+    """A copy of the frontier, with those of the account's earlier keys and hosts; what is read changes the copy.
 
-    For a bounded read a copy that knows the open jobs, and is thrown away.
+    For a bounded read it knows the open jobs only, and is thrown away.
     """
     states = frontier_states(dlt.current.resource_state(resource), account)
     if is_partial:
         return Heir({"open": copy.deepcopy(states.get(identity, {}).get("open", {}))}, ())
     state = frontier_state(dlt.current.resource_state(resource), account, identity, now=time.time())
-    return Heir(state, tuple(other for key, other in states.items() if key != identity))
+    return Heir(copy.deepcopy(state), tuple(other for key, other in states.items() if key != identity))
+
+
+def _keep(resource: str, account: str, identity: str, state: dict[str, Any]) -> None:
+    """Make a frontier the one that is committed with the rows.
+
+    Only when all of them were handed over: dlt commits the state of a run that it ends early (`add_limit`) too.
+    """
+    kept = frontier_states(dlt.current.resource_state(resource), account)[identity]
+    kept.clear()
+    kept.update(state)
 
 
 def _since(value: str | date | None) -> float | None:
