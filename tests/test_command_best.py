@@ -78,7 +78,8 @@ def test_people_get_a_table_with_the_reason(ftw: Command) -> None:
     assert old.startswith("ftjob-old")
     assert "ckpt-step-10" in old
     assert old.endswith(
-        "Lowest valid_loss of 2 checkpoints (0.4000 at step 10); deploying the final one would cost 0.1000."
+        "Lowest valid_loss of 2 checkpoints (0.4000 at step 10); deploying the final one would cost 0.1000. "
+        "Each is of one validation batch, and noisy."
     )
     assert new.startswith("ftjob-new")
     assert all(character.isprintable() or character == "\n" for character in ended.out)
@@ -171,7 +172,7 @@ def test_it_fits_a_narrow_terminal(ftw: Command) -> None:
         "  ft:gpt-4o-mini-2024-07-18:example-org::tjob-old:ckpt-step-10",
         "  step 10 · valid_loss 0.4, final 0.5, cost of final 0.1",
         "  Lowest valid_loss of 2 checkpoints (0.4000 at step 10); deploying the final",
-        "  one would cost 0.1000.",
+        "  one would cost 0.1000. Each is of one validation batch, and noisy.",
     ]
     assert all(character.isprintable() for line in lines for character in line)
     wide = in_a_terminal(ftw, 400, "best")

@@ -98,7 +98,7 @@ def assert_goes_on(history: Database, target: Warehouse, world: ScriptedWorld) -
     for name in ("jobs", "checkpoints", "events", "result_metrics", "files", "best_checkpoints", "job_overview"):
         left = {"last_listed_at", "checkpoints_listed_at", "last_synced_at"}
         both = [
-            [{key: value for key, value in row.items() if key not in left} for row in found[name]]
+            sorted(({key: value for key, value in row.items() if key not in left} for row in found[name]), key=repr)
             for found in (content(source), content(target))
         ]
         assert both[0] == both[1], name

@@ -252,15 +252,15 @@ def test_while_a_sync_holds_the_file_what_was_read_stays(
     before = data.jobs(reader)
     with writer(copy):
         assert data.jobs(reader) == before
-        assert "A sync is writing" in str(reader.problem)
+        assert "Another program is writing" in str(reader.problem)
         began = time.monotonic()
         for _ in range(20):
             data.jobs(reader)
         assert time.monotonic() - began < 0.15, "it waited again"
-        assert "A sync is writing" in words.freshness([], reader.problem)
-        with pytest.raises(CommandError, match="A sync is writing"):
+        assert "Another program is writing" in words.freshness([], reader.problem)
+        with pytest.raises(CommandError, match="Another program is writing"):
             reader.rows("SELECT 1 AS never_asked_before")
-        assert "A sync is writing" in str(data.what_is_missing(data.Reader(copy)))
+        assert "Another program is writing" in str(data.what_is_missing(data.Reader(copy)))
     assert reader.has_news()
     assert {row["status"] for row in data.jobs(reader)} == {"paused"}
     assert reader.problem is None

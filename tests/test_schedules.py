@@ -19,6 +19,7 @@ from command import FTW, NOW, Command, wait_until
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.scheduled import sync_configured
+from fine_tuning_warehouse.totals import Summary, Totals
 from test_readme import console_sessions
 
 if TYPE_CHECKING:
@@ -68,6 +69,17 @@ def test_a_sync_that_fails_is_raised_to_its_scheduler(
     with pytest.raises(CommandError, match=r"401.*Not yours"):
         sync_configured(database=str(tmp_path / "warehouse.duckdb"))
     assert not (tmp_path / "warehouse.duckdb").exists()
+
+
+def test_of_several_accounts_a_scheduler_is_told_what_went_wrong_of_each() -> None:
+    totals = Totals(accounts=[Summary("support"), Summary("research")], failures={"support": CommandError("No host.")})
+    failure = totals.failure_with_reasons
+    assert (str(failure), str(totals.failure)) == (
+        "1 of 2 accounts failed: support. Account support: No host.",
+        "1 of 2 accounts failed: support.",
+    )
+    assert failure is not None
+    assert (failure.exit_code, failure.is_lasting) == (1, False)
 
 
 # the page -------------------------------------------------------------------------------------------------------------

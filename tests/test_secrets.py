@@ -272,3 +272,37 @@ def test_no_other_host_is_connected_to_below_python_either(
     for line in connects:
         assert f"sin_port=htons({urlsplit(host.base_url).port})" in line
         assert '"127.0.0.1"' in line
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            'could not translate host name "t-PART2@localhost" to address: Name or service not known',
+            (
+                'could not translate host name "...@localhost" to address: Name or service not known (ValueError). '
+                "In a URL, an @ of a password is written as %40"
+            ),
+        ),
+        ("no route to postgresql://me:PART2@there/db", "no route to postgresql://me:...@there/db (ValueError)"),
+        ("connection to host there failed: password=PART2 user=me", "connection to host there failed: password=... "),
+    ],
+)
+def test_no_part_of_a_password_of_a_destination_is_told(said: str, told: str) -> None:
+    from fine_tuning_warehouse.refusals import without_secrets
+
+    words = without_secrets(ValueError(said))
+    assert words.startswith(told)
+    assert "PART2" not in words
+
+
+@pytest.mark.engine
+def test_a_password_with_an_at_sign_is_not_told_as_a_host(
+    ftw: Command, host: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("psycopg2")
+    credentials = "postgresql://loader:s3cr@t-PART2@localhost:1/analytics"
+    ended = ftw("sync", "--destination", "postgres", env={"DESTINATION__POSTGRES__CREDENTIALS": credentials})
+    assert ended.code == 1
+    assert "%40" in ended.err
+    assert "PART2" not in ended.all

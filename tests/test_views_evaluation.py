@@ -197,7 +197,10 @@ def test_ties_go_to_the_earlier_step(world: ScriptedWorld, database: Database) -
     assert [row[1] for row in history(database, "reward", "rank_in_job")] == [3, 1, 2]
     told = best(database, "loss")
     assert (told["checkpoint_id"], told["cost_of_final"]) == ("loss-20", 0)
-    assert told["reason"] == "Lowest valid_loss of 3 checkpoints (0.2000 at step 20); the final one is as good."
+    assert told["reason"] == (
+        "Lowest valid_loss of 3 checkpoints (0.2000 at step 20); the final one is as good. "
+        "Each is of one validation batch, and noisy."
+    )
 
 
 def test_zero_and_tiny_losses(world: ScriptedWorld, database: Database) -> None:
@@ -333,7 +336,8 @@ def test_the_best_of_those_that_the_host_keeps(world: ScriptedWorld, clock: Cloc
     assert told["reason"] == (
         "Lowest valid_loss of 2 checkpoints that the host keeps (0.4000 at step 10); "
         "deploying the final one would cost 0.1000. "
-        "drops-best-20 was better (0.3000 at step 20), but the host has dropped it."
+        "drops-best-20 was better (0.3000 at step 20), but the host has dropped it. "
+        "Each is of one validation batch, and noisy."
     )
     told = best(database, "drops-worst")
     assert told["checkpoint_id"] == "drops-worst-20"
@@ -342,7 +346,7 @@ def test_the_best_of_those_that_the_host_keeps(world: ScriptedWorld, clock: Cloc
     assert (told["checkpoint_id"], told["is_retained"]) == ("drops-all-20", False)
     assert told["reason"] == (
         "Lowest valid_loss of 3 checkpoints (0.3000 at step 20); deploying the final one would cost 0.2000. "
-        "The host keeps none of them any more."
+        "The host keeps none of them any more. Each is of one validation batch, and noisy."
     )
     assert best(database, "drops-final")["final_checkpoint_id"] == "drops-final-30"
     told = best(database, "keeps-unmeasured")

@@ -27,7 +27,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "warehouses.md"
 def blocks(section: str) -> list[tuple[str, str]]:
     """The code below a heading: language and text."""
     text = PAGE.read_text(encoding="utf-8").split(f"\n## {section}\n")[1].split("\n## ")[0]
-    return re.findall(r"```(\w+)\n(.*?)```", text, flags=re.DOTALL)
+    return re.findall(r"```(sh|python)\n(.*?)```", text, flags=re.DOTALL)
 
 
 def run(ftw: Command, section: str, replaced: Mapping[str, str], **known: Any) -> int:

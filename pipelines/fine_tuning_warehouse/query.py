@@ -49,8 +49,8 @@ def _opened(database: Path) -> duckdb.DuckDBPyConnection:
                 raise CommandError(f"The database {database} cannot be opened: {_first_line(error)}") from None
             if time.monotonic() >= until:
                 raise CommandError(
-                    f"A sync is writing to {database} for longer than {READ_WAIT_SECONDS:g} s: "
-                    "try again when it is done."
+                    f"Another program is writing to {database}, or holds it open, for longer than "
+                    f"{READ_WAIT_SECONDS:g} s: try again when a sync is done, or close it."
                 ) from None
             time.sleep(0.1)
 

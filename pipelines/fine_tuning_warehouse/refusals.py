@@ -61,8 +61,11 @@ def without_secrets(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = lines[0] if lines else "no message"
     line = re.sub(r"(\w://[^/@\s:]*):[^/\s]*@", r"\1:...@", line)
+    # A password with an @ that is not encoded becomes, in its last part, the name of a host.
+    line, astray = re.subn(r"([\"'(=\s])[^\s\"'(=:/]*@(?=[^\s\"'])", r"\1...@", line)
     line = re.sub(r"(?i)((?:password|passwd|pwd|token|secret|key)\w*['\"]?\s*[=:]\s*)[^\s,;&]+", r"\1...", line)
-    return f"{line} ({type(error).__name__})"
+    hint = ". In a URL, an @ of a password is written as %40" if astray else ""
+    return f"{line} ({type(error).__name__}){hint}"
 
 
 def _told_setting(name: str, error: Exception) -> str:

@@ -52,6 +52,7 @@ def sync_configured(
     )
     reading = Reading(resources=resources, concurrency=concurrency)
     totals = sync_accounts(find_accounts(accounts), warehouse, reading)
-    if totals.failure is not None:
-        raise totals.failure
+    failure = totals.failure_with_reasons
+    if failure is not None:
+        raise failure
     return totals

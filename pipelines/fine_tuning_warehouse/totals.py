@@ -105,6 +105,14 @@ class Totals:
         )
 
     @property
+    def failure_with_reasons(self) -> CommandError | None:
+        """The same for somebody who is told nothing else: with what went wrong of each account."""
+        failure = self.failure
+        if not isinstance(failure, AccountsFailedError):
+            return failure
+        return AccountsFailedError(f"{failure} {self.text}", failure.exit_code, is_lasting=failure.is_lasting)
+
+    @property
     def text(self) -> str | None:
         """What went wrong, in words; None where nothing did."""
         if self.error is not None or not self.failures:

@@ -173,5 +173,11 @@ SELECT
     WHEN dropped_id IS NOT NULL
       THEN ' ' || dropped_id || ' was better (' || dropped_value_and_step || '), but the host has dropped it.'
     ELSE ''
+  END
+  || CASE
+    WHEN compared < 2 OR evaluation_value IS NULL OR evaluation_metric LIKE 'full%' THEN ''
+    WHEN evaluation_metric LIKE 'train%' THEN ' Each is of one training batch, and noisy.'
+    WHEN evaluation_metric LIKE 'valid%' THEN ' Each is of one validation batch, and noisy.'
+    ELSE ''
   END AS reason
 FROM joined

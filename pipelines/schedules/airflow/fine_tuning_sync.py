@@ -14,6 +14,9 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 WAREHOUSE: dict[str, Any] = {"database": "/srv/fine-tuning/fine_tuning_warehouse.duckdb"}
 """Where the rows go, by the options of `ftw sync`: {"destination": "postgres"} for a warehouse of its own."""
 
+STRICT = False
+"""Whether a run that had to skip or reject something fails; what it has read is loaded all the same."""
+
 
 @dag(
     schedule="7 * * * *",  # not on the hour, as everybody's are
@@ -30,6 +33,7 @@ def fine_tuning_sync() -> None:
         retries=3,  # each goes on where the last one stopped
         retry_delay=timedelta(minutes=1),
         retry_exponential_backoff=True,
+        execution_timeout=timedelta(hours=6),
     )
     def sync() -> dict[str, Any]:
         # Imported here, so that the scheduler parses this file without dlt.
@@ -42,8 +46,10 @@ def fine_tuning_sync() -> None:
             raise AirflowFailException(str(error)) from error
         except BusyError as error:
             raise AirflowSkipException(str(error)) from error
-        # Of one run, for the log and for tasks after it. What was skipped stands in the view sync_history.
-        return {name: told[name] for name in ("rows", "requests", "jobs", "load_ids", "rejected")}
+        if STRICT and (told["skipped"] or told["rejected"]):
+            raise AirflowFailException(f"Skipped: {told['skipped']}. Rejected records: {told['rejected']}.")
+        # Of one run, for the log and for tasks after it; the view sync_history holds them of every run.
+        return {name: told[name] for name in ("rows", "requests", "jobs", "load_ids", "skipped", "rejected")}
 
     sync()
 
