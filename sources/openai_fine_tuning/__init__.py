@@ -167,8 +167,9 @@ def openai_fine_tuning(
         skipped = len(report.skipped)
         yield from reader.read()
         parts.end(states, is_complete=report.is_complete)
-        for resource, heir in heirs.items() if not bounds.is_partial else ():
-            _keep(resource, account_label, api.identity, heir.state)
+        if not bounds.is_partial:
+            for resource, heir in heirs.items():
+                _keep(resource, account_label, api.identity, heir.state)
         for skip in report.skipped[skipped:]:
             logger.warning("Skipped %s of %s: %s", skip.resource, skip.job or "all jobs", skip.reason)
 
@@ -182,7 +183,7 @@ def _door(resource: str, account: DltResource) -> DltResource:
         """Its part of what was read; rejected records leave through the first resource that is loaded."""
         if resource in tables:
             yield tables[resource]
-        if resource == _wanted()[0] and REJECTED_RECORDS.name in tables:
+        if REJECTED_RECORDS.name in tables and resource == _wanted()[0]:
             hints = dlt.mark.make_hints(
                 table_name=REJECTED_RECORDS.name, primary_key=REJECTED_RECORDS.keys, write_disposition=settings.MERGE
             )

@@ -178,6 +178,15 @@ class _OfFiles(Child):
         """See `Child`."""
         return not self._to_read
 
+    @abstractmethod
+    def _ask(self, file_id: str) -> Any:
+        """Request one file."""
+
+    def read(self) -> Iterator[tuple[Any, Any]]:
+        """Each file with what came of asking for it; None where its id is none."""
+        for file_id in self._to_read:
+            yield file_id, self._ask(file_id) if _is_file_id(file_id) else None
+
     def learned(self) -> dict[str, Any]:
         """See `Child`."""
         return {"files": self._met}
@@ -198,20 +207,15 @@ class ResultMetrics(_OfFiles):
         known = self._met.get(file_id)
         return known != "gone" and (self._is_last or known is None)
 
-    def read(self) -> Iterator[tuple[Any, bytes | None]]:
-        """Each file with its content, None where the host no longer has it (or where its id is none)."""
-        for file_id in self._to_read:
-            if not _is_file_id(file_id):
-                yield file_id, None
-                continue
-            try:
-                content = self._api.get_bytes(content_path(file_id)).content
-            except RequestError as error:
-                if error.status != 404 or (error.is_missing_endpoint and not self.is_known_endpoint):
-                    raise
-                yield file_id, None
-            else:
-                yield file_id, content
+    def _ask(self, file_id: str) -> bytes | None:
+        """Its content; None where the host no longer has it."""
+        try:
+            content: bytes = self._api.get_bytes(content_path(file_id)).content
+        except RequestError as error:
+            if error.status != 404 or (error.is_missing_endpoint and not self.is_known_endpoint):
+                raise
+            return None
+        return content
 
     def take_in(self, batches: Batches, found: tuple[Any, bytes | None]) -> str | None:
         """See `Child`."""
@@ -252,19 +256,14 @@ class NamedFiles(_OfFiles):
     def _wants(self, file_id: str) -> bool:
         return file_id not in self._met
 
-    def read(self) -> Iterator[tuple[Any, Found | None]]:
-        """Each file with what the host tells of it, None where its id is none."""
-        for file_id in self._to_read:
-            if not _is_file_id(file_id):
-                yield file_id, None
-                continue
-            try:
-                found = self._files.find(file_id)
-            except RequestError as error:
-                if error.status != 404 or not self.is_known_endpoint:
-                    raise
-                found = Found(None, is_first=True)
-            yield file_id, found
+    def _ask(self, file_id: str) -> Found:
+        """What the host tells of it."""
+        try:
+            return self._files.find(file_id)
+        except RequestError as error:
+            if error.status != 404 or not self.is_known_endpoint:
+                raise
+            return Found(None, is_first=True)
 
     def take_in(self, batches: Batches, found: tuple[Any, Found | None]) -> str | None:
         """See `Child`."""

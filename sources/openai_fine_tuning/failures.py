@@ -107,10 +107,8 @@ class Failures:
         """
         if not self._unknown or not self._unknown.issuperset(self._asked_for):
             return
-        try:
-            self._api.get_json(JOBS_PATH, {"limit": 1}, attempts=3)
-        except RequestError as error:
-            raise HostError.of(error, self._api.base_url) from None
+        if (error := self._listing_failure()) is not None:
+            raise HostError.of(error, self._api.base_url)
 
     def _is_open(self, job_id: str) -> bool:
         """Whether the host has shown the job to an earlier sync, which left it open."""
@@ -140,11 +138,16 @@ class Failures:
             raise HostError(f"{error}. The host keeps throttling; lower the concurrency or try again later.")
         if error.status not in (None, 401):
             return
+        if (again := self._listing_failure()) is not None and again.status in (None, 401):
+            raise HostError.of(again, self._api.base_url)
+
+    def _listing_failure(self) -> RequestError | None:
+        """What came of asking for one job of the listing; None where it was answered."""
         try:
             self._api.get_json(JOBS_PATH, {"limit": 1}, attempts=3)
-        except RequestError as again:
-            if again.status in (None, 401):
-                raise HostError.of(again, self._api.base_url) from None
+        except RequestError as error:
+            return error
+        return None
 
     def _has_gone(self, job_id: str) -> bool:
         """Whether the host has no such job any more, as opposed to not showing one of its listings."""
