@@ -19,9 +19,9 @@ from pathlib import Path
 import duckdb
 
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
-from fine_tuning_warehouse.accounts import Account
-from fine_tuning_warehouse.destinations import Warehouse
-from fine_tuning_warehouse.sync import Reading, run_sync
+from fine_tuning_warehouse.accounts.account import Account
+from fine_tuning_warehouse.sync.run import Reading, run_sync
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
 NOW = 1_780_000_000
 

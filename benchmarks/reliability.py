@@ -28,12 +28,12 @@ from hypothesis import strategies as st
 
 from command import Command
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
-from fine_tuning_warehouse.accounts import Account
-from fine_tuning_warehouse.destinations import Warehouse
-from fine_tuning_warehouse.sync import Reading, run_sync
+from fine_tuning_warehouse.accounts.account import Account
+from fine_tuning_warehouse.sync.run import Reading, run_sync
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from histories import NOW, add_history, assert_holds, mixed_faults, truth_of
 from openai_fine_tuning import settings as source_settings
-from openai_fine_tuning.tables import TABLES
+from openai_fine_tuning.schema import TABLES
 from test_hostile_data import RECORDS, check_any_json
 from test_world_property import run_worlds
 

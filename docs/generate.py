@@ -18,13 +18,13 @@ from pathlib import Path
 
 import duckdb
 
-from fine_tuning_warehouse.demo import DEMO_LABEL, demo_account
-from fine_tuning_warehouse.destinations import DEFAULT_DATASET, Warehouse
-from fine_tuning_warehouse.duckdb_lock import LOCK_WAIT_SECONDS
 from fine_tuning_warehouse.output import as_table
-from fine_tuning_warehouse.sync import Reading, run_sync
+from fine_tuning_warehouse.sync.demo import DEMO_LABEL, demo_account
+from fine_tuning_warehouse.sync.run import Reading, run_sync
 from fine_tuning_warehouse.views import VIEWS
-from openai_fine_tuning.tables import TABLES
+from fine_tuning_warehouse.warehouses.duckdb_lock import LOCK_WAIT_SECONDS
+from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATASET, Warehouse
+from openai_fine_tuning.schema import TABLES
 from reference import command_sections, source_arguments
 
 DOCS = Path(__file__).parent

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import click
 import dlt
 
-from fine_tuning_warehouse.cli import ftw
+from fine_tuning_warehouse.cli.main import ftw
 from openai_fine_tuning import openai_fine_tuning
 
 _NO_SETTING = ("fine_tuning_report",)

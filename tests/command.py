@@ -105,8 +105,8 @@ class Running:
 
 
 _IMPORTED = (
-    "fine_tuning_warehouse.cli",
-    "fine_tuning_warehouse.sync",
+    "fine_tuning_warehouse.cli.main",
+    "fine_tuning_warehouse.sync.run",
     "fine_tuning_warehouse.archive",
     "fine_tuning_warehouse.views.create",
     "fine_tuning_warehouse.verify",
@@ -160,7 +160,7 @@ def _main(arguments: tuple[str, ...], env: dict[str, str], folder: Path, out: Co
         setattr(sys, name, open(number, "w", encoding="utf-8", buffering=1, closefd=False))  # noqa: SIM115
     from dlt.common.configuration.container import Container
 
-    from fine_tuning_warehouse.cli import main
+    from fine_tuning_warehouse.cli.main import main
 
     Container._INSTANCE = None  # it holds settings of the folder in which dlt was imported
     main()

@@ -9,11 +9,11 @@ import duckdb
 import pyarrow as pa
 
 from fine_tuning_simulator import Simulator
-from fine_tuning_warehouse.accounts import Account
-from fine_tuning_warehouse.destinations import Warehouse
-from fine_tuning_warehouse.rows import open_rows
-from fine_tuning_warehouse.sync import Reading, Summary, run_sync
-from openai_fine_tuning.tables import TABLES
+from fine_tuning_warehouse.accounts.account import Account
+from fine_tuning_warehouse.sync.run import Reading, Summary, run_sync
+from fine_tuning_warehouse.warehouses.rows import open_rows
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from openai_fine_tuning.schema import TABLES
 
 
 class Engine:

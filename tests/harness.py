@@ -12,9 +12,9 @@ import duckdb
 from filelock import FileLock
 
 from fine_tuning_simulator import Simulator
-from fine_tuning_warehouse.accounts import Account
-from fine_tuning_warehouse.destinations import Warehouse
-from fine_tuning_warehouse.sync import Reading, Summary, run_sync
+from fine_tuning_warehouse.accounts.account import Account
+from fine_tuning_warehouse.sync.run import Reading, Summary, run_sync
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
 NOW = 1_780_000_000
 """The simulated host's time at the start of a test (2026-05-28)."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engines import Engine
-from fine_tuning_warehouse.destinations import Warehouse
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from bucket import Bucket

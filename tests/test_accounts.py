@@ -11,7 +11,7 @@ from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 
 from command import KEY
-from fine_tuning_warehouse.configured import find_accounts
+from fine_tuning_warehouse.accounts.config_files import find_accounts
 from fine_tuning_warehouse.errors import UsageError
 
 Configure = Callable[..., None]

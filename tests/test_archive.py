@@ -22,18 +22,25 @@ import pyarrow.parquet as pq
 import pytest
 
 from fine_tuning_simulator import FILES_SCOPE, Fault, ScriptedWorld, Simulator
-from fine_tuning_warehouse.accounts import Account
-from fine_tuning_warehouse.archive import Archived, Plan, archive, check, open_store, parquet
+from fine_tuning_warehouse.accounts.account import Account
+from fine_tuning_warehouse.archive import (
+    Archived,
+    Plan,
+    archive,
+    check,
+    open_store,
+    parquet,
+)
 from fine_tuning_warehouse.archive.marker import unfinished
 from fine_tuning_warehouse.archive.originals import named
-from fine_tuning_warehouse.destinations import Warehouse
 from fine_tuning_warehouse.errors import BusyError, CommandError, UsageError
-from fine_tuning_warehouse.rows import relation
 from fine_tuning_warehouse.views import VIEWS
+from fine_tuning_warehouse.warehouses.rows import relation
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from harness import DAY, HOUR, NOW, Database
 from histories import add_history
 from openai_fine_tuning import settings
-from openai_fine_tuning.tables import TABLES
+from openai_fine_tuning.schema import TABLES
 
 if TYPE_CHECKING:
     from postgres import Postgres
@@ -317,7 +324,7 @@ def test_a_file_that_the_host_has_lost_stays(archiving: Archiving, world: Script
 
 
 def full_refresh() -> Any:
-    from fine_tuning_warehouse.sync import Reading
+    from fine_tuning_warehouse.sync.run import Reading
 
     return Reading(full_refresh=True)
 

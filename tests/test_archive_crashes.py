@@ -14,9 +14,9 @@ import pytest
 
 from command import forking
 from fine_tuning_simulator import ScriptedWorld, Simulator
-from fine_tuning_warehouse.accounts import Account
+from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.archive import Plan, archive, check, open_store
-from fine_tuning_warehouse.destinations import Warehouse
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from histories import add_history
 
 JOBS = 3
@@ -32,7 +32,7 @@ def archive_in_child(
     os.chdir(env["HOME"])
     tempfile.tempdir = env["TMPDIR"]
     from fine_tuning_warehouse.archive.folder import Folder
-    from openai_fine_tuning.transfer import Transfer
+    from openai_fine_tuning.api.download import Transfer
 
     passed: Counter[str] = Counter()
 

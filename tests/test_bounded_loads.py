@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fine_tuning_simulator import ScriptedWorld
-from fine_tuning_warehouse import duckdb_file
+from fine_tuning_warehouse.warehouses import duckdb_file
 from harness import DAY, NOW, Database
 
 JOBS, CHECKPOINTS = 60, 10

@@ -11,7 +11,7 @@ import requests
 
 from command import Command, wait_until
 from fine_tuning_simulator import ScriptedWorld, Simulator
-from fine_tuning_warehouse.cli import ftw as group
+from fine_tuning_warehouse.cli.main import ftw as group
 from histories import add_history
 
 pytestmark = pytest.mark.thorough  # so that nothing is forked; see conftest

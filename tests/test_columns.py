@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openai_fine_tuning.records import Batches
-from openai_fine_tuning.tables import schema
+from openai_fine_tuning.convert.table_builder import Batches
+from openai_fine_tuning.schema import schema
 
 OWN = {"last_listed_at": 1_780_000_000_000_000}
 DEFAULTS = {"fine_tuning_job_id": "ftjob-of-the-listing"}

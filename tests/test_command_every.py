@@ -14,7 +14,7 @@ import pytest
 
 from command import KEY, NOW, Command, is_told_well, wait_until
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
-from fine_tuning_warehouse.repeating import JITTER, Rhythm
+from fine_tuning_warehouse.sync.interval import JITTER, Rhythm
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ "
 

@@ -16,7 +16,7 @@ import requests
 
 from command import Command, Running, is_told_well
 from fine_tuning_simulator.profiles import PROFILES
-from fine_tuning_warehouse.commands.simulate import simulate
+from fine_tuning_warehouse.cli.simulate import simulate
 
 
 @pytest.fixture

@@ -12,16 +12,16 @@ import pytest
 
 from command import Command, is_told_well
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
-from fine_tuning_warehouse.accounts import Account
-from fine_tuning_warehouse.copying import Copied, copy_history
-from fine_tuning_warehouse.destinations import Warehouse
+from fine_tuning_warehouse.accounts.account import Account
+from fine_tuning_warehouse.copy import Copied, copy_history
 from fine_tuning_warehouse.errors import UsageError
-from fine_tuning_warehouse.rows import open_rows
-from fine_tuning_warehouse.sync import Reading, Summary, run_sync
+from fine_tuning_warehouse.sync.run import Reading, Summary, run_sync
 from fine_tuning_warehouse.views import VIEWS
+from fine_tuning_warehouse.warehouses.rows import open_rows
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from harness import HOUR, NOW, Database
 from histories import add_history
-from openai_fine_tuning.tables import TABLES
+from openai_fine_tuning.schema import TABLES
 
 if TYPE_CHECKING:
     from postgres import Postgres

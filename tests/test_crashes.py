@@ -18,10 +18,10 @@ import pytest
 
 from command import Command, forking
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
-from fine_tuning_warehouse.accounts import Account
-from fine_tuning_warehouse.destinations import Warehouse
+from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError
-from fine_tuning_warehouse.sync import Reading, Summary, run_sync
+from fine_tuning_warehouse.sync.run import Reading, Summary, run_sync
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from harness import Database
 from histories import add_history, assert_holds, truth_of
 from openai_fine_tuning import settings
@@ -160,7 +160,7 @@ def killing(deadly: Deadly, counts: Counter[str]) -> None:
     import dlt
     from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
 
-    from openai_fine_tuning.api import FineTuningApi
+    from openai_fine_tuning.api.client import FineTuningApi
 
     patch(FineTuningApi, "_send", "request")
     patch(dlt.Pipeline, "normalize", "normalize")

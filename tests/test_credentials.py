@@ -14,10 +14,16 @@ import pytest
 
 from command import KEY
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
-from openai_fine_tuning import ConfigurationError, HostError, RequestError, openai_fine_tuning, settings
-from openai_fine_tuning.addresses import JOBS_PATH
-from openai_fine_tuning.api import FineTuningApi
-from openai_fine_tuning.credentials import chosen_scheme
+from openai_fine_tuning import (
+    ConfigurationError,
+    HostError,
+    RequestError,
+    openai_fine_tuning,
+    settings,
+)
+from openai_fine_tuning.api.auth import chosen_scheme
+from openai_fine_tuning.api.client import FineTuningApi
+from openai_fine_tuning.api.urls import JOBS_PATH
 
 
 def token(number: int = 0, **claims: str) -> str:

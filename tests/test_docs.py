@@ -15,15 +15,16 @@ from filelock import FileLock
 
 import generate
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
-from fine_tuning_warehouse import configured, errors
-from fine_tuning_warehouse.cli import ftw
+from fine_tuning_warehouse import errors
+from fine_tuning_warehouse.accounts import config_files as configured
+from fine_tuning_warehouse.cli.main import ftw
 from fine_tuning_warehouse.output import as_table
 from fine_tuning_warehouse.query import query
 from fine_tuning_warehouse.views import VIEWS
 from harness import DAY, HOUR, NOW, Database
 from openai_fine_tuning import settings
-from openai_fine_tuning.api import _CERTIFICATES
-from openai_fine_tuning.tables import TABLES
+from openai_fine_tuning.api.client import _CERTIFICATES
+from openai_fine_tuning.schema import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

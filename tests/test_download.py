@@ -15,7 +15,7 @@ import pytest
 
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from openai_fine_tuning import RequestError, settings
-from openai_fine_tuning.api import FineTuningApi
+from openai_fine_tuning.api.client import FineTuningApi
 
 CONTENT = random.Random(0).randbytes(3_000_000)
 PATH = "/files/file-1/content"

@@ -14,11 +14,11 @@ import pytest
 from command import Command, is_told_well
 from engines import Engine
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
-from fine_tuning_warehouse.destinations import Warehouse
 from fine_tuning_warehouse.errors import CommandError
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from harness import DAY, HOUR, NOW, Database
 from histories import add_history, assert_holds, truth_of
-from openai_fine_tuning.tables import TABLES
+from openai_fine_tuning.schema import TABLES
 
 if TYPE_CHECKING:
     from postgres import Postgres

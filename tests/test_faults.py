@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
-from fine_tuning_warehouse.accounts import Account
-from fine_tuning_warehouse.destinations import Warehouse
+from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError
-from fine_tuning_warehouse.sync import Reading, Summary, run_sync
+from fine_tuning_warehouse.sync.run import Reading, Summary, run_sync
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from harness import DAY, NOW, Database
 from histories import add_history, assert_holds, mixed_faults, truth_of
 from openai_fine_tuning import EndlessListingError, HostError, RequestError, settings
-from openai_fine_tuning.api import FineTuningApi
-from openai_fine_tuning.listing import pages
+from openai_fine_tuning.api.client import FineTuningApi
+from openai_fine_tuning.api.pagination import pages
 
 JOBS = "/fine_tuning/jobs"
 CHECKPOINTS = f"{JOBS}/ftjob-a/checkpoints"

@@ -10,8 +10,8 @@ import pytest
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
 from harness import DAY, HOUR, NOW, Database
 from openai_fine_tuning import settings
-from openai_fine_tuning.api import FineTuningApi
-from openai_fine_tuning.files import Files
+from openai_fine_tuning.api.client import FineTuningApi
+from openai_fine_tuning.api.files import Files
 
 
 def add_job(world: ScriptedWorld, name: str, *, training: str, **fields: Any) -> None:

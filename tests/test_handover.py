@@ -10,19 +10,19 @@ import pytest
 
 from command import Command
 from fine_tuning_simulator import FILES_SCOPE, Clock, Fault, ScriptedWorld, Simulator
-from fine_tuning_warehouse.accounts import Account
-from fine_tuning_warehouse.destinations import Warehouse
+from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError, root_cause
-from fine_tuning_warehouse.sync import Reading, Summary, run_sync
+from fine_tuning_warehouse.sync.run import Reading, Summary, run_sync
 from fine_tuning_warehouse.verify import Comparison, verify
-from fine_tuning_warehouse.workspace import working_directory
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from fine_tuning_warehouse.warehouses.working_directory import working_directory
 from harness import DAY, HOUR, NOW, Database
 from histories import add_history, assert_holds, truth_of
 from openai_fine_tuning import Report, StateTooNewError, settings
-from openai_fine_tuning.api import FineTuningApi
-from openai_fine_tuning.frontier import frontier_state
-from openai_fine_tuning.handover import Heir, hand_over
+from openai_fine_tuning.api.client import FineTuningApi
 from openai_fine_tuning.settings import RESOURCES
+from openai_fine_tuning.state.takeover import Heir, hand_over
+from openai_fine_tuning.state.watermark import frontier_state
 
 JOBS = 5
 
@@ -205,7 +205,7 @@ def test_a_full_refresh_with_a_new_key_reads_everything(database: Database) -> N
 
 
 def test_what_an_earlier_release_has_closed_is_read_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    from openai_fine_tuning import frontier
+    from openai_fine_tuning.state import watermark as frontier
 
     with monkeypatch.context() as patch:
         patch.setattr(frontier, "has_begun", lambda _: True)  # as before tallies were kept

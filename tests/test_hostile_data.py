@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from command import HOUR, NOW, Command
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
-from fine_tuning_warehouse.logs import SafeRecord
-from openai_fine_tuning.records import Batches
-from openai_fine_tuning.tables import TABLES, schema
-from openai_fine_tuning.values import escaped
+from fine_tuning_warehouse.cli.logs import SafeRecord
+from openai_fine_tuning.convert.table_builder import Batches
+from openai_fine_tuning.convert.values import escaped
+from openai_fine_tuning.schema import TABLES, schema
 
 SQL = "x'); DROP TABLE jobs; --"
 QUOTES = "\"'`$$\\ %s {0} :name ?"
@@ -122,8 +122,8 @@ def test_the_id_of_a_job_cannot_leave_its_place_in_an_address(
     world: ScriptedWorld, host: Simulator, tmp_path: Path, job_id: str
 ) -> None:
     from openai_fine_tuning import RequestError
-    from openai_fine_tuning.addresses import is_safe_id, quoted
-    from openai_fine_tuning.api import FineTuningApi
+    from openai_fine_tuning.api.client import FineTuningApi
+    from openai_fine_tuning.api.urls import is_safe_id, quoted
 
     if not is_safe_id(job_id):
         return

@@ -17,8 +17,8 @@ import pytest
 
 from command import Command, is_told_well
 from fine_tuning_simulator import Clock, Fault, GeneratedWorld, ScriptedWorld, Simulator
+from fine_tuning_warehouse.accounts.environment import find_account
 from fine_tuning_warehouse.errors import UsageError
-from fine_tuning_warehouse.surroundings import find_account
 from harness import HOUR, NOW
 
 ENTRA_SECRET = "the-header-of-the-identity-endpoint"

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
-from fine_tuning_warehouse.accounts import ENTRA, Account
+from fine_tuning_warehouse.accounts.account import ENTRA, Account
+from fine_tuning_warehouse.accounts.diagnosis import advice_on_resource, diagnose
 from fine_tuning_warehouse.check import Finding, check
-from fine_tuning_warehouse.destinations import Warehouse
-from fine_tuning_warehouse.diagnosis import advice_on_resource, diagnose
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from harness import HOUR, NOW
 from openai_fine_tuning import RequestError, settings
 

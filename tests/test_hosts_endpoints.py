@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from fine_tuning_warehouse.accounts import Account
-from fine_tuning_warehouse.endpoints import azure_base_url
+from fine_tuning_warehouse.accounts.account import Account
+from fine_tuning_warehouse.accounts.azure import azure_base_url
+from fine_tuning_warehouse.accounts.environment import find_account
 from fine_tuning_warehouse.errors import UsageError
-from fine_tuning_warehouse.surroundings import find_account
 
 RESOURCE = "https://mine.openai.azure.com"
 PROJECT = "https://mine.services.ai.azure.com/api/projects/tuning"

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 from harness import DAY, HOUR, NOW, Database
 from openai_fine_tuning import settings as limits
-from openai_fine_tuning.api import FineTuningApi
-from openai_fine_tuning.frontier import Frontier, frontier_state, frontier_states
-from openai_fine_tuning.handover import Heir, hand_over
-from openai_fine_tuning.parts import Parts
-from openai_fine_tuning.reader import Bounds, Reader
-from openai_fine_tuning.records import Batches
+from openai_fine_tuning.api.client import FineTuningApi
+from openai_fine_tuning.convert.table_builder import Batches
+from openai_fine_tuning.extract.reader import Bounds, Reader
 from openai_fine_tuning.report import Report
-from openai_fine_tuning.tables import TABLES, schema
+from openai_fine_tuning.schema import TABLES, schema
+from openai_fine_tuning.state.run import Parts
+from openai_fine_tuning.state.takeover import Heir, hand_over
+from openai_fine_tuning.state.watermark import Frontier, frontier_state, frontier_states
 
 TIMESTAMP = "TIMESTAMP WITH TIME ZONE"
 METRICS = (

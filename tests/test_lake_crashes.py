@@ -16,10 +16,10 @@ import pytest
 
 from engines import Engine
 from fine_tuning_simulator import ScriptedWorld, Simulator
-from fine_tuning_warehouse.accounts import Account
-from fine_tuning_warehouse.destinations import Warehouse
+from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError
-from fine_tuning_warehouse.sync import Reading, run_sync
+from fine_tuning_warehouse.sync.run import Reading, run_sync
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from histories import add_history, assert_holds, truth_of
 
 pytest_plugins = ["lakes"]
@@ -81,7 +81,7 @@ def dying(where: str, number: int) -> None:
     """
     from pyiceberg.catalog.sql import SqlCatalog
 
-    from fine_tuning_warehouse.lake.destination import _Client
+    from fine_tuning_warehouse.warehouses.lake.destination import _Client
 
     passed: Counter[str] = Counter()
 
@@ -120,7 +120,9 @@ def test_a_sync_into_a_lake_that_is_killed_at_any_point_is_made_whole_by_the_nex
 ) -> None:
     env = {"HOME": str(tmp_path), **lake.env}
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fine_tuning_warehouse.sync", "fine_tuning_warehouse.lake", "pyiceberg.table"])
+    context.set_forkserver_preload(
+        ["fine_tuning_warehouse.sync.run", "fine_tuning_warehouse.warehouses.lake", "pyiceberg.table"]
+    )
     points = [("commit", 1), ("committed", 3), ("committed", 5), ("write", 1), ("written", 1)]
     for index, (where, number) in enumerate(points):
         add_history(world, [2 * index, 2 * index + 1])

@@ -22,8 +22,8 @@ from command import Command, wait_until
 from engines import Engine
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.errors import BusyError, CommandError
-from fine_tuning_warehouse.lake import Lease, hold
-from fine_tuning_warehouse.lake.lease import Times
+from fine_tuning_warehouse.warehouses.lake import Lease, hold
+from fine_tuning_warehouse.warehouses.lake.lease import Times
 from histories import add_history, assert_holds, truth_of
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def place(request: pytest.FixtureRequest) -> tuple[Any, str]:
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="becomes another user, which takes root")
 def test_a_user_without_a_name_goes_by_the_number() -> None:
     code = (
-        "import os; from fine_tuning_warehouse import workspace; from fine_tuning_warehouse.lake import lease;"
+        "import os; from fine_tuning_warehouse.warehouses import working_directory as workspace;"
+        "from fine_tuning_warehouse.warehouses.lake import lease;"
         "os.setuid(54321); print(lease._who()); print(workspace._root())"
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ from fine_tuning_warehouse.errors import UsageError
 from harness import Database
 from histories import add_history, assert_holds, truth_of
 from openai_fine_tuning import CancelledError, ConfigurationError, settings
-from openai_fine_tuning.api import FineTuningApi
+from openai_fine_tuning.api.client import FineTuningApi
 
 JOBS = "/fine_tuning/jobs"
 

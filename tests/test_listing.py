@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
-from fine_tuning_warehouse.accounts import Account
-from fine_tuning_warehouse.destinations import Warehouse
+from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError
-from fine_tuning_warehouse.workspace import working_directory
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from fine_tuning_warehouse.warehouses.working_directory import working_directory
 from harness import DAY, HOUR, NOW, Database
-from openai_fine_tuning.listing import Order
+from openai_fine_tuning.api.pagination import Order
 
 
 def add_jobs(world: ScriptedWorld, numbers: range) -> None:

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
-from fine_tuning_warehouse.sync import Summary
+from fine_tuning_warehouse.sync.run import Summary
 from harness import DAY, HOUR, NOW, Database
 from openai_fine_tuning import settings
-from openai_fine_tuning.records import Batches
-from openai_fine_tuning.tables import TABLES, arrow_types, schema
+from openai_fine_tuning.convert.table_builder import Batches
+from openai_fine_tuning.schema import TABLES, arrow_types, schema
 
 ODD_IDS = ("../../x", "a/b", "'; drop table jobs; --", 'quo"te', "50% & ?after=1#x", "белый 白 🦊", "nul\x00id")
 MEGABYTE = "x" * 1_000_000

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 
-from fine_tuning_warehouse.cli import ftw
-from fine_tuning_warehouse.scheduled import sync_configured
+from fine_tuning_warehouse.cli.main import ftw
+from fine_tuning_warehouse.sync.scheduled import sync_configured
 from openai_fine_tuning import openai_fine_tuning, settings
 from repository import ROOT
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 from harness import DAY, HOUR, NOW, Database
-from openai_fine_tuning import result_files
-from openai_fine_tuning.values import UnfitError
+from openai_fine_tuning.convert import result_csv as result_files
+from openai_fine_tuning.convert.values import UnfitError
 
 PLAIN = b"step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n1,0.5,0.9,0.6,0.8\n2,0.25,,,\n"
 ROWS = [

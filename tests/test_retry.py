@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.errors import CommandError
 from harness import DAY, NOW, Database
-from openai_fine_tuning import retry, settings
+from openai_fine_tuning import settings
+from openai_fine_tuning.api import retry
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])

@@ -18,8 +18,8 @@ import yaml
 from command import FTW, NOW, Command, wait_until
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.errors import CommandError
-from fine_tuning_warehouse.scheduled import sync_configured
-from fine_tuning_warehouse.totals import Summary, Totals
+from fine_tuning_warehouse.sync.scheduled import sync_configured
+from fine_tuning_warehouse.sync.summary import Summary, Totals
 from test_readme import console_sessions
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import pytest
 from command import KEY
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from harness import DAY, NOW, Database
+from openai_fine_tuning.schema import TABLES
 from openai_fine_tuning.settings import RESOURCES
-from openai_fine_tuning.tables import TABLES
 
 pytestmark = [
     pytest.mark.scheduler,

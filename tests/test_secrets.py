@@ -23,7 +23,7 @@ from command import KEY, Command, is_told_well, wait_until
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from histories import add_history, assert_holds, truth_of
 from openai_fine_tuning import ConfigurationError, FineTuningSourceError, settings
-from openai_fine_tuning.api import FineTuningApi
+from openai_fine_tuning.api.client import FineTuningApi
 
 
 @pytest.fixture
@@ -289,7 +289,7 @@ def test_no_other_host_is_connected_to_below_python_either(
     ],
 )
 def test_no_part_of_a_password_of_a_destination_is_told(said: str, told: str) -> None:
-    from fine_tuning_warehouse.refusals import without_secrets
+    from fine_tuning_warehouse.warehouses.errors import without_secrets
 
     words = without_secrets(ValueError(said))
     assert words.startswith(told)

@@ -11,8 +11,8 @@ import pytest
 from command import Command
 from engines import Engine
 from fine_tuning_simulator import Clock, GeneratedWorld, Simulator
-from fine_tuning_warehouse.destinations import Warehouse
 from fine_tuning_warehouse.views import VIEWS
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from harness import DAY, HOUR, Database
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openai_fine_tuning import values
-from openai_fine_tuning.tables import CONVERT
-from openai_fine_tuning.values import UnfitError
+from openai_fine_tuning.convert import values
+from openai_fine_tuning.convert.values import UnfitError
+from openai_fine_tuning.schema import CONVERT
 
 SECOND = 1_780_000_000
 HUGE = 10**400

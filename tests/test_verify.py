@@ -11,10 +11,10 @@ import pytest
 
 from command import Command
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
-from fine_tuning_warehouse.accounts import Account
-from fine_tuning_warehouse.destinations import Warehouse
+from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.verify import Comparison, verify
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from harness import DAY, HOUR, NOW, Database
 
 

@@ -10,11 +10,11 @@ import pytest
 import sqlglot
 
 from fine_tuning_simulator import Clock, GeneratedWorld, ScriptedWorld, Simulator
-from fine_tuning_warehouse.accounts import Account
-from fine_tuning_warehouse.destinations import Warehouse
+from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError
-from fine_tuning_warehouse.sync import Reading, run_sync
+from fine_tuning_warehouse.sync.run import Reading, run_sync
 from fine_tuning_warehouse.views import VIEWS, View
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from harness import DAY, HOUR, NOW, Database
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from fine_tuning_simulator import Clock, GeneratedWorld, Simulator
 from fine_tuning_warehouse.views import VIEWS, View
 from fine_tuning_warehouse.views.build import DIALECTS, READ_TABLES, Builder
 from harness import Database
-from openai_fine_tuning.tables import TABLES
+from openai_fine_tuning.schema import TABLES
 
 NAMES = [view.name for view in VIEWS]
 ALL_TABLES: dict[str, dict[str, Any]] = {

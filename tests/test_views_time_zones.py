@@ -15,7 +15,7 @@ from fine_tuning_simulator import ScriptedWorld
 from fine_tuning_warehouse.views import VIEWS, View
 from fine_tuning_warehouse.views.build import DIALECTS, Builder
 from harness import Database
-from openai_fine_tuning.tables import TABLES
+from openai_fine_tuning.schema import TABLES
 from repository import ROOT
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ import pytest
 from command import HOUR, NOW, Command, is_told_well
 from engines import Engine
 from fine_tuning_simulator import ScriptedWorld, Simulator
-from fine_tuning_warehouse.accounts import Account
+from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.best import best_checkpoints
-from fine_tuning_warehouse.destinations import Warehouse
 from fine_tuning_warehouse.errors import UsageError
-from fine_tuning_warehouse.readiness import merge_strategy
 from fine_tuning_warehouse.verify import verify
+from fine_tuning_warehouse.warehouses.preflight import merge_strategy
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from histories import add_history
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from fine_tuning_warehouse.archive.manifest import Missing
-from fine_tuning_warehouse.commands.archive import missing_lines
+from fine_tuning_warehouse.cli.archive import missing_lines
 from fine_tuning_warehouse.output import skip_lines, summary_lines
-from fine_tuning_warehouse.totals import Summary
-from fine_tuning_warehouse.wording import counted, shown_path
+from fine_tuning_warehouse.sync.summary import Summary
+from fine_tuning_warehouse.text import counted, shown_path
 
 
 def test_one_of_anything_is_no_plural() -> None:

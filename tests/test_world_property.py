@@ -14,10 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 import openai_fine_tuning.settings as source_settings
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
-from fine_tuning_warehouse.accounts import Account
-from fine_tuning_warehouse.destinations import Warehouse
+from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError
-from fine_tuning_warehouse.sync import Reading, Summary, run_sync
+from fine_tuning_warehouse.sync.run import Reading, Summary, run_sync
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from histories import DAY, HOUR, NOW, Truth, assert_holds, mixed_faults
 
 RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")

@@ -1,5 +1,5 @@
 """`python -m fine_tuning_warehouse` is `ftw`."""
 
-from .cli import main
+from .cli.main import main
 
 main()

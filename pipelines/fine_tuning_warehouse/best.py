@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from .destinations import Warehouse
-from .duckdb_lock import READ_WAIT_SECONDS
 from .errors import CommandError
 from .output import as_table, safe, table_width
-from .rows import Relation, Rows, open_rows
+from .warehouses.duckdb_lock import READ_WAIT_SECONDS
+from .warehouses.rows import Relation, Rows, open_rows
+from .warehouses.warehouse import Warehouse
 
 VIEW = "best_checkpoints"
 

@@ -7,15 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from openai_fine_tuning import FineTuningSourceError, RequestError
-from openai_fine_tuning.addresses import FILES_PATH, JOBS_PATH, content_path, job_path, listing_path
-from openai_fine_tuning.api import FineTuningApi
+from openai_fine_tuning.api.client import FineTuningApi
+from openai_fine_tuning.api.urls import (
+    FILES_PATH,
+    JOBS_PATH,
+    content_path,
+    job_path,
+    listing_path,
+)
 
-from .accounts import Account
-from .destinations import Warehouse
-from .diagnosis import advice_on_resource, diagnose, is_listing, told_settings
+from .accounts.account import Account
+from .accounts.diagnosis import advice_on_resource, diagnose, is_listing, told_settings
 from .errors import CommandError
-from .readiness import check_grants, check_ready
-from .workspace import working_directory
+from .warehouses.preflight import check_grants, check_ready
+from .warehouses.warehouse import Warehouse
+from .warehouses.working_directory import working_directory
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from .wording import counted
+from .text import counted
 
 if TYPE_CHECKING:
-    from .totals import Summary, Totals
+    from .sync.summary import Summary, Totals
 
 _SHOWN_SKIPS = 10
 

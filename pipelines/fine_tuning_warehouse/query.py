@@ -8,8 +8,8 @@ from typing import Any
 
 import duckdb
 
-from .duckdb_lock import READ_WAIT_SECONDS, is_locked
 from .errors import CommandError
+from .warehouses.duckdb_lock import READ_WAIT_SECONDS, is_locked
 
 
 def query(database: Path, sql: str, dataset: str) -> tuple[list[str], list[tuple[Any, ...]]]:

@@ -17,20 +17,20 @@ import duckdb
 from dlt.extract import DltSource
 
 from openai_fine_tuning import FineTuningSourceError, Report
-from openai_fine_tuning.handover import frontier_in_force
+from openai_fine_tuning.schema import REJECTED_RECORDS, TABLES
 from openai_fine_tuning.settings import CONCURRENCY, OVERLAP_SECONDS, RESOURCES
-from openai_fine_tuning.tables import REJECTED_RECORDS, TABLES
+from openai_fine_tuning.state.takeover import frontier_in_force
 
-from .accounts import Account
-from .destinations import Warehouse
-from .diagnosis import told_failure
-from .duckdb_lock import LOCK_WAIT_SECONDS
+from .accounts.account import Account
+from .accounts.diagnosis import told_failure
 from .errors import CommandError, root_cause
-from .patience import Patience
-from .rows import Rows, open_rows
-from .stored import Stored, find_stored
-from .sync import Watch, watch_nothing
-from .workspace import working_directory
+from .sync.run import Watch, watch_nothing
+from .warehouses.duckdb_lock import LOCK_WAIT_SECONDS
+from .warehouses.rows import Rows, open_rows
+from .warehouses.state import Stored, find_stored
+from .warehouses.waiting import Patience
+from .warehouses.warehouse import Warehouse
+from .warehouses.working_directory import working_directory
 
 BOOKKEEPING = frozenset({"_dlt_load_id", "last_listed_at", "checkpoints_listed_at", "rejected_at"})
 """Columns that tell of a sync, not of the API."""

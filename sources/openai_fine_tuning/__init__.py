@@ -22,8 +22,9 @@ import pyarrow as pa
 from dlt.extract import DltResource
 
 from . import settings
-from .api import FineTuningApi
-from .credentials import ApiKey
+from .api.auth import ApiKey
+from .api.client import FineTuningApi
+from .convert.table_builder import Batches
 from .errors import (
     CancelledError,
     ConfigurationError,
@@ -33,13 +34,12 @@ from .errors import (
     RequestError,
     StateTooNewError,
 )
-from .frontier import Frontier, frontier_state, frontier_states
-from .handover import Heir, hand_over
-from .parts import Parts
-from .reader import Bounds, Reader
-from .records import Batches
+from .extract.reader import Bounds, Reader
 from .report import Report, Skipped
-from .tables import REJECTED_RECORDS, TABLES, schema
+from .schema import REJECTED_RECORDS, TABLES, schema
+from .state.run import Parts
+from .state.takeover import Heir, hand_over
+from .state.watermark import Frontier, frontier_state, frontier_states
 
 __all__ = [
     "CancelledError",

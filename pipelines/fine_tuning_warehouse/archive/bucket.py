@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from fine_tuning_warehouse.errors import CommandError, UsageError
 from fine_tuning_warehouse.output import without_credentials
-from fine_tuning_warehouse.workspace import working_directory
+from fine_tuning_warehouse.warehouses.working_directory import working_directory
 
 from .lock import only_run
 from .store import Store

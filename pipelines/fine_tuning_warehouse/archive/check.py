@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fine_tuning_warehouse.wording import counted
+from fine_tuning_warehouse.text import counted
 
 from .manifest import Entry, Manifest, read_manifest
 from .store import MANIFEST, UNFINISHED, Store, is_ours

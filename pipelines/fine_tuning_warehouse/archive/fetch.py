@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fine_tuning_warehouse.errors import CommandError
-from fine_tuning_warehouse.wording import counted
+from fine_tuning_warehouse.text import counted
 from openai_fine_tuning import HostError, RequestError
-from openai_fine_tuning.addresses import content_path, file_path, is_safe_id
-from openai_fine_tuning.api import FineTuningApi
+from openai_fine_tuning.api.client import FineTuningApi
+from openai_fine_tuning.api.urls import content_path, file_path, is_safe_id
 
 from .manifest import Entry, Missing
 from .originals import Original

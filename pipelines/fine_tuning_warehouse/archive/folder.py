@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fine_tuning_warehouse.errors import CommandError, UsageError
-from fine_tuning_warehouse.wording import shown_path
+from fine_tuning_warehouse.text import shown_path
 
 from .lock import only_run
 from .store import FOLDERS, PART, Store, is_ours

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from fine_tuning_warehouse.destinations import Warehouse
 from fine_tuning_warehouse.errors import UsageError
-from fine_tuning_warehouse.rows import Relation
-from fine_tuning_warehouse.wording import counted
+from fine_tuning_warehouse.text import counted
+from fine_tuning_warehouse.warehouses.rows import Relation
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
 from .manifest import Entry, Manifest
 from .parquet import Written, lost, lost_columns, path_of

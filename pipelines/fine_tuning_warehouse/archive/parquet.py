@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fine_tuning_warehouse.rows import Relation
+from fine_tuning_warehouse.warehouses.rows import Relation
 
 ROW_GROUP_ROWS = 100_000
 

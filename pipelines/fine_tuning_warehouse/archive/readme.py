@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fine_tuning_warehouse.rows import Relation
-from fine_tuning_warehouse.wording import counted
+from fine_tuning_warehouse.text import counted
+from fine_tuning_warehouse.warehouses.rows import Relation
 
 from .manifest import ORIGINALS, Manifest
 from .parquet import path_of

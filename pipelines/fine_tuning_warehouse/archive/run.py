@@ -12,13 +12,13 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from fine_tuning_warehouse.accounts import Account
-from fine_tuning_warehouse.destinations import Warehouse
+from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError, UsageError
-from fine_tuning_warehouse.rows import open_rows
-from fine_tuning_warehouse.sync import Reading, Watch, sync_accounts
-from fine_tuning_warehouse.totals import Totals
-from fine_tuning_warehouse.wording import counted
+from fine_tuning_warehouse.sync.run import Reading, Watch, sync_accounts
+from fine_tuning_warehouse.sync.summary import Totals
+from fine_tuning_warehouse.text import counted
+from fine_tuning_warehouse.warehouses.rows import open_rows
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
 from .fetch import Fetcher, check_room, verified
 from .guard import Exported, Guard, is_whole
@@ -28,7 +28,15 @@ from .originals import Original, named
 from .parquet import path_of, write
 from .places import archive_errors
 from .readme import readme
-from .store import MANIFEST, PART, README, SUMS, UNFINISHED, Store, digest
+from .store import (
+    MANIFEST,
+    PART,
+    README,
+    SUMS,
+    UNFINISHED,
+    Store,
+    digest,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from fine_tuning_warehouse.destinations import DEFAULT_DATASET
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.output import safe
 from fine_tuning_warehouse.query import query
+from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATASET
 
 Row = dict[str, Any]
 Key = tuple[str, str]

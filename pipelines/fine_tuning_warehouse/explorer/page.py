@@ -10,7 +10,13 @@ import marimo as mo
 from fine_tuning_warehouse.output import as_csv
 
 from . import words
-from .data import Choices, Filters, Row, key, run_names
+from .data import (
+    Choices,
+    Filters,
+    Row,
+    key,
+    run_names,
+)
 
 Memory = dict[Any, Any]
 """What was picked: a new sync makes the controls anew, and they go on where they were."""

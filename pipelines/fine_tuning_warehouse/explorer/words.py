@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from fine_tuning_warehouse.output import safe
-from fine_tuning_warehouse.wording import counted
+from fine_tuning_warehouse.text import counted
 
 from .data import BINS, FAMILIES, Curves, Row
 

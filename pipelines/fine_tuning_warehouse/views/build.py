@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlglot import ErrorLevel, exp, parse_one
 
-from openai_fine_tuning.tables import TABLES
+from openai_fine_tuning.schema import TABLES
 
 from .files import VIEWS, View
 

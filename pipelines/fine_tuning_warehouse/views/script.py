@@ -10,10 +10,10 @@ from typing import Any
 from dlt.common.schema import Schema
 from sqlglot import exp
 
-from fine_tuning_warehouse.destinations import Warehouse
 from fine_tuning_warehouse.errors import CommandError
-from fine_tuning_warehouse.refusals import destination_errors
-from openai_fine_tuning.tables import SCHEMA
+from fine_tuning_warehouse.warehouses.errors import destination_errors
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from openai_fine_tuning.schema import SCHEMA
 
 from .build import DIALECTS, READ_TABLES, Builder, Tables
 

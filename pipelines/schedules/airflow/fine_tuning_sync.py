@@ -38,7 +38,7 @@ def fine_tuning_sync() -> None:
     def sync() -> dict[str, Any]:
         # Imported here, so that the scheduler parses this file without dlt.
         from fine_tuning_warehouse.errors import BusyError, UsageError  # noqa: PLC0415
-        from fine_tuning_warehouse.scheduled import sync_configured  # noqa: PLC0415
+        from fine_tuning_warehouse.sync.scheduled import sync_configured  # noqa: PLC0415
 
         try:
             told = sync_configured(**WAREHOUSE).as_json()

@@ -12,9 +12,9 @@ import dagster as dg
 from pydantic import Field
 
 from fine_tuning_warehouse.errors import CommandError, UsageError
-from fine_tuning_warehouse.scheduled import Totals, sync_configured
+from fine_tuning_warehouse.sync.scheduled import Totals, sync_configured
+from openai_fine_tuning.schema import TABLES, Table
 from openai_fine_tuning.settings import RESOURCES
-from openai_fine_tuning.tables import TABLES, Table
 
 CHECK = "nothing_skipped"
 

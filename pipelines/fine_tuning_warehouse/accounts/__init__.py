@@ -1,0 +1,1 @@
+"""Find the accounts to read: their hosts, credentials and labels."""

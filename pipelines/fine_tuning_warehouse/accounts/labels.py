@@ -1,0 +1,23 @@
+"""Labels of accounts: what can be one, and how it stands in a name."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from fine_tuning_warehouse.errors import UsageError
+
+DEFAULT_LABEL = "default"
+
+
+def checked_label(label: str) -> str:
+    """A label that can stand in a column and in a message. Raises `UsageError` where it cannot."""
+    if not label.strip() or not label.isprintable() or len(label) > 100:
+        raise UsageError("An account label is 1 to 100 printable characters, such as `production`.")
+    return label.strip()
+
+
+def label_in_names(label: str) -> str:
+    """A label as part of the name of a pipeline or a schema, in any database; every label has its own."""
+    slug = re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_")
+    return slug if slug == label else f"{slug[:40]}_{hashlib.sha256(label.encode()).hexdigest()[:8]}"

@@ -1,0 +1,44 @@
+"""What is logged, and to whom."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from fine_tuning_warehouse import output
+
+
+class SafeRecord(logging.LogRecord):
+    """A record whose message cannot steer a terminal: it may hold words of the host, in dlt's messages too."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.exc_info:
+            # A formatter takes the text that is there already.
+            self.exc_text = _safe_lines(logging.Formatter().formatException(self.exc_info))
+
+    def getMessage(self) -> str:  # noqa: N802 - the name that logging calls
+        """The message, line by line."""
+        return _safe_lines(super().getMessage())
+
+
+def _safe_lines(text: str) -> str:
+    return "\n".join(output.safe(line) for line in text.split("\n"))
+
+
+def set_up_logging(*, quiet: bool, verbose: bool) -> None:
+    """Our own warnings for people on stderr; what dlt does only on request."""
+    os.environ["RUNTIME__LOG_LEVEL"] = "INFO" if verbose else "CRITICAL"
+    logging.setLogRecordFactory(SafeRecord)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    ours = logging.getLogger("fine_tuning_warehouse")
+    ours.handlers, ours.propagate = [handler], False
+    ours.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
+    # What azure-identity tries on its way to a token is told by us, where none has worked.
+    azure = logging.getLogger("azure")
+    azure.handlers, azure.propagate = [logging.NullHandler()], False
+    # What the source skips is told at the end, all together.
+    source = logging.getLogger("openai_fine_tuning")
+    source.handlers, source.propagate = [handler if verbose else logging.NullHandler()], False

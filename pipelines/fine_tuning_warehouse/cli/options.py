@@ -1,0 +1,176 @@
+"""Options that several commands share, and what they name."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fine_tuning_warehouse.errors import MissingKeyError, UsageError
+from fine_tuning_warehouse.paths import named_path
+from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATABASE, DEFAULT_DATASET, find_warehouse
+
+if TYPE_CHECKING:
+    from fine_tuning_warehouse.accounts.account import Account
+    from fine_tuning_warehouse.warehouses.warehouse import TableFormat, Warehouse
+
+
+@dataclass(frozen=True)
+class WarehouseOptions:
+    """The options that name a warehouse, as they were given."""
+
+    database: str | None
+    destination: str | None
+    dataset: str | None
+    table_format: TableFormat | None
+
+    def find(self, default: str | None = None) -> Warehouse:
+        """The warehouse; `default` is the DuckDB file where none is named. Raises `UsageError`."""
+        return find_warehouse(
+            database=self.database,
+            destination=self.destination,
+            dataset=self.dataset,
+            table_format=self.table_format,
+            default=default or DEFAULT_DATABASE,
+        )
+
+
+@dataclass(frozen=True)
+class AccountOptions:
+    """The options that name accounts, as they were given."""
+
+    labels: tuple[str, ...]
+    base_url: str | None
+
+    @property
+    def label(self) -> str | None:
+        """The one label that was given."""
+        return self.labels[0] if len(self.labels) == 1 else None
+
+    def find(self, *, without_key: str = "") -> list[Account]:
+        """The accounts, at least one.
+
+        Args:
+            without_key: What the command can do all the same where there is no key, in a sentence.
+
+        Raises:
+            UsageError: A label or a setting cannot be right, or a key is missing.
+        """
+        from fine_tuning_warehouse.accounts.config_files import find_accounts  # noqa: PLC0415
+
+        try:
+            return find_accounts(self.labels, self.base_url)
+        except MissingKeyError as error:
+            raise MissingKeyError(f"{error} {without_key}".strip()) from None
+
+    def demo_label(self) -> str:
+        """The label of the demo, which has a host of its own. Raises `UsageError`."""
+        from fine_tuning_warehouse.accounts.labels import checked_label  # noqa: PLC0415
+        from fine_tuning_warehouse.sync.demo import DEMO_LABEL  # noqa: PLC0415
+
+        if self.base_url is not None:
+            raise UsageError("--demo has a host of its own: leave --base-url out.")
+        if len(self.labels) > 1:
+            raise UsageError("--demo is one account: name one --account, or none.")
+        return checked_label(self.label or DEMO_LABEL)
+
+
+def prepare(*, quiet: bool = False, verbose: bool = False) -> None:
+    """What a command does before it imports anything that uses dlt: set up logging, and have dlt read its files.
+
+    Raises:
+        UsageError: One of the files is no TOML, which dlt would tell with a traceback.
+    """
+    from fine_tuning_warehouse.cli.logs import set_up_logging  # noqa: PLC0415
+
+    set_up_logging(quiet=quiet, verbose=verbose)  # before dlt, which starts its own
+    import dlt  # noqa: PLC0415 - importing dlt costs half a second, which `--help` need not pay
+    from dlt.common.configuration.providers.toml import TomlProviderReadException  # noqa: PLC0415
+
+    try:
+        len(dlt.config.config_providers)
+    except TomlProviderReadException as error:
+        # Not the words of the error, which may quote the file.
+        where = re.search(r"at line \d+ col \d+", str(error))
+        raise UsageError(f".dlt/{error.file_name} is no valid TOML{f' {where[0]}' if where else ''}.") from None
+
+
+def warehouse_options(command: Callable[..., Any]) -> Any:
+    """Give a command the options of `WarehouseOptions`, as its argument `target`."""
+
+    @functools.wraps(command)
+    def with_target(
+        *,
+        database: str | None,
+        destination: str | None,
+        dataset: str | None,
+        table_format: TableFormat | None,
+        **others: Any,
+    ) -> Any:
+        return command(target=WarehouseOptions(database, destination, dataset, table_format), **others)
+
+    return _with(
+        with_target,
+        click.option("--dataset", metavar="NAME", help=f"Schema that holds the tables.  [default: {DEFAULT_DATASET}]"),
+        click.option("--table-format", type=click.Choice(["iceberg", "delta"]), help="For --destination filesystem."),
+        click.option("--destination", metavar="NAME", help="Any dlt destination.  [default: duckdb]"),
+        click.option("--database", metavar="PATH", help=f"The DuckDB file.  [default: {DEFAULT_DATABASE}]"),
+    )
+
+
+def account_options(command: Callable[..., Any]) -> Any:
+    """Give a command the options of `AccountOptions`, as its argument `whose`."""
+
+    @functools.wraps(command)
+    def with_whose(*, account: tuple[str, ...], base_url: str | None, **others: Any) -> Any:
+        return command(whose=AccountOptions(account, base_url), **others)
+
+    return _with(
+        with_whose,
+        click.option("--base-url", metavar="URL", help="The host.  [default: OPENAI_BASE_URL, else OpenAI]"),
+        click.option(
+            "--account",
+            metavar="LABEL",
+            multiple=True,
+            help="A configured account (repeatable), or else the label that every row carries.  "
+            "[default: all that are configured, else `default`]",
+        ),
+    )
+
+
+concurrency_option = click.option(
+    "--concurrency",
+    type=click.IntRange(1, 256),
+    default=16,  # as the source's settings have it; reading them there would load dlt for `ftw --help`
+    show_default=True,
+    help="Requests in flight.",
+)
+
+
+def _with(command: Any, *options: Any) -> Any:
+    for option in options:
+        command = option(command)
+    return command
+
+
+def existing_database(database: str | None) -> Path:
+    """The database that was named, or the one that a sync has made here."""
+    from fine_tuning_warehouse.sync.demo import DEMO_DATABASE  # noqa: PLC0415
+
+    if database is not None:
+        return named_path(database, "The database")
+    default, demo = Path(DEFAULT_DATABASE), Path(DEMO_DATABASE)
+    return demo if demo.exists() and not default.exists() else default
+
+
+def seconds_of(text: str, option: str) -> float:
+    """The seconds of a time such as 15m. Raises `UsageError`, which names the option."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if match is None or float(match[1]) == 0:
+        raise UsageError(f"{option} {text!r} is no time: it looks like 30s, 15m, 6h or 1d.")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]

@@ -1,0 +1,122 @@
+"""`ftw verify`."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fine_tuning_warehouse import output
+from fine_tuning_warehouse.errors import DIFFERS, DONE, CommandError
+from fine_tuning_warehouse.text import counted
+
+from .failures import json_on_failure
+from .options import (
+    AccountOptions,
+    WarehouseOptions,
+    account_options,
+    concurrency_option,
+    prepare,
+    warehouse_options,
+)
+
+if TYPE_CHECKING:
+    from fine_tuning_warehouse.accounts.account import Account
+    from fine_tuning_warehouse.verify import Comparison
+    from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+
+_SHOWN = 20
+
+
+@click.command()
+@warehouse_options
+@account_options
+@concurrency_option
+@click.option("--output", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def verify(*, target: WarehouseOptions, whose: AccountOptions, concurrency: int, form: str) -> int:
+    """Compare the warehouse with the API, row by row.
+
+    Reads everything of every account once more and writes nothing. Exits 4 where a row is missing or different. Rows
+    that the host no longer lists, and rows that the next sync will bring, are told and are no failure.
+    """
+    with json_on_failure(form, lambda: {**_total([]), "account": whose.label}):
+        prepare()
+        warehouse = target.find()
+        accounts = whose.find()
+    from fine_tuning_warehouse import verify as verification  # noqa: PLC0415
+    from fine_tuning_warehouse.cli.progress import progress_bar  # noqa: PLC0415
+
+    watch = progress_bar if sys.stderr.isatty() else None
+    told: list[dict[str, Any]] = []
+    failures: list[CommandError] = []
+    for account in accounts:
+        try:
+            comparison = verification.verify(account, warehouse, concurrency=concurrency, watch=watch)
+        except CommandError as error:
+            failures.append(error)
+            if len(accounts) > 1:
+                click.echo(f"Account {account.label} failed: {output.safe(str(error))}", err=True)
+            told.append(_as_json(account, verification.Comparison(), str(error)))
+            continue
+        told.append(_as_json(account, comparison, None))
+        if form == "text":
+            _show(account, comparison, warehouse, several=len(accounts) > 1)
+    if form == "json":
+        click.echo(output.as_json(_total(told)))
+    if any(one["status"] == "differs" for one in told):
+        return DIFFERS
+    if failures and len(accounts) == 1:
+        raise failures[0]
+    if failures:
+        failed = ", ".join(str(one["account"]) for one in told if one["status"] == "failed")
+        raise CommandError(f"{len(failures)} of {len(told)} accounts could not be compared: {failed}.")
+    return DONE
+
+
+def _as_json(account: Account, comparison: Comparison, error: str | None) -> dict[str, Any]:
+    status = "failed" if error else "differs" if comparison.differs else "equal"
+    findings = [{"account": account.label, **asdict(finding)} for finding in comparison.findings]
+    return {"status": status, "error": error, "account": account.label, **asdict(comparison), "findings": findings}
+
+
+def _total(told: list[dict[str, Any]]) -> dict[str, Any]:
+    """The same fields of all accounts together, and of each under `accounts`."""
+    equal: Counter[str] = Counter()
+    for one in told:
+        equal.update(one["equal"])
+    statuses = {one["status"] for one in told}
+    errors = {str(one["account"]): one["error"] for one in told if one["error"]}
+    whole = " ".join(f"Account {label}: {error}" for label, error in errors.items())
+    return {
+        "status": next((status for status in ("differs", "failed") if status in statuses), "equal"),
+        "error": (next(iter(errors.values())) if len(told) == 1 else whole) if errors else None,
+        "account": told[0]["account"] if len(told) == 1 else None,
+        "equal": dict(equal),
+        "findings": [finding for one in told for finding in one["findings"]],
+        "skipped": [skip for one in told for skip in one["skipped"]],
+        "requests": sum(one["requests"] for one in told),
+        "accounts": told,
+    }
+
+
+def _show(account: Account, comparison: Comparison, warehouse: Warehouse, *, several: bool) -> None:
+    from fine_tuning_warehouse.verify import lines  # noqa: PLC0415
+
+    failures_first = sorted(comparison.findings, key=lambda finding: finding.verdict not in ("missing", "different"))
+    for finding in failures_first[:_SHOWN]:
+        columns = f" ({', '.join(finding.columns)})" if finding.columns else ""
+        click.echo(f"{finding.verdict:<10}  {finding.table}  {output.safe(finding.key)}{columns}")
+    if len(comparison.findings) > _SHOWN:
+        click.echo(f"... and {len(comparison.findings) - _SHOWN:,} more (all of them: --output json)")
+    for skip in comparison.skipped:
+        what = f"{skip['resource']} of {skip['job']}: {skip['reason']}"
+        prefix = f"Account {account.label}: skipped" if several else "Skipped"
+        click.echo(f"{prefix} {output.safe(what)}", err=True)
+    verdict = "differs from" if comparison.differs else "holds what is at"
+    requests = counted(comparison.requests, "request")
+    click.echo(f"{warehouse.shown} {verdict} {account.host} (account {account.label}, {requests}):")
+    for line in lines(comparison):
+        click.echo(line)

@@ -1,0 +1,1 @@
+"""Run a sync: the one way for the command, for schedulers and for Python."""

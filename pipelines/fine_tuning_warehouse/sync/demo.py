@@ -1,0 +1,68 @@
+"""The demo: a simulator on a free port whose clock moves on by a few hours with every sync into one warehouse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fine_tuning_warehouse.accounts.account import Account
+from fine_tuning_warehouse.errors import CommandError, UsageError
+from fine_tuning_warehouse.warehouses.waiting import Patience
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from fine_tuning_warehouse.warehouses.working_directory import working_directory
+
+DEMO_DATABASE = "fine_tuning_demo.duckdb"
+DEMO_LABEL = "demo"
+_START = 1_780_272_000  # 2026-06-01 00:00 UTC
+_HOURS_BETWEEN_SYNCS = 2
+_JOBS = 24
+
+
+@contextmanager
+def demo_account(label: str, warehouse: Warehouse, *, lock_wait_seconds: float) -> Iterator[Account]:
+    """An account at a simulator that runs as long as the context; no key, no network.
+
+    The same history for everyone; every sync into one warehouse finds it two hours later.
+
+    Args:
+        label: Its label.
+        warehouse: Where it is synced to.
+        lock_wait_seconds: How long to wait for a program that holds the DuckDB file.
+
+    Raises:
+        UsageError: The simulator is not installed.
+        CommandError: The file was held for too long.
+    """
+    try:
+        from fine_tuning_simulator import Clock, GeneratedWorld, Simulator  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise UsageError("The demo needs the simulator's server: pip install 'fine-tuning-warehouse[demo]'.") from None
+    hours = _HOURS_BETWEEN_SYNCS * _syncs_so_far(label, warehouse, lock_wait_seconds)
+    clock = Clock(start=_START, speed=0)
+    world = GeneratedWorld(seed=0, jobs=_JOBS, profile="openai", clock=clock)
+    clock.advance(hours * 3600)
+    with Simulator(world, profile="openai", clock=clock) as simulator:
+        yield Account(label, "demo", simulator.base_url)
+
+
+def _syncs_so_far(label: str, warehouse: Warehouse, lock_wait_seconds: float) -> int:
+    """How many syncs of an account the warehouse holds; none where it does not exist yet."""
+    if warehouse.database is not None and not warehouse.database.exists():
+        return 0
+    import dlt  # noqa: PLC0415 - see accounts
+
+    with working_directory() as directory:
+        pipeline: dlt.Pipeline = warehouse.pipeline(directory, label=label)
+
+        def count() -> Any:
+            with pipeline.sql_client() as client:
+                return client.execute_sql("SELECT count(*) FROM syncs WHERE account = %s", label)
+
+        try:
+            rows = Patience(warehouse, lock_wait_seconds).apply(count)
+        except CommandError:
+            raise
+        except Exception:  # noqa: BLE001 - no table yet, or no warehouse; what is wrong with it the sync tells
+            return 0
+    return int(rows[0][0]) if rows else 0

@@ -1,0 +1,332 @@
+"""One sync, whole, of one account or several: the one way in for the command and for every scheduler.
+
+It owns what a sync needs beside the source: the lock, the working directory, the pipeline's name, the row in `syncs`,
+the comments on tables, and the views.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import dlt
+import pyarrow as pa
+from dlt.destinations.job_client_impl import SqlJobClientBase
+
+from fine_tuning_warehouse.accounts.account import Account
+from fine_tuning_warehouse.accounts.diagnosis import told_failure
+from fine_tuning_warehouse.errors import CommandError
+from fine_tuning_warehouse.version import __version__
+from fine_tuning_warehouse.views import write_views
+from fine_tuning_warehouse.warehouses.advisory_lock import turn
+from fine_tuning_warehouse.warehouses.comments import write_comments
+from fine_tuning_warehouse.warehouses.duckdb_file import kept_open, load_in_bounds, remove_if_empty
+from fine_tuning_warehouse.warehouses.duckdb_lock import LOCK_WAIT_SECONDS
+from fine_tuning_warehouse.warehouses.errors import destination_errors
+from fine_tuning_warehouse.warehouses.locking import held
+from fine_tuning_warehouse.warehouses.preflight import check_grants, merge_strategy
+from fine_tuning_warehouse.warehouses.waiting import Patience
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from fine_tuning_warehouse.warehouses.working_directory import working_directory
+from openai_fine_tuning import CancelledError, FineTuningSourceError, Report
+from openai_fine_tuning.convert.table_builder import Batches
+from openai_fine_tuning.schema import REJECTED_RECORDS, SYNCS, schema
+from openai_fine_tuning.settings import CONCURRENCY, MERGE, RESOURCES
+
+from .summary import Summary, Totals
+
+__all__ = [
+    "COMMIT_SECONDS",
+    "Reading",
+    "Summary",
+    "Tell",
+    "Totals",
+    "Watch",
+    "run_sync",
+    "sync_accounts",
+    "watch_nothing",
+]
+
+if TYPE_CHECKING:
+    from dlt.common.pipeline import LoadInfo
+
+    from fine_tuning_warehouse.warehouses.lake import Lease
+
+COMMIT_SECONDS = 300.0
+"""What a long sync has read is loaded, together with its state, about this often."""
+
+COMMIT_ROWS = 50_000
+"""What a large sync has read is loaded after about so many rows, so that its memory does not grow with the history."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What one sync reads, and how.
+
+    Attributes:
+        resources: Names of the resources, in any order.
+        job_ids: Only these jobs, where there are any.
+        since: Only jobs created on or after this date (ISO 8601).
+        full_refresh: Read everything once more.
+        concurrency: The highest number of requests in flight.
+        commit_seconds: How often a long sync commits.
+        commit_rows: After how many rows a large sync commits.
+        lock_wait_seconds: How long to wait for a program that holds the DuckDB file.
+    """
+
+    resources: Sequence[str] = RESOURCES
+    job_ids: Sequence[str] = ()
+    since: str | None = None
+    full_refresh: bool = False
+    concurrency: int = CONCURRENCY
+    commit_seconds: float = COMMIT_SECONDS
+    commit_rows: int = COMMIT_ROWS
+    lock_wait_seconds: float = LOCK_WAIT_SECONDS
+
+
+Watch = Callable[[Report], AbstractContextManager[None]]
+"""Shows a report while it grows."""
+
+
+Tell = Callable[[Account, Summary], None]
+"""Told of each account when it has ended."""
+
+
+def run_sync(
+    account: Account,
+    warehouse: Warehouse,
+    reading: Reading,
+    *,
+    watch: Watch | None = None,
+    summary: Summary | None = None,
+) -> Summary:
+    """Load what is new of one account into a warehouse.
+
+    Args:
+        account: Whose history.
+        warehouse: Where to.
+        reading: What of it.
+        watch: Shows the progress.
+        summary: Filled in as the sync goes, so that a failed one can be told too.
+
+    Raises:
+        CommandError: It failed; what was loaded before stays, and the next sync goes on there.
+    """
+    summary = summary if summary is not None else _nothing_done(account, reading)
+    with held(warehouse) as lease:
+        _run_held(account, warehouse, reading, watch=watch, summary=summary, lease=lease)
+    return summary
+
+
+def sync_accounts(
+    accounts: Sequence[Account],
+    warehouse: Warehouse,
+    reading: Reading,
+    *,
+    watch: Watch | None = None,
+    tell: Tell | None = None,
+    totals: Totals | None = None,
+) -> Totals:
+    """Sync accounts one after another into one warehouse, which is held for all of them.
+
+    Args:
+        accounts: Whose histories.
+        warehouse: Where to.
+        reading: What of them.
+        watch: Shows the progress of each.
+        tell: Told of each when it has ended.
+        totals: Filled in as they go, so that a run that was ended can be told too.
+
+    Returns:
+        The totals, with the failures of accounts: none is raised.
+
+    Raises:
+        CommandError: The warehouse cannot be held: nothing was done.
+    """
+    totals = totals if totals is not None else Totals.of(accounts)
+    began = time.monotonic()
+    try:
+        with held(warehouse) as lease:
+            for account in accounts:
+                summary = _nothing_done(account, reading)
+                totals.accounts.append(summary)
+                try:
+                    _run_held(account, warehouse, reading, watch=watch, summary=summary, lease=lease)
+                except CommandError as error:
+                    summary.status, summary.error = "failed", str(error)
+                    totals.failures[account.label] = error
+                    if isinstance(error.__cause__, CancelledError):
+                        raise
+                if tell is not None:
+                    tell(account, summary)
+    except CommandError as error:
+        for account in accounts[len(totals.accounts) :]:
+            totals.accounts.append(_nothing_done(account, reading, str(error)))
+        totals.error = str(error)
+        raise
+    finally:
+        totals.seconds = time.monotonic() - began
+    return totals
+
+
+def _run_held(
+    account: Account,
+    warehouse: Warehouse,
+    reading: Reading,
+    *,
+    watch: Watch | None = None,
+    summary: Summary,
+    lease: Lease | None,
+) -> None:
+    """As `run_sync`, by one that holds the warehouse already."""
+    began = time.monotonic()
+    report = Report()
+    new_file = warehouse.database if warehouse.database is not None and not warehouse.database.exists() else None
+    try:
+        with working_directory() as directory, (watch or watch_nothing)(report):
+            pipeline = warehouse.pipeline(directory, label=account.label, lease=lease)
+            check_grants(warehouse, pipeline)
+            patience = Patience(warehouse, reading.lock_wait_seconds)
+            for load_ids in _run_parts(pipeline, account, warehouse, reading, report, patience=patience):
+                summary.load_ids.extend(load_ids)
+            with _sync_errors(warehouse), turn(pipeline):
+                patience.apply(lambda: _describe(pipeline))
+    except FineTuningSourceError as error:
+        raise told_failure(account, error) from error
+    finally:
+        if new_file is not None:
+            remove_if_empty(new_file)
+        _fill(summary, report, reading)
+        summary.seconds = time.monotonic() - began
+
+
+def _nothing_done(account: Account, reading: Reading, error: str | None = None) -> Summary:
+    """The summary of a sync that has not begun; of one that cannot begin, where there is an error."""
+    summary = Summary(account.label, "done" if error is None else "failed", error)
+    _fill(summary, Report(), reading)
+    return summary
+
+
+def _run_parts(
+    pipeline: dlt.Pipeline,
+    account: Account,
+    warehouse: Warehouse,
+    reading: Reading,
+    report: Report,
+    *,
+    patience: Patience,
+) -> Iterator[list[str]]:
+    """Read and commit in turn until everything owed is read; yields the load ids of each part."""
+    sync_id, started_at = str(uuid.uuid4()), datetime.now(timezone.utc)
+    source = account.source(
+        reading.resources,
+        fine_tuning_job_ids=list(reading.job_ids) or None,
+        fine_tuning_since=reading.since,
+        fine_tuning_full_refresh=reading.full_refresh,
+        fine_tuning_concurrency=reading.concurrency,
+        fine_tuning_stop_after_seconds=reading.commit_seconds,
+        fine_tuning_stop_after_rows=reading.commit_rows,
+        fine_tuning_report=report,
+    )
+    is_anew = reading.full_refresh
+    while not report.is_complete:
+        log = _sync_log(sync_id, started_at, account.label, report=report)
+        if not warehouse.is_duckdb_file:
+            settled: Any = {**MERGE, "strategy": merge_strategy(warehouse, pipeline)}
+            for resource in (*source.selected_resources.values(), *log.selected_resources.values()):
+                resource.apply_hints(
+                    table_format=warehouse.table_format,
+                    write_disposition=settled,
+                )
+        with _sync_errors(warehouse):
+            load_ids = _run(pipeline, [source, log], patience, report, anew=is_anew)
+        yield load_ids
+        is_anew = False
+
+
+def _run(pipeline: dlt.Pipeline, sources: list[Any], patience: Patience, report: Report, *, anew: bool) -> list[str]:
+    """Extract, normalise and load, into tables that are made again where they were dropped; returns the load ids."""
+    if pipeline.first_run:
+        patience.apply(lambda: _restore(pipeline))
+    pipeline.extract(sources)
+    pa.default_memory_pool().release_unused()  # the C library keeps what Arrow's tables took, beside what a load takes
+    pipeline.normalize()
+    with turn(pipeline):
+        return list(patience.apply(lambda: _load(pipeline, report, anew=anew)).loads_ids)
+
+
+def _restore(pipeline: dlt.Pipeline) -> None:
+    with kept_open(pipeline):
+        pipeline.sync_destination()
+
+
+def _load(pipeline: dlt.Pipeline, report: Report, *, anew: bool) -> LoadInfo:
+    def load() -> LoadInfo:
+        if anew:
+            _make_tables(pipeline)
+        return pipeline.load()
+
+    return load_in_bounds(pipeline, load, largest_batch=report.largest_batch)
+
+
+def _make_tables(pipeline: dlt.Pipeline) -> None:
+    # By itself dlt makes tables only when the schema has changed.
+    with pipeline.destination_client() as client:
+        if isinstance(client, SqlJobClientBase):
+            client.initialize_storage()
+            client.update_stored_schema(force=True)
+
+
+def _describe(pipeline: dlt.Pipeline) -> None:
+    with kept_open(pipeline):
+        write_comments(pipeline)
+        write_views(pipeline)
+
+
+def _sync_errors(warehouse: Warehouse) -> AbstractContextManager[None]:
+    return destination_errors(warehouse, f"The sync into {warehouse.shown} failed")
+
+
+@dlt.source(section="openai_fine_tuning", schema=schema())
+def _sync_log(sync_id: str, started_at: datetime, account: str, *, report: Report) -> Any:
+    # Under the source's own schema, and after it: the row is loaded last, in the same package as what it tells of.
+    @dlt.resource(name=SYNCS.name, write_disposition=MERGE)
+    def syncs() -> Iterator[Any]:
+        """A row a sync: what it did, and how fresh the data is."""
+        batches = Batches(account, dlt.current.source_schema())
+        record = {
+            "id": sync_id,
+            "started_at": started_at.isoformat(),
+            "finished_at": datetime.now(timezone.utc).isoformat(),
+            "requests": report.requests,
+            "retries": report.retries,
+            "jobs_seen": report.jobs_seen,
+            "jobs_open": report.jobs_open,
+            "skipped": [asdict(skip) for skip in report.skipped],
+            "rejected": report.rejected,
+            "version": __version__,
+        }
+        batches.add(SYNCS.name, record, job_id=None)
+        yield batches.take()[SYNCS.name]
+
+    return syncs
+
+
+def _fill(summary: Summary, report: Report, reading: Reading) -> None:
+    tables = (*(name for name in RESOURCES if name in reading.resources), REJECTED_RECORDS.name)
+    summary.rows = {name: report.rows[name] for name in tables}
+    summary.requests, summary.retries = report.requests, report.retries
+    summary.jobs = {"seen": report.jobs_seen, "open": report.jobs_open}
+    summary.skipped = [asdict(skip) for skip in report.skipped]
+    summary.rejected = report.rejected
+    summary.notes = list(report.notes)
+
+
+def watch_nothing(_: Report) -> AbstractContextManager[None]:
+    """The watch of those who do not look."""
+    return nullcontext()

@@ -1,0 +1,89 @@
+"""The rows of a DuckDB file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from fine_tuning_warehouse.errors import CommandError
+from fine_tuning_warehouse.warehouses.duckdb_lock import is_locked
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+
+from .relations import (
+    BATCH_ROWS,
+    Relation,
+    Rows,
+    first_line,
+    readable,
+    relations_of,
+)
+from .types import kept_type
+
+
+def open_file(warehouse: Warehouse, directory: Path) -> duckdb.DuckDBPyConnection:
+    """Open a file for reading. Raises `CommandError` where it cannot be, but for one that is held."""
+    assert warehouse.database is not None  # noqa: S101 - a DuckDB file has a path
+    if not warehouse.database.is_file():
+        raise CommandError(f"There is no database {warehouse.shown}: `ftw sync` makes it.")
+    try:
+        connection = duckdb.connect(str(warehouse.database), read_only=True, config=bounded(directory))
+    except duckdb.Error as error:
+        if is_locked(error):
+            raise  # it is waited for
+        raise CommandError(f"The database {warehouse.shown} cannot be opened: {first_line(error)}") from None
+    return connection
+
+
+def bounded(directory: Path) -> dict[str, str | bool | int | float | list[str]]:
+    """Settings of a connection: what sorting takes beyond this goes to disk."""
+    return {"temp_directory": str(directory), "memory_limit": "1GB"}
+
+
+class DuckdbRows(Rows):
+    """A DuckDB file: no one can write to it as long as it is open."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, wanted: Sequence[str]) -> None:
+        self._connection = connection
+        self._warehouse = warehouse
+        self._dataset = quoted(warehouse.dataset)
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("BEGIN TRANSACTION")
+        rows = connection.execute(
+            "SELECT DISTINCT table_name FROM duckdb_columns() WHERE schema_name = ?", [warehouse.dataset]
+        ).fetchall()
+        found = {}
+        for name in {str(name) for (name,) in rows}.intersection(wanted):
+            empty = connection.execute(f"SELECT * FROM {self._dataset}.{quoted(name)} LIMIT 0")  # noqa: S608
+            found[name] = {field.name: kept_type(field.type) for field in reader_of(empty).schema}
+        self.relations = relations_of(found, wanted)
+
+    def batches(self, relation: Relation, *, account: str | None = None) -> Iterator[pa.RecordBatch]:
+        """See `Rows`."""
+        columns = ", ".join(map(quoted, relation.schema.names))
+        where, parameters = ("", []) if account is None else ("WHERE account = ?", [account])
+        query = f"SELECT {columns} FROM {self._dataset}.{quoted(relation.name)} {where} ORDER BY {relation.order}"  # noqa: S608
+        with readable(self._warehouse):
+            for batch in reader_of(self._connection.execute(query, parameters)):
+                arrays = [array.cast(field.type) for array, field in zip(batch.columns, relation.schema, strict=True)]
+                yield pa.RecordBatch.from_arrays(arrays, schema=relation.schema)
+
+    def accounts(self, relation: Relation) -> list[str]:
+        """See `Rows`."""
+        query = f"SELECT DISTINCT account FROM {self._dataset}.{quoted(relation.name)}"  # noqa: S608
+        with readable(self._warehouse):
+            return [str(label) for (label,) in self._connection.execute(query).fetchall()]
+
+
+def reader_of(cursor: duckdb.DuckDBPyConnection) -> pa.RecordBatchReader:
+    """The result of a query as batches."""
+    read = getattr(cursor, "to_arrow_reader", None) or cursor.fetch_record_batch  # DuckDB 1.5 renamed it
+    return read(BATCH_ROWS)
+
+
+def quoted(name: str) -> str:
+    """A name as it stands in SQL."""
+    return '"' + name.replace('"', '""') + '"'

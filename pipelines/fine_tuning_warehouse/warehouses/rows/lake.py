@@ -1,0 +1,54 @@
+"""Tables that are files, as something that DuckDB can scan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from fine_tuning_warehouse.errors import CommandError
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from openai_fine_tuning.schema import SCHEMA
+
+LOADS = "_dlt_loads"
+"""dlt's table of the loads that are complete."""
+
+
+def lake_tables(client: Any, warehouse: Warehouse, names: Sequence[str]) -> dict[str, Any]:
+    """For each table that is there something that DuckDB can scan; its own readers of such tables are a download."""
+    from dlt.common.destination.exceptions import (  # noqa: PLC0415 - see accounts
+        DestinationUndefinedEntity,
+        OpenTableFormatNotSupported,
+    )
+    from dlt.common.schema import Schema  # noqa: PLC0415
+
+    # The schema that the last sync left beside the tables says which there are.
+    stored = client.get_stored_schema(SCHEMA)
+    if stored is None:
+        return {}
+    client.schema = Schema.from_stored_schema(json.loads(stored.schema))
+    tables: dict[str, Any] = {}
+    for name in names:
+        if name == LOADS:
+            # One file a load, which is written at its end.
+            files = [Path(file).stem for file in client.list_table_files(client.schema.loads_table_name)]
+            ids = [file.partition("__")[2] for file in files if file.startswith(f"{SCHEMA}__")]
+            tables[name] = pa.table({"load_id": pa.array(ids, pa.string()), "status": pa.array([0] * len(ids))})
+            continue
+        if client.schema.tables.get(name, {}).get("table_format") is None:
+            continue  # it was never loaded
+        try:
+            table = client.load_open_table(warehouse.table_format, name)
+        except OpenTableFormatNotSupported as error:
+            raise CommandError(
+                f"{warehouse.shown} does not hold {name} in the format {warehouse.table_format}: "
+                "say with --table-format which one it is."
+            ) from error
+        except DestinationUndefinedEntity:
+            continue  # it was removed
+        is_delta = warehouse.table_format == "delta"
+        tables[name] = table.to_pyarrow_dataset() if is_delta else table.scan().to_arrow_batch_reader()
+    return tables

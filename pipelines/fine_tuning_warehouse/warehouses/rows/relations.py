@@ -1,0 +1,119 @@
+"""Tables and views, with what their columns mean; and what it is to read them."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import pyarrow as pa
+
+from fine_tuning_warehouse.views import VIEWS
+from fine_tuning_warehouse.warehouses.errors import destination_errors
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from openai_fine_tuning.schema import TABLES
+
+BATCH_ROWS = 20_000
+
+Kind = Literal["table", "view"]
+
+_LOAD_ID = "Id of the load that brought the row: dlt's, a time in unix seconds."
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A table or a view.
+
+    Attributes:
+        name: Its name, in lower case.
+        kind: Which of the two it is.
+        schema: Its columns, each with its description, as far as it has one, in the metadata.
+    """
+
+    name: str
+    kind: Kind
+    schema: pa.Schema
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The columns that identify a row of a table of ours; none for a view, or a table of dlt's."""
+        return TABLES[self.name].keys if self.name in TABLES else ()
+
+    def only(self, *columns: str) -> Relation:
+        """The same with these columns alone, as far as it has them."""
+        return replace(self, schema=pa.schema([field for field in self.schema if field.name in columns]))
+
+    @property
+    def order(self) -> str:
+        """What fixes the order of its rows."""
+        columns = self.schema.names
+        if self.keys and set(self.keys) <= set(columns):
+            return ", ".join(str(columns.index(key) + 1) for key in self.keys)
+        return ", ".join(str(number) for number in range(1, len(columns) + 1))
+
+
+def relation(name: str, columns: Mapping[str, pa.DataType]) -> Relation:
+    """A table or view with its descriptions."""
+    view = next((view for view in VIEWS if view.name == name), None)
+    kind: Kind = "table" if view is None else "view"
+    about, described = ("", {}) if view is None else (view.description, dict(view.columns))
+    if name in TABLES:  # else dlt's table of loads, which views read
+        about = TABLES[name].description
+        described = {"_dlt_load_id": _LOAD_ID, **{column.name: column.description for column in TABLES[name].columns}}
+    described = {column: described[column] for column in columns if column in described}
+    fields = [
+        pa.field(column, type_, metadata={"description": described[column]} if column in described else None)
+        for column, type_ in columns.items()
+    ]
+    # Also beside the schema: what reads Parquet's own metadata, such as DuckDB, does not see that of Arrow's columns.
+    metadata = {"description": about, "columns": json.dumps(described, ensure_ascii=True)}
+    return Relation(name, kind, pa.schema(fields, metadata))
+
+
+def relations_of(found: Mapping[str, Mapping[str, pa.DataType]], wanted: Sequence[str]) -> list[Relation]:
+    """Those of the wanted tables and views that are there, by their columns."""
+    return [relation(name, found[name]) for name in wanted if found.get(name)]
+
+
+class Rows(ABC):
+    """A warehouse at one moment.
+
+    Attributes:
+        relations: Its tables and views, in the order of their definition; none where nothing was synced yet.
+    """
+
+    relations: list[Relation]
+
+    def relation(self, name: str) -> Relation | None:
+        """A table or view by its name; None where there is none."""
+        return next((one for one in self.relations if one.name == name), None)
+
+    @abstractmethod
+    def batches(self, relation: Relation, *, account: str | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows of a table or view in its order, with its schema. Read them to the end before you ask for others.
+
+        Args:
+            relation: Which.
+            account: Only the rows of this account.
+        """
+
+    @abstractmethod
+    def accounts(self, relation: Relation) -> list[str]:
+        """The accounts that have rows in a table or view."""
+
+    def reader(self, relation: Relation, *, account: str | None = None) -> pa.RecordBatchReader:
+        """The same as a stream that DuckDB reads."""
+        return pa.RecordBatchReader.from_batches(relation.schema, self.batches(relation, account=account))
+
+
+def readable(warehouse: Warehouse) -> AbstractContextManager[None]:
+    """Tells in a line why a warehouse cannot be read."""
+    return destination_errors(warehouse, f"{warehouse.shown} cannot be read")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in a line."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,75 @@
+"""The rows of a SQL database, by dlt's client of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+
+from .relations import (
+    BATCH_ROWS,
+    Relation,
+    Rows,
+    readable,
+    relations_of,
+)
+from .types import array_of, arrow_type
+
+
+class SqlRows(Rows):
+    """A SQL database. Its rows come as tuples; the types are those that dlt knows its columns by."""
+
+    def __init__(
+        self, sql: Any, stored: Mapping[str, Mapping[str, Any]], warehouse: Warehouse, wanted: Sequence[str]
+    ) -> None:
+        self._sql = sql
+        self._warehouse = warehouse
+        # The destination may write names in upper case.
+        self._names = {
+            name: {str(column).lower(): str(column) for column in columns} for name, columns in stored.items()
+        }
+        types = {
+            name: {str(column).lower(): arrow_type(hints) for column, hints in columns.items()}
+            for name, columns in stored.items()
+        }
+        self.relations = relations_of(types, wanted)
+
+    def batches(self, relation: Relation, *, account: str | None = None) -> Iterator[pa.RecordBatch]:
+        """See `Rows`."""
+        names = [self._names[relation.name][column] for column in relation.schema.names]
+        columns = ", ".join(self._sql.escape_column_name(name) for name in names)
+        table = self._sql.make_qualified_table_name(relation.name)
+        where, parameters = "", ()
+        if account is not None:
+            name = self._sql.escape_column_name(self._names[relation.name]["account"])
+            where, parameters = f"WHERE {name} = %s", (account,)  # type: ignore[assignment]
+        query = f"SELECT {columns} FROM {table} {where} ORDER BY {relation.order}"  # noqa: S608
+        with readable(self._warehouse):
+            for rows in self._fetched(query, *parameters):
+                values = zip(*rows, strict=True)
+                arrays = [array_of(column, field.type) for column, field in zip(values, relation.schema, strict=True)]
+                yield pa.RecordBatch.from_arrays(arrays, schema=relation.schema)
+
+    def accounts(self, relation: Relation) -> list[str]:
+        """See `Rows`."""
+        name = self._sql.escape_column_name(self._names[relation.name]["account"])
+        query = f"SELECT DISTINCT {name} FROM {self._sql.make_qualified_table_name(relation.name)}"  # noqa: S608
+        with readable(self._warehouse):
+            return [str(label) for (label,) in self._sql.execute_sql(query) or ()]
+
+    def _fetched(self, query: str, *parameters: str) -> Iterator[list[tuple[Any, ...]]]:
+        with self._sql.execute_query(query, *parameters) as cursor:
+            yield from cursor.iter_fetch(BATCH_ROWS)
+
+
+class PostgresRows(SqlRows):
+    """PostgreSQL, whose client would fetch all rows at once but for a cursor in the server."""
+
+    def _fetched(self, query: str, *parameters: str) -> Iterator[list[tuple[Any, ...]]]:
+        self._sql.execute_sql(f"DECLARE fetched NO SCROLL CURSOR FOR {query}", *parameters)
+        while rows := self._sql.execute_sql(f"FETCH FORWARD {BATCH_ROWS} FROM fetched"):
+            yield list(rows)
+        self._sql.execute_sql("CLOSE fetched")

@@ -1,0 +1,83 @@
+"""What syncs have left in a warehouse beside the rows: the schema of the tables, and each account's state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dlt
+
+from fine_tuning_warehouse.errors import CommandError
+from openai_fine_tuning import StateTooNewError
+from openai_fine_tuning.schema import SCHEMA
+from openai_fine_tuning.state.watermark import check_version
+
+from .errors import destination_errors
+from .waiting import Patience
+from .warehouse import Warehouse
+
+_HINTS = ("name", "data_type", "nullable", "description", "primary_key", "precision", "scale", "timezone")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What was left of one account.
+
+    Attributes:
+        state: The state of the source: what was read, and what is owed. Empty where no sync of this account completed.
+        schema: The schema of the tables; None where no sync of this account completed.
+    """
+
+    state: dict[str, Any]
+    schema: dlt.Schema | None
+
+    def columns_into(self, schema: dlt.Schema, tables: Iterable[str]) -> None:
+        """Make tables of another schema have the columns that these have, with their types."""
+        for name in tables:
+            known = self.schema.tables.get(name) if self.schema is not None else None
+            if known is not None:
+                columns: Any = {
+                    column: {hint: value for hint, value in hints.items() if hint in _HINTS}
+                    for column, hints in known["columns"].items()
+                    if hints.get("data_type") and not column.startswith("_dlt_")
+                }
+                schema.update_table({"name": name, "columns": columns})
+
+
+def find_stored(label: str, warehouse: Warehouse, directory: Path, patience: Patience) -> Stored:
+    """Read what the syncs of an account have left in a warehouse.
+
+    Args:
+        label: The account's.
+        warehouse: Where.
+        directory: A fresh directory to work in.
+        patience: Waits for a program that holds the DuckDB file.
+
+    Raises:
+        CommandError: There is no warehouse, it cannot be read, or a later release has synced into it.
+    """
+    if warehouse.database is not None and not warehouse.database.is_file():
+        raise CommandError(f"There is no database {warehouse.shown}: `ftw sync` makes it.")
+    pipeline = warehouse.pipeline(directory, label=label)
+    with destination_errors(warehouse, f"{warehouse.shown} cannot be read"):
+        patience.apply(pipeline.sync_destination)
+    return stored_by(pipeline)
+
+
+def stored_by(pipeline: dlt.Pipeline) -> Stored:
+    """The same of a pipeline that has read what its destination has.
+
+    Raises:
+        CommandError: A later release has synced into it.
+    """
+    if SCHEMA not in pipeline.schema_names:
+        return Stored({}, None)
+    state: dict[str, Any] = pipeline.state.get("sources", {}).get(SCHEMA, {})
+    try:
+        for resource in state.get("resources", {}).values():
+            check_version(resource)
+    except StateTooNewError as error:
+        raise CommandError(str(error)) from None
+    return Stored(state, pipeline.schemas[SCHEMA])

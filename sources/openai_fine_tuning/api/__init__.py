@@ -1,0 +1,1 @@
+"""Talk to the host: requests, credentials, retries, listings and downloads."""

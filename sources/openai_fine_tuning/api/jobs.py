@@ -1,0 +1,118 @@
+"""The jobs of a host: what the reading needs to know of one, their listing, and one by its id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from openai_fine_tuning import settings
+from openai_fine_tuning.convert.values import escaped, unix_seconds
+from openai_fine_tuning.errors import EndlessListingError, HostError, RequestError
+
+from .client import FineTuningApi
+from .pagination import Page, pages
+from .urls import JOBS_PATH, job_path
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the reading needs to know of a job.
+
+    Attributes:
+        id: Its id, as it can be stored.
+        record: The job as the host sent it.
+        created_at: Unix seconds; None where the host tells none that can be understood.
+        seen_at: The host's time in unix seconds when it showed the job.
+    """
+
+    id: str
+    record: dict[str, Any]
+    seen_at: float
+    created_at: float | None
+
+    @classmethod
+    def of(cls, record: Any, seen_at: float) -> Job | None:
+        """A record of the job listing; None where it has no id."""
+        job_id = record.get("id") if isinstance(record, dict) else None
+        if isinstance(job_id, int) and not isinstance(job_id, bool):
+            job_id = str(job_id)
+        if not isinstance(job_id, str) or not job_id:
+            return None
+        return cls(escaped(job_id), record, seen_at, unix_seconds(record.get("created_at")))
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether its status is one that never changes again."""
+        status = self.record.get("status")
+        return isinstance(status, str) and status in settings.TERMINAL_STATUSES
+
+    @property
+    def path(self) -> str:
+        """The job's address below the base URL."""
+        return job_path(str(self.record["id"]))
+
+    @property
+    def finished_at(self) -> float | None:
+        """Unix seconds; None where it is missing or cannot be (0, or before the job was created)."""
+        finished_at = unix_seconds(self.record.get("finished_at"))
+        if finished_at is None or finished_at <= 0 or (self.created_at is not None and finished_at < self.created_at):
+            return None
+        return finished_at
+
+    @property
+    def result_files(self) -> list[Any]:
+        """Ids of its result files, as the host gives them."""
+        files = self.record.get("result_files")
+        return files if isinstance(files, list) else []
+
+    @property
+    def files(self) -> list[Any]:
+        """Ids of all files that it names, as the host gives them: trained on, validated on, written."""
+        named = (self.record.get("training_file"), self.record.get("validation_file"), *self.result_files)
+        return [file_id for file_id in named if file_id not in (None, "")]
+
+
+def job_pages(api: FineTuningApi) -> Iterator[Page]:
+    """The pages of the job listing, from its start.
+
+    Raises:
+        HostError: It cannot be read, which concerns everything.
+    """
+    try:
+        yield from pages(api, JOBS_PATH)
+    except EndlessListingError as error:
+        raise HostError(str(error)) from None
+    except RequestError as error:
+        raise HostError.of(error, api.base_url) from None
+
+
+def job_pages_behind(api: FineTuningApi, job_id: str, otherwise: Iterator[Page]) -> Iterator[Page]:
+    """The pages behind a job that an earlier sync had got to.
+
+    Args:
+        api: The host.
+        job_id: Its id.
+        otherwise: The pages that are read where the host no longer has that job.
+
+    Raises:
+        HostError: They cannot be read, which concerns everything.
+    """
+    try:
+        yield from pages(api, JOBS_PATH, after=job_id)
+    except EndlessListingError as error:
+        raise HostError(str(error)) from None
+    except RequestError as error:
+        if error.status not in (400, 404):
+            raise HostError.of(error, api.base_url) from None
+        yield from otherwise
+
+
+def get_job(api: FineTuningApi, job_id: str) -> Job:
+    """One job. Raises as `FineTuningApi.get_json` does, and `RequestError` where the host shows another."""
+    path = job_path(job_id)
+    answer = api.get_json(path)
+    job = Job.of(answer.content, answer.host_time)
+    if job is None or job.id != job_id:
+        raise RequestError(f"{api.url(path)} answered with another job or none", url=api.url(path), status=200)
+    return job

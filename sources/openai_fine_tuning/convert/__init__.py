@@ -1,0 +1,1 @@
+"""Convert records of the API to Arrow tables."""

@@ -1,0 +1,300 @@
+"""The tables: every column that is always there, with its type and what it holds.
+
+The words are this project's; the facts are those of the API's own reference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import Any, Literal
+
+import dlt
+import pyarrow as pa
+
+from .convert import values
+
+Type = Literal["text", "json", "double", "bigint", "bool", "timestamp"]
+
+
+@cache
+def arrow_types() -> dict[str, pa.DataType]:
+    """How Arrow holds each type of column."""
+    # Not at import: `dlt init` imports a source to look at it, with what is not installed yet replaced by nothing.
+    return {
+        "text": pa.string(),
+        "json": pa.string(),  # an Arrow string under dlt's own json hint warns on every batch, so JSON is text
+        "double": pa.float64(),
+        "bigint": pa.int64(),
+        "bool": pa.bool_(),
+        "timestamp": pa.timestamp("us", "UTC"),
+    }
+
+
+CONVERT: dict[str, Callable[[Any], Any]] = {
+    "text": values.to_text,
+    "json": values.to_json,
+    "double": values.to_double,
+    "bigint": values.to_bigint,
+    "bool": values.to_bool,
+    "timestamp": values.to_microseconds,
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that is always there. `key` columns are never null and identify the row."""
+
+    name: str
+    type: Type
+    description: str
+    key: bool = False
+
+
+@dataclass(frozen=True)
+class Flattened:
+    """A nested object whose fields become columns `<field>__<key>`.
+
+    Attributes:
+        type: The type of all its columns; None where each takes the type of its first value.
+        keeps_json: Whether the object is also kept whole, as JSON text under its own name.
+        numbers_only: Whether only its numbers become columns; what else it holds is in the JSON text.
+        keys: The only keys that become columns; None for all.
+    """
+
+    type: Type | None = None
+    keeps_json: bool = False
+    numbers_only: bool = False
+    keys: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the destination. Fields of the objects in `flattened` become columns of their own."""
+
+    name: str
+    description: str
+    columns: tuple[Column, ...]
+    flattened: dict[str, Flattened] = field(default_factory=dict)
+
+    @cached_property
+    def types(self) -> dict[str, Type]:
+        """Column name to type."""
+        return {column.name: column.type for column in self.columns}
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """The names of the key columns."""
+        return tuple(column.name for column in self.columns if column.key)
+
+    @cached_property
+    def digest(self) -> str:
+        """A short hash of its columns and their types: what a destination must be given anew when they change."""
+        declared = repr([(column.name, column.type, column.key) for column in self.columns])
+        return hashlib.sha256(declared.encode()).hexdigest()[:8]
+
+
+_ACCOUNT = Column(
+    "account", "text", "Label of the account that the row came from; the API itself does not tell.", key=True
+)
+
+_METRICS: tuple[tuple[str, str], ...] = (
+    ("step", "Step that the metrics were measured at."),
+    ("train_loss", "Loss on the training batch of this step (nats per token)."),
+    ("train_mean_token_accuracy", "Share of training tokens predicted right, 0 to 1."),
+    ("valid_loss", "Loss on a validation batch at this step (nats per token)."),
+    ("valid_mean_token_accuracy", "Share of tokens of the validation batch predicted right, 0 to 1."),
+    ("full_valid_loss", "Loss on the whole validation file, measured at the end of an epoch (nats per token)."),
+    ("full_valid_mean_token_accuracy", "Share of tokens of the whole validation file predicted right, 0 to 1."),
+    ("train_mean_reward", "Mean reward of the graders on training samples (reinforcement runs)."),
+    ("valid_mean_reward", "Mean reward of the graders on a validation batch (reinforcement runs)."),
+    ("full_valid_mean_reward", "Mean reward of the graders on the whole validation file (reinforcement runs)."),
+)
+
+
+def _metrics(prefix: str) -> tuple[Column, ...]:
+    return tuple(Column(f"{prefix}__{name}", "double", description) for name, description in _METRICS)
+
+
+JOBS = Table(
+    "jobs",
+    "Fine-tuning jobs, each in the latest state that was read.",
+    (
+        _ACCOUNT,
+        Column("id", "text", "Id of the job.", key=True),
+        Column("object", "text", "Always fine_tuning.job."),
+        Column("created_at", "timestamp", "When the job was created."),
+        Column("finished_at", "timestamp", "When the job ended; null while it runs, and for some jobs that failed."),
+        Column("estimated_finish", "timestamp", "When the host expects a running job to end."),
+        Column("status", "text", "validating_files, queued, running, paused, succeeded, failed, cancelled ..."),
+        Column("model", "text", "Base model that is tuned."),
+        Column("fine_tuned_model", "text", "Name of the resulting model; null until the job has succeeded."),
+        Column("user_provided_suffix", "text", "Suffix asked for in the model's name (OpenAI)."),
+        Column("suffix", "text", "Suffix asked for in the model's name (other hosts)."),
+        Column("organization_id", "text", "Organisation that owns the job."),
+        Column("training_file", "text", "Id of the file trained on."),
+        Column("validation_file", "text", "Id of the file validated on, where there is one."),
+        Column("result_files", "json", "Ids of the result files, as a JSON array."),
+        Column("trained_tokens", "bigint", "Billable tokens trained on; null on most hosts while the job runs."),
+        Column("seed", "bigint", "Random seed of the job."),
+        Column("error__code", "text", "Error code of a job that failed."),
+        Column("error__message", "text", "What went wrong, in the host's words."),
+        Column("error__param", "text", "Parameter that was wrong, such as training_file."),
+        Column("hyperparameters__n_epochs", "text", "Number of epochs, or auto."),
+        Column("hyperparameters__batch_size", "text", "Examples in a batch, or auto."),
+        Column("hyperparameters__learning_rate_multiplier", "text", "Factor on the learning rate, or auto."),
+        Column("method", "json", "Method with its own hyperparameters and graders, as JSON."),
+        Column("method__type", "text", "supervised, dpo or reinforcement."),
+        Column("integrations", "json", "Integrations such as Weights & Biases, as a JSON array."),
+        Column("metadata", "json", "Key-value pairs that the user attached, as a JSON object."),
+        Column("checkpoints_listed_at", "timestamp", "When the job's checkpoints were last listed to the end."),
+    ),
+    {
+        "error": Flattened(type="text"),
+        "hyperparameters": Flattened(type="text"),
+        "method": Flattened(type="text", keeps_json=True, keys=frozenset({"type"})),
+    },
+)
+
+CHECKPOINTS = Table(
+    "checkpoints",
+    "Checkpoints of fine-tuning jobs: models that can be deployed, with the metrics of their step.",
+    (
+        _ACCOUNT,
+        Column("id", "text", "Id of the checkpoint.", key=True),
+        Column("object", "text", "Always fine_tuning.job.checkpoint."),
+        Column(
+            "created_at", "timestamp", "When the checkpoint was trained; it may become visible only at the job's end."
+        ),
+        Column("fine_tuning_job_id", "text", "Id of the job that made it."),
+        Column(
+            "fine_tuned_model_checkpoint", "text", "Name to deploy it by; the last one's is the job's fine_tuned_model."
+        ),
+        Column("step_number", "bigint", "Step at which it was made."),
+        *_metrics("metrics"),
+        Column(
+            "last_listed_at",
+            "timestamp",
+            "When the host last listed it; equal to its job's checkpoints_listed_at if kept.",
+        ),
+    ),
+    {"metrics": Flattened()},
+)
+
+EVENTS = Table(
+    "events",
+    "Events of fine-tuning jobs: what happened, and the metrics of every logged step.",
+    (
+        _ACCOUNT,
+        Column("id", "text", "Id of the event.", key=True),
+        Column("object", "text", "Always fine_tuning.job.event."),
+        Column("created_at", "timestamp", "When it happened."),
+        Column("fine_tuning_job_id", "text", "Id of the job that it belongs to."),
+        Column("level", "text", "info, warn or error."),
+        Column("type", "text", "message, metrics, moderation_checks ..."),
+        Column("message", "text", "The event in words."),
+        Column("data", "json", "Everything that came with it, as JSON."),
+        *_metrics("data"),
+        Column("data__total_steps", "double", "Steps that the job will take in all."),
+    ),
+    {"data": Flattened(type="double", keeps_json=True, numbers_only=True)},
+)
+
+RESULT_METRICS = Table(
+    "result_metrics",
+    "Rows of the jobs' result files: the metrics of every step.",
+    (
+        _ACCOUNT,
+        Column("file_id", "text", "Id of the result file.", key=True),
+        Column("step", "bigint", "Training step.", key=True),
+        Column("fine_tuning_job_id", "text", "Id of the job that wrote the file."),
+        Column("train_loss", "double", "Loss on the training batch of this step (nats per token)."),
+        Column("train_accuracy", "double", "Share of training tokens predicted right, 0 to 1."),
+        Column("valid_loss", "double", "Loss on a validation batch at this step (nats per token)."),
+        Column(
+            "valid_mean_token_accuracy", "double", "Share of tokens of the validation batch predicted right, 0 to 1."
+        ),
+    ),
+)
+
+FILES = Table(
+    "files",
+    "Files that jobs name: what each was trained and validated on, and what it wrote.",
+    (
+        _ACCOUNT,
+        Column("id", "text", "Id of the file.", key=True),
+        Column("object", "text", "Always file."),
+        Column("created_at", "timestamp", "When it was uploaded, or written by a job."),
+        Column("expires_at", "timestamp", "When the host will delete it; null where it is kept."),
+        Column("filename", "text", "Its name, as the host tells it."),
+        Column("bytes", "bigint", "Its size in bytes."),
+        Column("purpose", "text", "fine-tune, fine-tune-results ..."),
+        Column("status", "text", "uploaded, processed or error, as of when it was read."),
+    ),
+)
+
+REJECTED_RECORDS = Table(
+    "rejected_records",
+    "Records that could not be typed, whole and with the reason: nothing is dropped in silence.",
+    (
+        _ACCOUNT,
+        Column("resource", "text", "Resource that it was read for.", key=True),
+        Column("record_hash", "text", "SHA-256 of job id and record: the same record is kept once.", key=True),
+        Column("fine_tuning_job_id", "text", "Id of the job in whose listing it stood."),
+        Column("reason", "text", "Why it could not be typed."),
+        Column("record", "text", "The record as ASCII-escaped JSON text."),
+        Column("rejected_at", "timestamp", "When it was last rejected."),
+    ),
+)
+
+SYNCS = Table(
+    "syncs",
+    "Syncs: how fresh the data is, and what each sync did.",
+    (
+        _ACCOUNT,
+        Column("id", "text", "Id of the sync.", key=True),
+        Column("started_at", "timestamp", "When it started."),
+        Column("finished_at", "timestamp", "When it had read everything that this load holds."),
+        Column("requests", "bigint", "Requests sent, retries included."),
+        Column("retries", "bigint", "Requests that were sent again."),
+        Column("jobs_seen", "bigint", "Jobs that the host showed."),
+        Column("jobs_open", "bigint", "Jobs that the next sync will read again."),
+        Column("skipped", "json", "What was skipped and why, as a JSON array."),
+        Column("rejected", "bigint", "Records that could not be typed."),
+        Column("version", "text", "Release that did it."),
+    ),
+)
+
+TABLES: dict[str, Table] = {
+    table.name: table for table in (JOBS, CHECKPOINTS, EVENTS, RESULT_METRICS, FILES, REJECTED_RECORDS, SYNCS)
+}
+
+
+SCHEMA = "openai_fine_tuning"
+"""dlt's name of the schema, which all accounts of a warehouse share."""
+
+
+def schema() -> dlt.Schema:
+    """The dlt schema of all tables: columns, types, keys, descriptions."""
+    result = dlt.Schema(SCHEMA)
+    for table in TABLES.values():
+        result.update_table(
+            {
+                "name": table.name,
+                "description": table.description,
+                "write_disposition": "merge",
+                "columns": {
+                    column.name: {
+                        "name": column.name,
+                        "data_type": "text" if column.type == "json" else column.type,
+                        "nullable": not column.key,
+                        "description": column.description,
+                        **({"primary_key": True} if column.key else {}),
+                    }
+                    for column in table.columns
+                },
+            }
+        )
+    return result
