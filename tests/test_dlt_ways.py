@@ -16,8 +16,9 @@ import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from command import HOUR, KEY, NOW
-from fine_tuning_simulator import ScriptedWorld, Simulator
+from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from openai_fine_tuning import ConfigurationError, openai_fine_tuning
+from openai_fine_tuning.api.client import FineTuningApi
 from openai_fine_tuning.settings import RESOURCES
 
 
@@ -179,6 +180,32 @@ def test_a_run_that_dlt_ends_early_loses_nothing(
     assert rows("SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM checkpoints)") == [(63, 302)]
 
 
+@pytest.mark.parametrize("ending", ["whole", "limit", "failure", "transformer"])
+def test_the_connections_are_closed_however_a_run_ends(
+    ending: str, host: Simulator, pipeline: dlt.Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[FineTuningApi] = []
+
+    def open_api(*arguments: Any, **options: Any) -> FineTuningApi:
+        opened.append(FineTuningApi(*arguments, **options))
+        return opened[-1]
+
+    monkeypatch.setattr("openai_fine_tuning.FineTuningApi", open_api)
+    source = openai_fine_tuning()
+    if ending == "limit":
+        source.resources["account"].add_limit(1)
+    if ending == "failure":
+        host.faults.append(Fault("status", path="/jobs$", status=401))
+    if ending == "transformer":
+        source.resources["jobs"].add_map(lambda jobs: 1 / 0)
+    if ending in ("failure", "transformer"):
+        with pytest.raises(PipelineStepFailed):
+            pipeline.run(source)
+    else:
+        pipeline.run(source)
+    assert [api.limiter.cancelled for api in opened] == [True, True]
+
+
 def test_a_transformer_of_ones_own_reads_what_it_needs(pipeline: dlt.Pipeline, rows: Rows) -> None:
     @dlt.transformer(name="models", primary_key="id")
     def models(jobs: pa.Table) -> Any:
@@ -220,8 +247,6 @@ def test_a_resource_of_the_source_alone_keeps_its_keys(pipeline: dlt.Pipeline, r
 def test_a_failure_raises_and_the_next_run_goes_on(
     host: Simulator, pipeline: dlt.Pipeline, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fine_tuning_simulator import Fault
-
     host.faults.append(Fault("status", path="/jobs$", status=401, message="No such key."))
     with pytest.raises(PipelineStepFailed) as raised:
         pipeline.run(openai_fine_tuning())

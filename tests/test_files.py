@@ -14,7 +14,7 @@ from openai_fine_tuning.api.client import FineTuningApi
 from openai_fine_tuning.api.files import Files
 
 
-def add_job(world: ScriptedWorld, name: str, *, training: str, **fields: Any) -> None:
+def add_job(world: ScriptedWorld, name: str, *, training: Any, **fields: Any) -> None:
     world.add_job(id=name, created_at=NOW - DAY, finished_at=NOW - DAY + 60, training_file=training, **fields)
 
 
@@ -126,12 +126,23 @@ def test_result_files_that_a_job_writes_later_are_read(world: ScriptedWorld, clo
     assert database.sync().requests == 1
 
 
-@pytest.mark.parametrize("odd", [7, ["file-a"], {"id": "file-a"}, "..", True])
+@pytest.mark.parametrize("odd", [7, ["file-a"], {"id": 7}, {"name": "file-a"}, "..", True])
 def test_an_id_that_is_none_is_kept_with_the_reason(world: ScriptedWorld, database: Database, odd: object) -> None:
     world.add_job(id="job", created_at=NOW - DAY, finished_at=NOW - DAY + 60, training_file=odd)
     assert database.sync().rejected == 1
     assert database.rows("SELECT resource, fine_tuning_job_id FROM rejected_records") == [("files", "job")]
     assert database.sync().rejected == 0
+
+
+def test_a_file_that_stands_as_an_object_is_read_by_its_id(world: ScriptedWorld, database: Database) -> None:
+    for name in ("file-t", "file-v", "file-r"):
+        world.add_file(name, b"step,train_loss\n1,0.5\n")
+    results: Any = [{"id": "file-r", "object": "file"}]
+    named = {"training": {"id": "file-t", "bytes": 9}, "validation_file": {"id": "file-v"}, "result_files": results}
+    add_job(world, "job", **named)
+    assert database.sync().rejected == 0
+    assert database.ids("files") == ["file-r", "file-t", "file-v"]
+    assert database.rows("SELECT file_id, train_loss FROM result_metrics") == [("file-r", 0.5)]
 
 
 def test_another_file_than_the_one_asked_for_is_rejected(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from fine_tuning_simulator import Clock, ScriptedWorld
+from typing import Any
+
+import pytest
+
+from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
 from harness import DAY, HOUR, NOW, Database
 
 RETAINED = """
@@ -97,15 +101,102 @@ def test_a_job_that_was_already_old_when_it_was_first_seen_running_is_not_closed
     assert database.rows("SELECT step, train_loss FROM result_metrics") == [(1, 0.5)]
 
 
-def test_a_failed_job_without_finished_at_closes_a_grace_period_after_it_was_first_seen_so(
+@pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled", "canceled", "Succeeded"])
+@pytest.mark.parametrize("none", [None, 0, -1, "0"])
+def test_a_job_that_has_ended_without_a_time_closes_a_grace_period_after_it_was_first_seen_so(
+    status: str, none: Any, world: ScriptedWorld, clock: Clock, database: Database
+) -> None:
+    world.add_job(id="ftjob-a", created_at=NOW - DAY, status=status, finished_at=none)
+    assert database.sync(resources=("checkpoints",)).jobs["open"] == 1
+    clock.advance(HOUR - 1)
+    world.add_checkpoint("ftjob-a", id="ftckpt-late")
+    assert database.sync(resources=("checkpoints",)).jobs["open"] == 1
+    clock.advance(2)
+    assert database.sync(resources=("checkpoints",)).jobs["open"] == 0
+    assert database.ids("checkpoints") == ["ftckpt-late"]
+
+
+@pytest.mark.parametrize("status", ["completed", "error", "expired", "user_error", "something new", None, 7, ["ended"]])
+def test_any_other_status_closes_a_grace_period_after_the_end_and_its_result_file_is_read(
+    status: Any, world: ScriptedWorld, clock: Clock, database: Database
+) -> None:
+    world.add_file("file-a", b"step,train_loss\n1,0.5\n")
+    world.add_job(id="ftjob-a", created_at=NOW - HOUR, status=status, finished_at=NOW + HOUR, result_files=["file-a"])
+    clock.advance(2 * HOUR - 60)
+    assert database.sync().jobs["open"] == 1
+    world.add_checkpoint("ftjob-a", id="ftckpt-late")
+    clock.advance(120)
+    assert database.sync().jobs["open"] == 0
+    assert database.ids("checkpoints") == ["ftckpt-late"]
+    assert database.rows("SELECT train_loss FROM result_metrics") == [(0.5,)]
+    assert database.sync().requests == 1
+    if isinstance(status, str):
+        assert database.rows("SELECT status FROM jobs") == [(status,)]
+
+
+@pytest.mark.parametrize("status", ["notRunning", "canceling", "pending", "pausing", "resuming", "completed", None])
+@pytest.mark.parametrize("finished_at", [None, 0, NOW + 30 * DAY])
+def test_a_job_that_has_no_end_yet_stays_open(
+    status: Any, finished_at: Any, world: ScriptedWorld, clock: Clock, database: Database
+) -> None:
+    world.add_job(id="ftjob-a", created_at=NOW - DAY, status=status, finished_at=finished_at)
+    for _ in range(2):
+        assert database.sync(resources=("checkpoints",)).jobs["open"] == 1
+        clock.advance(DAY)
+
+
+def test_a_result_file_that_grows_while_its_job_runs_replaces_what_was_read_of_it(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
-    world.add_job(id="ftjob-a", created_at=NOW - DAY, status="failed", finished_at=None)
-    assert database.sync().jobs["open"] == 1
-    clock.advance(HOUR + 1)
+    world.add_job(id="ftjob-a", created_at=NOW - HOUR, status="running", finished_at=None, result_files=["file-a"])
+    lines = ["step,train_loss\n", "1,0.5\n", "2,0.4\n", "3,0.3\n"]
+    for number in range(1, 4):
+        world.add_file("file-a", "".join(lines[: number + 1]).encode())
+        database.sync()
+        clock.advance(60)
+        assert database.rows("SELECT step FROM result_metrics ORDER BY 1") == [(n,) for n in range(1, number + 1)]
+    lines[1] = "1,0.55\n"
+    world.add_file("file-a", "".join([*lines, "4,0.2\n"]).encode())
+    world.update_job("ftjob-a", status="succeeded", finished_at=int(clock.now()))
+    clock.advance(2 * HOUR)
     assert database.sync().jobs["open"] == 0
-    database.sync()
-    assert database.paths() == ["/fine_tuning/jobs"]
+    assert database.rows("SELECT step, train_loss FROM result_metrics ORDER BY 1") == [
+        (1, 0.55),
+        (2, 0.4),
+        (3, 0.3),
+        (4, 0.2),
+    ]
+    assert database.rows("SELECT bytes FROM files WHERE id = 'file-a'") == [(len("".join(lines)) + 6,)]
+
+
+def test_a_result_file_that_is_listed_before_it_exists_is_reported_once_and_read_later(
+    world: ScriptedWorld, clock: Clock, database: Database
+) -> None:
+    world.add_job(id="ftjob-a", created_at=NOW - HOUR, status="running", finished_at=None, result_files=["file-a"])
+    resources = ("result_metrics",)
+    assert [skip["job"] for skip in database.sync(resources=resources).skipped] == ["ftjob-a"]
+    assert database.sync(resources=resources).skipped == []
+    world.add_file("file-a", b"step,train_loss\n1,0.5\n")
+    assert database.sync(resources=resources).skipped == []
+    assert database.rows("SELECT train_loss FROM result_metrics") == [(0.5,)]
+
+
+@pytest.mark.parametrize(("resource", "table"), [("checkpoints", "checkpoints"), ("events", "events")])
+def test_an_answer_with_another_jobs_records_does_not_close_a_job(
+    resource: str, table: str, world: ScriptedWorld, host: Simulator, database: Database
+) -> None:
+    for name in ("a", "b"):
+        world.add_job(id=f"ftjob-{name}", created_at=NOW - DAY, finished_at=NOW - DAY + 60)
+        world.add_checkpoint(f"ftjob-{name}", id=f"id-{name}")
+        world.add_event(f"ftjob-{name}", id=f"id-{name}")
+    foreign = {"object": "list", "has_more": False, "data": [{"id": "id-x", "fine_tuning_job_id": "ftjob-a"}]}
+    host.faults.append(Fault("status", path=f"ftjob-b/{resource}$", times=None, status=200, body=foreign))
+    (skip,) = database.sync().skipped
+    assert (skip["job"], skip["resource"]) == ("ftjob-b", resource)
+    assert "ftjob-a" in (skip["reason"] or "")
+    host.faults.clear()
+    assert database.sync().skipped == []
+    assert database.ids(table) == ["id-a", "id-b"]
 
 
 def test_two_checkpoints_of_one_second_on_either_side_of_a_sync_are_both_loaded(

@@ -91,7 +91,7 @@ def test_an_account_without_jobs_costs_one_request(database: Database) -> None:
     assert database.sync().requests == 1
 
 
-def test_a_result_file_is_read_when_its_job_has_ended_and_once_more_when_it_closes(
+def test_a_result_file_is_read_at_each_sync_until_its_job_closes(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
     world.add_file("file-a", b"step,train_loss\n1,0.5\n")
@@ -99,9 +99,9 @@ def test_a_result_file_is_read_when_its_job_has_ended_and_once_more_when_it_clos
     contents: list[int] = []
     for step in (0, 60, 60, HOUR, 60):
         clock.advance(step)
-        if contents == [0]:
+        if contents == [1]:
             world.update_job("ftjob-a", status="succeeded", finished_at=clock.now())
         database.sync()
         contents.append(database.paths().count("/files/file-a/content"))
-    assert contents == [0, 1, 0, 1, 0]
+    assert contents == [1, 1, 1, 1, 0]
     assert database.rows("SELECT count(*) FROM result_metrics") == [(1,)]

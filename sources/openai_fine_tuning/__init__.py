@@ -14,6 +14,7 @@ import copy
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from datetime import date, datetime, timezone
 from typing import Any
 
@@ -128,10 +129,7 @@ def openai_fine_tuning(
 
     make_api().close()  # a wrong address or key shows here, before a pipeline begins
 
-    @dlt.resource(name="account", selected=False)
-    def account() -> Iterator[dict[str, pa.Table]]:
-        """Everything that the selected resources owe: Arrow tables by table name."""
-        api = make_api()
+    def read(api: FineTuningApi) -> Iterator[dict[str, pa.Table]]:
         heirs = {
             resource: _heir(resource, account_label, api.identity, is_partial=bounds.is_partial)
             for resource in _wanted()
@@ -173,6 +171,12 @@ def openai_fine_tuning(
         for skip in report.skipped[skipped:]:
             logger.warning("Skipped %s of %s: %s", skip.resource, skip.job or "all jobs", skip.reason)
 
+    @dlt.resource(name="account", selected=False)
+    def account() -> Iterator[dict[str, pa.Table]]:
+        """Everything that the selected resources owe: Arrow tables by table name."""
+        with closing(make_api()) as api:
+            yield from read(api)
+
     return [account, *(_door(resource, account) for resource in settings.RESOURCES)]
 
 
@@ -199,7 +203,7 @@ def _wanted() -> list[str]:
     Raises:
         ConfigurationError: There is none.
     """
-    pulled = {pipe.name for pipe in dlt.current.source().resources.extracted_pipes}
+    pulled = {resource.name for resource in dlt.current.source().resources.extracted}
     wanted = [name for name in settings.RESOURCES if name in pulled]
     if not wanted:
         raise ConfigurationError(

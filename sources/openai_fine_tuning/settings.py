@@ -7,8 +7,9 @@ DEFAULT_BASE_URL = "https://api.openai.com/v1"
 RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
 """What can be selected, in the order in which it is told."""
 
-TERMINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
-"""A job in one of these never changes again, but its checkpoints may still appear for a while."""
+TERMINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled", "canceled"})
+"""A job in one of these has ended, but its checkpoints may still appear for a while. With any other status, which hosts
+name as they like, a job has ended once its `finished_at` has passed."""
 
 GRACE_SECONDS = 3600.0
 """How long after `finished_at` a job stays open: events were seen 2 s after it, checkpoints minutes after."""

@@ -43,9 +43,11 @@ class Job:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether its status is one that never changes again."""
+        """Whether the job had ended when the host showed it: by its status, or because `finished_at` has passed."""
         status = self.record.get("status")
-        return isinstance(status, str) and status in settings.TERMINAL_STATUSES
+        if isinstance(status, str) and status.lower() in settings.TERMINAL_STATUSES:
+            return True
+        return self.finished_at is not None and self.finished_at <= self.seen_at
 
     @property
     def path(self) -> str:
@@ -62,15 +64,20 @@ class Job:
 
     @property
     def result_files(self) -> list[Any]:
-        """Ids of its result files, as the host gives them."""
+        """Ids of its result files, as the host gives them; an object with an `id` counts as that id."""
         files = self.record.get("result_files")
-        return files if isinstance(files, list) else []
+        return [_file_id(file) for file in (files if isinstance(files, list) else [files]) if file not in (None, "")]
 
     @property
     def files(self) -> list[Any]:
-        """Ids of all files that it names, as the host gives them: trained on, validated on, written."""
-        named = (self.record.get("training_file"), self.record.get("validation_file"), *self.result_files)
-        return [file_id for file_id in named if file_id not in (None, "")]
+        """Ids of all files that the job names, as `result_files` has them: trained on, validated on, written."""
+        named = (self.record.get("training_file"), self.record.get("validation_file"))
+        return [*(_file_id(file) for file in named if file not in (None, "")), *self.result_files]
+
+
+def _file_id(file: Any) -> Any:
+    """Return the id of a file that a job names: some hosts give the whole file object instead of its id."""
+    return file["id"] if isinstance(file, dict) and "id" in file else file
 
 
 def job_pages(api: FineTuningApi) -> Iterator[Page]:

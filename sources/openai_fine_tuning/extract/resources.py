@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from openai_fine_tuning.api.client import FineTuningApi
 from openai_fine_tuning.api.files import Files, Found
 from openai_fine_tuning.api.jobs import Job
-from openai_fine_tuning.api.pagination import Order, pages
+from openai_fine_tuning.api.pagination import Order, Page, pages
 from openai_fine_tuning.api.urls import content_path, is_safe_id, listing_path
 from openai_fine_tuning.convert import result_csv as result_files
 from openai_fine_tuning.convert.table_builder import Batches
@@ -87,6 +87,14 @@ class Child(ABC):
             HostError, CancelledError: Nothing can be read any more.
         """
 
+    def _refuse_foreign(self, page: Page) -> None:
+        """Raise `RequestError` where all records of a page that name their job name another one."""
+        named = [r["fine_tuning_job_id"] for r in page.records if isinstance(r, dict) and r.get("fine_tuning_job_id")]
+        own = self.visit.job.record["id"]
+        if named and all(str(job_id) != str(own) for job_id in named):
+            url = self._api.url(listing_path(self.visit.job.path, self.name))
+            raise RequestError(f"{url} answered with records of another job ({named[0]}).", url=url, status=200)
+
     @abstractmethod
     def take_in(self, batches: Batches, found: Any) -> str | None:
         """Make rows of one thing that `read` has yielded. Returns what is to be reported, if anything."""
@@ -106,6 +114,7 @@ class Checkpoints(Child):
         """A page of checkpoints, and when their listing began (microseconds)."""
         listed_at = time.time_ns() // 1000
         for page in pages(self._api, listing_path(self.visit.job.path, self.name)):
+            self._refuse_foreign(page)
             yield page.records, listed_at
 
     def take_in(self, batches: Batches, found: tuple[list[Any], int]) -> None:
@@ -132,6 +141,7 @@ class Events(Child):
         bound = None if self._is_last else known
         order = Order()
         for page in pages(self._api, listing_path(self.visit.job.path, self.name)):
+            self._refuse_foreign(page)
             order.see(page.times, page.host_time)
             newest = order.newest if known is None else max(known, order.newest or known)
             if bound is None or not order.is_newest_first:
@@ -158,7 +168,7 @@ class _OfFiles(Child):
 
     def __init__(self, visit: Visit, frontier: Frontier, api: FineTuningApi, files: Files) -> None:
         super().__init__(visit, frontier, api, files)
-        self._met: dict[str, str] = dict(self._known.get("files", {}))  # id to `read` or `gone`
+        self._met: dict[str, str] = dict(self._known.get("files", {}))  # id to `read`, `growing` or `gone`
         ids = self._named()
         distinct = {file_id if isinstance(file_id, str) else index: file_id for index, file_id in enumerate(ids)}
         self._to_read = [
@@ -169,9 +179,9 @@ class _OfFiles(Child):
     def _named(self) -> list[Any]:
         """The ids of the files that the job names, as the host gives them."""
 
-    @abstractmethod
-    def _wants(self, file_id: str) -> bool:
+    def _wants(self, file_id: str) -> bool:  # noqa: ARG002 - for those that decide by it
         """Whether a file is to be read, by what is known of it."""
+        return True
 
     @property
     def has_nothing_to_read(self) -> bool:
@@ -196,16 +206,12 @@ class _OfFiles(Child):
 
 
 class ResultMetrics(_OfFiles):
-    """Result files of a job that has ended: those not read before, and all that still exist the last time."""
+    """All result files that the job lists, each time: some hosts go on writing them while the job runs."""
 
     name = "result_metrics"
 
     def _named(self) -> list[Any]:
-        return self.visit.job.result_files if self.visit.job.is_terminal else []
-
-    def _wants(self, file_id: str) -> bool:
-        known = self._met.get(file_id)
-        return known != "gone" and (self._is_last or known is None)
+        return self.visit.job.result_files
 
     def _ask(self, file_id: str) -> bytes | None:
         """Its content; None where the host no longer has it."""
@@ -224,9 +230,10 @@ class ResultMetrics(_OfFiles):
         if not _is_file_id(file_id):
             batches.reject(self.name, file_id, job_id=job_id, reason="the id of a result file is no text")
             return None
+        was_gone = self._met.get(escaped(file_id)) == "gone"
         self._meet(file_id, is_gone=content is None)
         if content is None:
-            return f"the host no longer has its result file {file_id} (404)"
+            return None if was_gone else f"the host no longer has its result file {file_id} (404)"
         own = {"file_id": escaped(file_id), "fine_tuning_job_id": job_id}
         steps: set[Any] = set()
         try:
@@ -254,7 +261,8 @@ class NamedFiles(_OfFiles):
         return self.visit.job.files
 
     def _wants(self, file_id: str) -> bool:
-        return file_id not in self._met
+        known = self._met.get(file_id)
+        return known is None or (known == "growing" and self.visit.job.is_terminal)
 
     def _ask(self, file_id: str) -> Found:
         """What the host tells of it."""
@@ -273,6 +281,8 @@ class NamedFiles(_OfFiles):
             batches.reject(self.name, file_id, job_id=job.id, reason="the id of a file is no text")
             return None
         self._meet(file_id, is_gone=told.record is None)
+        if told.record is not None and file_id in job.result_files and not job.is_terminal:
+            self._met[escaped(file_id)] = "growing"  # its size is known once the job has ended
         if told.record is None:
             is_told_elsewhere = ResultMetrics.name in self.visit.owed and file_id in job.result_files
             return None if is_told_elsewhere else f"the host no longer has its file {file_id} (404)"
