@@ -8,15 +8,14 @@ with Simulator(GeneratedWorld(seed=0, jobs=24, clock=clock)) as simulator:
     clock.advance(7200)  # jobs move on
 """
 
-from fine_tuning_simulator.access import FILES_SCOPE, JOBS_SCOPE
+from fine_tuning_simulator.app import FILES_SCOPE, JOBS_SCOPE, World
 from fine_tuning_simulator.clock import Clock
 from fine_tuning_simulator.faults import Fault
-from fine_tuning_simulator.front import Request
 from fine_tuning_simulator.generated import GeneratedWorld
+from fine_tuning_simulator.middleware import Request
 from fine_tuning_simulator.profiles import PROFILES, Profile
 from fine_tuning_simulator.scripted import ScriptedWorld
 from fine_tuning_simulator.server import Simulator, serve
-from fine_tuning_simulator.world import World
 
 __all__ = [
     "FILES_SCOPE",

@@ -1,4 +1,4 @@
-"""What can go wrong on the way to a host, on request."""
+"""Faults on the way to a host, on request."""
 
 import random
 import re
@@ -21,7 +21,7 @@ FaultKind = Literal[
 ]
 
 PASSING = frozenset({"slow", "no_ranges"})
-"""After these, another fault may befall the same request."""
+"""After these, another fault may apply to the same request."""
 
 _DETAILS: Mapping[str, frozenset[str]] = {
     "status": frozenset({"status", "headers", "body", "code", "message"}),
@@ -82,7 +82,7 @@ class Fault:
         return f"Fault({self.kind!r}, path={self.path.pattern!r}, times={self.times}, hits={self.hits})"
 
     def strikes(self, path: str, query: Mapping[str, str]) -> bool:
-        """Whether this fault befalls the request; counts it if so."""
+        """Whether this fault applies to the request; counts it if so."""
         if self.times is not None and self.hits >= self.times:
             return False
         if self.path.search(path) is None or (self.kind == "lost_cursor" and "after" not in query):
@@ -93,8 +93,8 @@ class Fault:
         return True
 
 
-def befalling(faults: list[Fault], path: str, query: Mapping[str, str]) -> list[Fault]:
-    """The faults for one request: any that leave the answer to others, then at most one that changes it."""
+def applying(faults: list[Fault], path: str, query: Mapping[str, str]) -> list[Fault]:
+    """Return the faults for one request: any that leave the answer to others, then at most one that changes it."""
     struck: list[Fault] = []
     for fault in list(faults):
         if fault.strikes(path, query):

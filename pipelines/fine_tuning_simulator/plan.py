@@ -1,12 +1,62 @@
-"""A job's life, decided before it begins: a function of the seed and the job's place in history."""
+"""The whole life of a job, planned before it begins, from the seed and the place of the job in history."""
 
+import json
 import random
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from fine_tuning_simulator.datasets import TOPICS, Dataset, Method
-from fine_tuning_simulator.identity import Ids
-from fine_tuning_simulator.profiles import Profile
+from fine_tuning_simulator.profiles import Ids, Profile
+
+Method = Literal["supervised", "dpo", "reinforcement"]
+Part = Literal["training", "validation"]
+
+TOPICS = ("support-replies", "invoice-fields", "ticket-triage", "release-notes", "contract-clauses", "tone-of-voice")
+"""The purposes that the imagined company trains models for."""
+
+_NOUNS = ("order", "invoice", "account", "delivery", "contract", "password", "refund", "subscription")
+_TROUBLES = ("is late", "shows the wrong total", "cannot be found", "was charged twice", "needs a new owner")
+_TONES = ("Thank you for writing.", "Good morning.", "I am sorry about that.", "Let me look into it.")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One version of the examples for one topic."""
+
+    topic: str
+    version: int
+    method: Method
+    seed: int
+
+    @property
+    def examples(self) -> int:
+        """The number of examples in the training file."""
+        return self._random("size").randint(24, 96)
+
+    def filename(self, part: Part) -> str:
+        """Return the name of a file."""
+        return f"{self.topic}-{self.method}-v{self.version % 1000}{'' if part == 'training' else '-valid'}.jsonl"
+
+    def content(self, part: Part) -> bytes:
+        """Return the bytes of a file: JSON lines, an example a line."""
+        rng = self._random(part)
+        count = self.examples if part == "training" else max(10, self.examples // 5)
+        return b"".join(json.dumps(self._example(rng)).encode() + b"\n" for _ in range(count))
+
+    def _random(self, what: str) -> random.Random:
+        return random.Random(f"{self.seed}:{self.topic}:{self.version}:{self.method}:{what}")  # noqa: S311
+
+    def _example(self, rng: random.Random) -> dict[str, Any]:
+        noun = rng.choice(_NOUNS)
+        number = rng.randint(1000, 9999)
+        question = {"role": "user", "content": f"My {noun} {number} {rng.choice(_TROUBLES)}."}
+        good = {"role": "assistant", "content": f"{rng.choice(_TONES)} I have opened a case for {noun} {number}."}
+        if self.method == "dpo":
+            poor = {"role": "assistant", "content": f"Please wait for news of {noun} {number}."}
+            return {"input": {"messages": [question]}, "preferred_output": [good], "non_preferred_output": [poor]}
+        if self.method == "reinforcement":
+            return {"messages": [question], "reference_answer": f"{noun}-{number}"}
+        return {"messages": [{"role": "system", "content": f"You handle {self.topic}."}, question, good]}
+
 
 Outcome = Literal["succeeded", "failed", "cancelled"]
 Shape = Literal["healthy", "drifting", "overfitting", "memorising"]
@@ -24,7 +74,7 @@ _MOST_STEPS = 120
 
 @dataclass(frozen=True)
 class Kind:
-    """What is special about a job."""
+    """The kind of a job: how its curve runs, how it ends, what it has."""
 
     shape: Shape = "healthy"
     method: Method = "supervised"
@@ -50,12 +100,12 @@ _KINDS: tuple[Kind, ...] = (
     Kind(outcome="failed", epochs=(5, 8)),
     Kind(method="reinforcement", has_validation_file=False),
 )
-"""Every twelve jobs in a row hold one of each."""
+"""One of each is in every twelve jobs in a row."""
 
 
 @dataclass(frozen=True)
 class _Opening:
-    """A job that is under way as the clock starts: times in seconds from then."""
+    """A job in progress when the clock starts; times in seconds from then."""
 
     kind: Kind
     created: int
@@ -74,10 +124,10 @@ _FIRST_OPENING = min(_OPENINGS)
 
 @dataclass(frozen=True)
 class JobPlan:
-    """All that will ever be true of a job. Times are Unix seconds."""
+    """The whole life of a job. Times are Unix seconds."""
 
     index: int
-    """Its place in history: 0 is the newest one as the clock starts."""
+    """The place in history: 0 is the newest job when the clock starts."""
     id: str
     kind: Kind
     model: str
@@ -90,23 +140,23 @@ class JobPlan:
     batch_size: int
     learning_rate_multiplier: float
     chosen_by_user: frozenset[str]
-    """The hyperparameters that were given, not left to `auto`."""
+    """The hyperparameters that the user set; the others are `auto`."""
     total_steps: int
     steps_per_epoch: int
     created_at: int
     validated_at: int
     started_at: int
     trained_at: int
-    """When the last step is done, or would have been."""
+    """The planned end of the last step, also of a job that ends early."""
     finished_at: int
 
     def step_time(self, step: int) -> int:
-        """When a step is done."""
+        """Return the end of a step."""
         first = self.started_at + _WARM_UP
         return int(first + (self.trained_at - first) * step / self.total_steps)
 
     def steps_by(self, now: int) -> int:
-        """How many steps are done at `now`."""
+        """Return the number of steps that have ended at `now`."""
         now = min(now, self.finished_at)
         if self.kind.fails_validation or now < self.step_time(1):
             return 0
@@ -117,11 +167,11 @@ class JobPlan:
         return guess
 
     def epoch_ends(self, steps: int) -> list[int]:
-        """The steps, of the first `steps`, that end an epoch."""
+        """Return those of the first `steps` steps that end an epoch."""
         return list(range(self.steps_per_epoch, steps + 1, self.steps_per_epoch))
 
     def status(self, now: int) -> str:
-        """The status at `now`."""
+        """Return the status at `now`."""
         if now >= self.finished_at:
             return self.kind.outcome
         if now < self.validated_at:
@@ -130,7 +180,7 @@ class JobPlan:
 
     @property
     def trained_tokens(self) -> int:
-        """The tokens that it is billed for."""
+        """The number of trained tokens."""
         return self.dataset.examples * (37 + self.seed % 23) * self.n_epochs
 
 
@@ -145,7 +195,7 @@ class Planner:
         self._kinds: dict[int, list[Kind]] = {}
 
     def created_at(self, index: int) -> int:
-        """When job `index` is created. Now and then two are created within one second, as sweeps do."""
+        """Return the creation time of job `index`. Now and then two jobs have the same second, as in a sweep."""
         if index in _OPENINGS:
             return self._start + _OPENINGS[index].created
         if index % _TIE_EVERY == 0 and not _FIRST_OPENING <= index - 1 <= 0:
@@ -154,7 +204,7 @@ class Planner:
         return self._start + regular + self._random(f"created:{index}").randint(-_JITTER, _JITTER)
 
     def plan(self, index: int) -> JobPlan:
-        """The life of job `index`."""
+        """Return the plan of job `index`."""
         rng = self._random(f"job:{index}")
         opening = _OPENINGS.get(index)
         kind = self._kind(index)
@@ -201,13 +251,13 @@ class Planner:
         )
 
     def dataset_created_at(self, dataset: Dataset) -> int:
-        """When the files of a dataset were uploaded: before the first job that may use them."""
+        """Return the upload time of the files of a dataset: before the first job that may use them."""
         first = self.created_at(dataset.version * len(_KINDS) + _FIRST_OPENING)
         return first - 1800 - self._random(f"uploaded:{dataset}").randint(0, 1800)
 
     def _kind(self, index: int) -> Kind:
         kind = _OPENINGS[index].kind if index in _OPENINGS else self._shuffled(self._block(index))[self._place(index)]
-        if kind.method == "supervised" or self._profile.has_other_methods:
+        if kind.method == "supervised" or self._profile.reinforcement_models:
             return kind
         return Kind(
             shape="drifting" if kind.method == "dpo" else "healthy",

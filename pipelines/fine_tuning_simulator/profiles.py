@@ -1,5 +1,7 @@
-"""What sets one host apart from another."""
+"""The hosts that the simulator can be, and how they differ."""
 
+import hashlib
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -8,59 +10,61 @@ from typing import Literal
 ProfileName = Literal["openai", "azure", "nebius"]
 
 IdForm = tuple[str, Literal["hex", "uuid"] | int]
-"""How ids of one kind begin, and what follows: hexadecimal digits, a UUID, or so many letters and digits."""
+"""The prefix of an id, and what follows: hexadecimal digits, a UUID, or this many letters and digits."""
+
+_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Profile:
-    """The ways of one host."""
+    """The behaviour of one host.
+
+    Attributes:
+        name: `openai`, `azure` or `nebius`.
+        base_path: The path of the API, below the host's name.
+        other_paths: Base paths at which the same API answers too.
+        classic_path: One more base path, at which each request must have a dated `api-version`.
+        newest_first: The order of jobs, checkpoints and events. No host documents its own.
+        job_ids, checkpoint_ids, event_ids, file_ids: The form of each kind of id.
+        has_azure_errors: Errors for an unknown key or path have Azure's form, not OpenAI's.
+        accepts_api_key_header: The key may stand in the header `api-key`.
+        lists_name_their_ends: Listings of checkpoints and files have `first_id` and `last_id`.
+        shows_checkpoints_while_training: Checkpoints are listed before the job ends.
+        keeps_all_checkpoints: Every epoch's checkpoint is kept, not only three.
+        shows_checkpoints_of: The final statuses of the jobs whose checkpoints are listed.
+        supervised_models: Base models.
+        reinforcement_models: Base models of reinforcement runs; empty where the host only has supervised training.
+    """
 
     name: ProfileName
-    base_path: str
-    newest_first: bool
-    """Order of jobs, checkpoints and events. No host documents its own."""
-    job_ids: IdForm
-    checkpoint_ids: IdForm
-    event_ids: IdForm
-    file_ids: IdForm
-    refuses_as_azure: bool
-    """Whether it tells of an unknown key or path in Azure's words; else in OpenAI's."""
-    lists_name_their_ends: bool
-    """Whether listings of checkpoints and files carry `first_id` and `last_id`."""
-    accepts_api_key_header: bool
-    shows_checkpoints_while_training: bool
-    keeps_all_checkpoints: bool
-    shows_checkpoints_of_cancelled_jobs: bool
-    supervised_models: tuple[str, ...]
+    base_path: str = "/v1"
     other_paths: tuple[str, ...] = ()
-    """Base paths that the same API answers at as well."""
     classic_path: str | None = None
-    """One more, where each request has to say a dated `api-version`."""
+    newest_first: bool = True
+    job_ids: IdForm = ("ftjob-", "hex")
+    checkpoint_ids: IdForm
+    event_ids: IdForm = ("ftevent-", "hex")
+    file_ids: IdForm
+    has_azure_errors: bool = False
+    accepts_api_key_header: bool = False
+    lists_name_their_ends: bool = False
+    shows_checkpoints_while_training: bool = False
+    keeps_all_checkpoints: bool = False
+    shows_checkpoints_of: frozenset[str] = frozenset({"succeeded", "cancelled"})
+    supervised_models: tuple[str, ...]
     reinforcement_models: tuple[str, ...] = ()
-    """Empty where the host offers supervised training only."""
-
-    @property
-    def has_other_methods(self) -> bool:
-        """Whether preference and reinforcement runs exist on this host."""
-        return bool(self.reinforcement_models)
 
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
         "openai": Profile(
             name="openai",
-            base_path="/v1",
-            newest_first=True,
             job_ids=("ftjob-", 24),
             checkpoint_ids=("ftckpt_", 24),
             event_ids=("ftevent-", 24),
             file_ids=("file-", 22),
-            refuses_as_azure=False,
             lists_name_their_ends=True,
-            accepts_api_key_header=False,
-            shows_checkpoints_while_training=False,
-            keeps_all_checkpoints=False,
-            shows_checkpoints_of_cancelled_jobs=False,
+            shows_checkpoints_of=frozenset({"succeeded"}),
             supervised_models=(
                 "gpt-4o-mini-2024-07-18",
                 "gpt-4.1-mini-2025-04-14",
@@ -72,35 +76,21 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
         "azure": Profile(
             name="azure",
             base_path="/openai/v1",
-            newest_first=True,
-            job_ids=("ftjob-", "hex"),
-            checkpoint_ids=("ftchkpt-", "hex"),
-            event_ids=("ftevent-", "hex"),
-            file_ids=("file-", "hex"),
-            refuses_as_azure=True,
-            lists_name_their_ends=False,
-            accepts_api_key_header=True,
-            shows_checkpoints_while_training=False,
-            keeps_all_checkpoints=False,
-            shows_checkpoints_of_cancelled_jobs=True,
-            supervised_models=("gpt-4o-mini-2024-07-18", "gpt-4.1-mini-2025-04-14", "gpt-4o-2024-08-06"),
             other_paths=("/api/projects/{project}/openai/v1",),
             classic_path="/openai",
+            checkpoint_ids=("ftchkpt-", "hex"),
+            file_ids=("file-", "hex"),
+            has_azure_errors=True,
+            accepts_api_key_header=True,
+            supervised_models=("gpt-4o-mini-2024-07-18", "gpt-4.1-mini-2025-04-14", "gpt-4o-2024-08-06"),
         ),
         "nebius": Profile(
             name="nebius",
-            base_path="/v1",
             newest_first=False,
-            job_ids=("ftjob-", "hex"),
             checkpoint_ids=("ftckpt_", "uuid"),
-            event_ids=("ftevent-", "hex"),
             file_ids=("file-", "uuid"),
-            refuses_as_azure=False,
-            lists_name_their_ends=False,
-            accepts_api_key_header=False,
             shows_checkpoints_while_training=True,
             keeps_all_checkpoints=True,
-            shows_checkpoints_of_cancelled_jobs=True,
             supervised_models=(
                 "Qwen/Qwen3-4B",
                 "Qwen/Qwen2.5-7B-Instruct",
@@ -110,12 +100,55 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
         ),
     }
 )
-"""The hosts that the simulator can be."""
+"""The hosts by name."""
 
 
 def profile_named(name: str) -> Profile:
-    """The profile called `name`; `ValueError` names those that exist."""
+    """Return the profile of a name. Raises ValueError, which lists the names, where there is none."""
     try:
         return PROFILES[name]
     except KeyError:
         raise ValueError(f"unknown profile {name!r}: choose one of {', '.join(PROFILES)}") from None
+
+
+class Ids:
+    """Ids in the form of a host, which follow from the seed alone."""
+
+    def __init__(self, profile: Profile, seed: int) -> None:
+        self._profile = profile
+        self._salt = f"{profile.name}:{seed}:"
+
+    def token(self, what: str, length: int) -> str:
+        """Return `length` letters and digits."""
+        number = int.from_bytes(self._digest(what), "big")
+        letters = []
+        for _ in range(length):
+            number, digit = divmod(number, 62)
+            letters.append(_BASE62[digit])
+        return "".join(letters)
+
+    def job(self, index: int) -> str:
+        """Return the id of job `index`."""
+        return self._formed(self._profile.job_ids, f"job:{index}")
+
+    def checkpoint(self, index: int, step: int) -> str:
+        """Return the id of the checkpoint of job `index` at `step`."""
+        return self._formed(self._profile.checkpoint_ids, f"checkpoint:{index}:{step}")
+
+    def event(self, index: int, number: int) -> str:
+        """Return the id of event `number` of job `index`."""
+        return self._formed(self._profile.event_ids, f"event:{index}:{number}")
+
+    def file(self, what: str) -> str:
+        """Return the id of a file."""
+        return self._formed(self._profile.file_ids, f"file:{what}")
+
+    def _formed(self, form: IdForm, what: str) -> str:
+        prefix, rest = form
+        if isinstance(rest, int):
+            return prefix + self.token(what, rest)
+        digest = self._digest(what)[:16]
+        return prefix + (digest.hex() if rest == "hex" else str(uuid.UUID(bytes=digest, version=4)))
+
+    def _digest(self, what: str) -> bytes:
+        return hashlib.sha256((self._salt + what).encode()).digest()

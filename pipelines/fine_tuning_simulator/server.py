@@ -14,25 +14,29 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from fine_tuning_simulator.app import make_app
+from fine_tuning_simulator.app import World, make_app
 from fine_tuning_simulator.clock import DEFAULT_START, Clock
 from fine_tuning_simulator.faults import Fault
-from fine_tuning_simulator.front import Front, Request
 from fine_tuning_simulator.generated import GeneratedWorld
+from fine_tuning_simulator.middleware import Middleware, Request
 from fine_tuning_simulator.profiles import profile_named
-from fine_tuning_simulator.world import World
 
 log = logging.getLogger(__name__)
 
 _HOST = "127.0.0.1"
-_PATIENCE = 10.0
+_TIMEOUT = 10.0
 
 
 class Simulator:
-    """A host on a loopback port, for the time of a `with` block (or between `start` and `stop`).
+    """A host on a loopback port, inside a `with` block (or between `start` and `stop`).
 
-    `profile` and `clock` are the world's own unless given. `api_keys` maps each key that is accepted to the scopes
-    that it *lacks* (`api.fine_tuning.jobs.read`, `api.files.read`); without it, any key that is not empty will do.
+    Args:
+        world: What it shows.
+        profile: The host that it behaves as; by default the one of the world.
+        clock: The host's time; by default the one of the world.
+        port: The port; 0 for a free one.
+        api_keys: Each accepted key, and the scopes that it *lacks* (`JOBS_SCOPE`, `FILES_SCOPE`). By default any key is
+            accepted that is not empty.
     """
 
     def __init__(
@@ -47,24 +51,24 @@ class Simulator:
         self.profile = profile_named(profile or str(getattr(world, "profile_name", "openai")))
         self.clock: Clock = clock or getattr(world, "clock", None) or Clock()
         self._port = port
-        self._front = Front(make_app(world, self.profile, api_keys), self.profile, self.clock)
+        self._front = Middleware(make_app(world, self.profile, api_keys), self.profile, self.clock)
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
         self._connections = [0]
 
     @property
     def base_url(self) -> str:
-        """What a client takes as its base URL."""
+        """The base URL for a client."""
         return f"http://{_HOST}:{self._port}{self.profile.base_path}"
 
     @property
     def requests(self) -> list[Request]:
-        """Every request so far, in order of arrival."""
+        """All requests so far, in the order in which they came."""
         return self._front.requests
 
     @property
     def faults(self) -> list[Fault]:
-        """What is to go wrong: append to it, or clear it."""
+        """The faults to apply: append to this list, or clear it."""
         return self._front.faults
 
     @property
@@ -82,7 +86,7 @@ class Simulator:
         return self._front.peak
 
     def reset_peak(self) -> None:
-        """Measure `peak_in_flight` anew."""
+        """Start to measure `peak_in_flight` again."""
         self._front.peak = self._front.in_flight
 
     @property
@@ -91,7 +95,7 @@ class Simulator:
         return self._connections[0]
 
     def start(self) -> None:
-        """Listen, and return once requests are answered. `OSError` if the port is taken."""
+        """Start to answer requests, and return. Raises OSError where the port is in use."""
         if self._server is not None:
             raise RuntimeError("the simulator runs already")
         # the protocol is named so that asyncio turns Nagle's algorithm off, which costs 40 ms an answer
@@ -109,18 +113,18 @@ class Simulator:
         thread = threading.Thread(target=server.run, args=([listener],), name="fine-tuning-simulator", daemon=True)
         self._server, self._thread = server, thread
         thread.start()
-        if not server.ready.wait(_PATIENCE):
+        if not server.ready.wait(_TIMEOUT):
             raise RuntimeError("the simulator did not start")
         log.debug("the simulator listens at %s", self.base_url)
 
     def stop(self) -> None:
-        """Close every connection and stop. Does nothing if it does not run."""
+        """Close all connections and stop; a simulator that does not run stays as it is."""
         server, thread = self._server, self._thread
         self._server = self._thread = None
         if server is None or thread is None:
             return
         server.end()
-        thread.join(_PATIENCE)
+        thread.join(_TIMEOUT)
 
     def __enter__(self) -> "Simulator":
         self.start()
@@ -132,7 +136,7 @@ class Simulator:
         self.stop()
 
     def _protocol(self) -> type[H11Protocol]:
-        """uvicorn's protocol that counts connections, and hands its transport to the application for resets."""
+        """Return uvicorn's protocol, extended: it counts connections, and gives its transport to the application."""
         count = self._connections
 
         class Counting(H11Protocol):
@@ -145,9 +149,9 @@ class Simulator:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that says when it is ready, and does not wait for clients when it ends."""
+    """A uvicorn server that says when it is ready, and does not wait for clients when it ends."""
 
-    def __init__(self, front: Front, protocol: type[H11Protocol]) -> None:
+    def __init__(self, front: Middleware, protocol: type[H11Protocol]) -> None:
         super().__init__(
             uvicorn.Config(
                 front,
@@ -181,7 +185,7 @@ class _Server(uvicorn.Server):
         for listener in sockets or []:
             listener.close()
         state = self.server_state
-        deadline = time.monotonic() + _PATIENCE / 2
+        deadline = time.monotonic() + _TIMEOUT / 2
         while (state.connections or state.tasks) and time.monotonic() < deadline:
             for connection in list(state.connections):
                 transport: Any = getattr(connection, "transport", None)
@@ -206,7 +210,7 @@ def serve(
     on_ready: Callable[[str], None] | None = None,
     start: float = DEFAULT_START,
 ) -> None:
-    """Run a generated world until interrupted (Ctrl-C); `on_ready` is told the base URL once it answers."""
+    """Run a generated world until Ctrl-C. `on_ready` is called with the base URL once requests are answered."""
     clock = Clock(start=start, speed=speed)
     world = GeneratedWorld(seed=seed, jobs=jobs, profile=profile, clock=clock)
     with contextlib.suppress(KeyboardInterrupt), Simulator(world, port=port) as simulator:

@@ -1,10 +1,12 @@
-"""What a training run measures: one point a step, made to look like the real thing."""
+"""The metrics of a training run, made to look like real ones: a point a step, and the result file."""
 
+import base64
 import math
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fine_tuning_simulator.plan import JobPlan
+from fine_tuning_simulator.plan import JobPlan, Method
 
 VALID_EVERY = 5
 """A validation batch is measured every so many steps, and at each epoch's end."""
@@ -17,14 +19,14 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True)
 class Point:
-    """The metrics of one step, by their names on the wire; one that was not measured is absent."""
+    """The metrics of one step by their names in the API; one that was not measured is absent."""
 
     step: int
     metrics: Metrics
 
 
 def curve(plan: JobPlan) -> list[Point]:
-    """Every step of a run, from the first to the last planned one."""
+    """Return every step of a run, from the first to the last planned one."""
     rng = random.Random(f"curve:{plan.id}")  # noqa: S311 - repeatable on purpose
     return _reward_curve(plan, rng) if plan.kind.method == "reinforcement" else _loss_curve(plan, rng)
 
@@ -50,7 +52,7 @@ def _loss_curve(plan: JobPlan, rng: random.Random) -> list[Point]:
 
 
 class _Decay:
-    """A loss that falls from `first` to `floor`, and from `turn` on rises again."""
+    """A loss that falls from `first` to `floor`, and rises again from `turn` on."""
 
     def __init__(self, first: float, floor: float, rate: float, turn: float = 1.0, rise: float = 0.0) -> None:
         self._first, self._floor, self._rate = first, floor, rate
@@ -62,7 +64,7 @@ class _Decay:
 
 
 def _smooth(plan: JobPlan, rng: random.Random, first: float, floor: float) -> tuple[_Decay, _Decay]:
-    """The curves of training and validation loss without their noise."""
+    """Return the curves of training and validation loss without noise."""
     match plan.kind.shape:
         case "drifting":  # the gap opens a little
             return _Decay(first, floor, 4.5), _Decay(first, floor * rng.uniform(1.3, 1.45), 4.7)
@@ -77,7 +79,7 @@ def _smooth(plan: JobPlan, rng: random.Random, first: float, floor: float) -> tu
 
 
 def _accuracy(loss: float, rng: random.Random, tokens: int) -> float:
-    """A share of right tokens that suits a loss. Where it is 1, it is now and then the integer that hosts send."""
+    """Return an accuracy that fits a loss. An accuracy of 1 is sometimes an integer, as hosts send it."""
     seen = rng.randint(tokens // 2, tokens)
     share = 1.0 if loss < _CERTAIN else min(1.0, rng.gauss(1 / (1 + 0.28 * loss), 0.02))
     right = max(0, round(share * seen))
@@ -113,3 +115,27 @@ def _reward_curve(plan: JobPlan, rng: random.Random) -> list[Point]:
 def _share(value: float, rng: random.Random) -> float:
     samples = rng.randint(120, 500)
     return round(min(1.0, max(0.0, value)) * samples) / samples
+
+
+_LOSS_COLUMNS = {
+    "train_loss": "train_loss",
+    "train_accuracy": "train_mean_token_accuracy",
+    "valid_loss": "valid_loss",
+    "valid_mean_token_accuracy": "valid_mean_token_accuracy",
+}
+_REWARD_COLUMNS = {
+    name: name
+    for name in ("train_mean_reward", "valid_mean_reward", "full_valid_mean_reward", "completion_tokens_mean")
+}
+
+
+def result_file(points: Iterable[Point], method: Method, as_base64: bool) -> bytes:
+    """Return the CSV file of a run, a row a step, as the host sends it; a cell without a measurement is blank."""
+    columns = _REWARD_COLUMNS if method == "reinforcement" else _LOSS_COLUMNS
+    lines = [",".join(("step", *columns))]
+    for point in points:
+        cells = (point.metrics.get(metric) for metric in columns.values())
+        texts = ("" if cell is None else repr(round(float(cell), 5)) for cell in cells)
+        lines.append(",".join((str(point.step), *texts)))
+    text = ("\n".join(lines) + "\n").encode()
+    return base64.b64encode(text) if as_base64 else text

@@ -1,4 +1,4 @@
-"""The door of the simulator: counts who comes in, sets the date, and lets faults strike."""
+"""The server's outer layer: it logs requests, sets the `Date`, adds latency and applies faults."""
 
 import asyncio
 import contextlib
@@ -13,11 +13,9 @@ from urllib.parse import parse_qsl
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fine_tuning_simulator.access import credential
-from fine_tuning_simulator.app import encoded
+from fine_tuning_simulator.app import credential, default_error, encoded, error_body
 from fine_tuning_simulator.clock import Clock
-from fine_tuning_simulator.errors import default_error, error_body
-from fine_tuning_simulator.faults import PASSING, Fault, befalling
+from fine_tuning_simulator.faults import PASSING, Fault, applying
 from fine_tuning_simulator.profiles import Profile
 
 _ERROR_PAGE = "<!DOCTYPE html><html><head><title>Bad gateway</title></head><body><h1>Bad gateway</h1></body></html>"
@@ -33,11 +31,11 @@ class Request:
     path: str
     query: dict[str, str]
     status: int | None
-    """The status it was answered with; `None` as long as, or if ever, there was none."""
+    """The status of the answer; None while there is none."""
     key: str
-    """The credential as received, or an empty string."""
+    """The credential as it came, or an empty string."""
     headers: dict[str, str] = field(default_factory=dict, repr=False)
-    """The headers as received, with lower-case names."""
+    """The headers as they came, with lower-case names."""
 
 
 @dataclass
@@ -47,8 +45,8 @@ class _Answer:
     body: bytes
 
 
-class Front:
-    """An ASGI application around the routes: log, latency, faults and the simulator's own `Date`."""
+class Middleware:
+    """An ASGI application around the routes: it keeps the requests, adds latency and faults, and sets the `Date`."""
 
     def __init__(self, routes: ASGIApp, profile: Profile, clock: Clock) -> None:
         self.requests: list[Request] = []
@@ -77,7 +75,7 @@ class Front:
             self.in_flight -= 1
 
     async def _respond(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
-        faults = befalling(self.faults, request.path, request.query)
+        faults = applying(self.faults, request.path, request.query)
         wait = self.latency + sum(float(fault.details.get("seconds", 1)) for fault in faults if fault.kind == "slow")
         if wait and not await self._pause(wait, receive):
             return
@@ -135,7 +133,7 @@ class Front:
         return answer
 
     async def _pause(self, seconds: float | None, receive: Receive) -> bool:
-        """Wait, but no longer than the simulator runs and the client stays. False if the client left."""
+        """Wait until the time, the simulator or the connection ends. Return False where the client has left."""
         waits = [asyncio.ensure_future(self.stopping.wait()), asyncio.ensure_future(_until_gone(receive))]
         try:
             await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -152,7 +150,7 @@ async def _until_gone(receive: Receive) -> None:
 
 
 async def _reset(scope: Scope, receive: Receive) -> None:
-    """End the connection with a TCP reset, and wait until the server has noticed, so that it sends nothing more."""
+    """Reset the TCP connection, and wait until the server has noticed, so that it sends nothing more."""
     transport: asyncio.Transport = scope["state"]["transport"]
     connection = transport.get_extra_info("socket")
     if connection is not None and not transport.is_closing():
@@ -162,7 +160,7 @@ async def _reset(scope: Scope, receive: Receive) -> None:
 
 
 def _made_up(fault: Fault, request: Request) -> _Answer | None:
-    """The answer of a fault that does not need the real one."""
+    """Return the answer of a fault that does not need the real one."""
     details, answer = fault.details, None
     match fault.kind:
         case "status":
