@@ -179,12 +179,20 @@ def test_it_fits_a_narrow_terminal(ftw: Command) -> None:
     assert len(wide) == 4
 
 
+def test_csv_on_a_terminal_shows_control_characters_as_escapes(ftw: Command) -> None:
+    lines = in_a_terminal(ftw, 80, "query", "SELECT suffix FROM job_overview ORDER BY 1 LIMIT 1", "--output", "csv")
+    assert lines == ["suffix", EVIL.encode("unicode_escape").decode()]
+    best = in_a_terminal(ftw, 400, "best", "--output", "csv", "--job", "ftjob-new")
+    assert len(best) == 2
+    assert "\\x1b[31mred" in best[1]
+
+
 def test_every_column_of_a_wide_table_is_shown_or_named(ftw: Command) -> None:
     lines = in_a_terminal(ftw, 80, "query", "SELECT * FROM jobs ORDER BY id")
     assert max(map(len, lines)) <= 80
     assert [line.split()[0] for line in lines[2:5]] == ["ftjob-new", "ftjob-old", "ftjob-runs"]
     told = " ".join(lines)
-    for name in ("created_at", "status", "checkpoints_listed_at", "error__message", "account default"):
+    for name in ("created_at", "status", "checkpoints_listed_at", "error__message", "account default", "--output csv"):
         assert name in told
     one = in_a_terminal(ftw, 80, "query", "SELECT * FROM jobs WHERE id = 'ftjob-old'")
     assert max(map(len, one)) <= 80

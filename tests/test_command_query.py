@@ -5,16 +5,24 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from command import FTW, NOW, Command, is_told_well
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
+from fine_tuning_warehouse.errors import CommandError
+from fine_tuning_warehouse.query import query
 
 EVIL = "\x1b[31mred\x1b]0;title\x07\x9b1m\rover"
 
@@ -77,48 +85,334 @@ def test_a_table_shows_every_row_and_cannot_steer_the_terminal(ftw: Command) -> 
     assert "\x1b" not in wrong.err
 
 
+PRIVATE = "what only its owner reads"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A home with a database, a private file, a stored secret, and a server that counts its visitors.
+
+    Attributes:
+        home: The home, which is the working directory too.
+        database: The database.
+        server: A listening socket, which nobody may connect to.
+    """
+
+    home: Path
+    database: Path
+    server: socket.socket
+
+    def files(self) -> dict[str, str]:
+        """Every file below the home, with its digest."""
+        return {
+            str(path.relative_to(self.home)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in self.home.rglob("*")
+            if path.is_file()
+        }
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """A home that SQL may try to read, write and leave."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("SECRET_IN_THE_ENVIRONMENT", PRIVATE)
+    for name in ("private.txt", "private.csv", "schema.sql"):
+        (tmp_path / name).write_text(f"{PRIVATE}\n")
+    (tmp_path / "private.json").write_text(json.dumps([{"a": PRIVATE}]))
+    with duckdb.connect() as connection:
+        connection.execute(f"SET secret_directory = '{(tmp_path / '.duckdb' / 'stored_secrets').as_posix()}'")
+        connection.execute(f"CREATE PERSISTENT SECRET mine (TYPE http, BEARER_TOKEN '{PRIVATE}')")
+    for name in ("warehouse", "other"):
+        with duckdb.connect(str(tmp_path / f"{name}.duckdb")) as connection:
+            connection.execute("CREATE SCHEMA fine_tuning")
+            connection.execute(f"CREATE TABLE fine_tuning.jobs AS SELECT 'ftjob-1' AS id, '{PRIVATE}' AS owner")
+            if name == "warehouse":
+                connection.execute("UPDATE fine_tuning.jobs SET owner = 'nobody'")
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        server.setblocking(False)
+        yield Place(tmp_path, tmp_path / "warehouse.duckdb", server)
+
+
+REFUSED = """
+INSERT INTO jobs VALUES ('a', 'b')
+INSERT INTO jobs VALUES ('a', 'b') RETURNING *
+UPDATE jobs SET id = 'x'
+DELETE FROM jobs
+TRUNCATE jobs
+MERGE INTO jobs USING jobs AS new ON true WHEN MATCHED THEN DELETE
+DROP TABLE jobs
+DROP SCHEMA fine_tuning CASCADE
+ALTER TABLE jobs ADD COLUMN more INTEGER
+COMMENT ON TABLE jobs IS 'mine'
+CREATE TABLE mine AS SELECT 1
+CREATE TEMP TABLE mine AS SELECT 1
+CREATE VIEW mine AS SELECT 1
+CREATE MACRO mine() AS 1
+CREATE TYPE mine AS ENUM ('a')
+CREATE SEQUENCE mine
+CREATE INDEX mine ON jobs (id)
+CREATE SCHEMA mine
+SELECT 1; DROP TABLE jobs
+SELECT 1; SELECT 2
+/* SELECT 1 */ DROP TABLE jobs -- SELECT 1
+BEGIN
+COMMIT
+ATTACH 'other.duckdb' AS other
+ATTACH ':memory:' AS other
+ATTACH IF NOT EXISTS 'warehouse.duckdb' AS again (READ_WRITE)
+DETACH warehouse
+USE memory
+COPY jobs TO 'stolen.csv'
+COPY (SELECT 1) TO 'stolen.parquet' (FORMAT parquet)
+COPY jobs TO '/dev/stdout'
+COPY jobs FROM 'private.csv'
+COPY FROM DATABASE warehouse TO memory
+EXPORT DATABASE 'stolen'
+IMPORT DATABASE '.'
+PRAGMA import_database('.')
+PRAGMA copy_database('warehouse', 'other')
+FROM read_csv('private.csv')
+FROM read_csv_auto('private.csv', header = false)
+FROM sniff_csv('private.csv')
+FROM read_text('private.txt')
+FROM read_blob('private.txt')
+FROM read_json('private.json')
+FROM read_json_objects('private.json')
+FROM read_ndjson('private.json')
+FROM read_parquet('private.parquet')
+FROM parquet_metadata('private.parquet')
+FROM read_duckdb('other.duckdb', table_name = 'jobs')
+FROM 'private.csv'
+FROM 'private.json'
+FROM 'other.duckdb'
+FROM glob('*')
+FROM glob('/etc/*')
+SELECT * FROM '/etc/passwd'
+SELECT (SELECT content FROM read_text('private.txt'))
+WITH stolen AS (FROM read_text('private.txt')) FROM stolen
+FROM query('FROM read_text(''private.txt'')')
+FROM "query" /* hidden */ ('FROM enable' || '_logging()')
+FROM query_table('private.csv')
+FROM json_execute_serialized_sql(json_serialize_sql('SELECT 1'))
+PRAGMA json_execute_serialized_sql('x')
+EXPLAIN ANALYZE COPY jobs TO 'stolen.csv'
+EXPLAIN ANALYZE SELECT content FROM read_text('private.txt')
+EXPLAIN ANALYZE SET threads = 1
+SET enable_external_access = true
+SET enable_external_access = true; FROM read_text('private.txt')
+SET GLOBAL allow_persistent_secrets = true
+SET temp_directory = 'stolen'
+SET home_directory = '/'
+SET secret_directory = '.'
+SET allowed_directories = ['/']
+SET log_query_path = 'stolen.log'
+SET profiling_output = 'stolen.json'
+SET custom_extension_repository = '{server}'
+SET VARIABLE mine = 1
+RESET lock_configuration
+RESET enable_external_access
+PRAGMA enable_profiling
+PRAGMA enable_profiling = 'json'
+PRAGMA profiling_output = 'stolen.json'
+PRAGMA enable_checkpoint_on_shutdown
+PRAGMA add_parquet_key('a', '0123456789112345')
+PRAGMA threads = 1
+INSTALL httpfs
+INSTALL httpfs FROM '{server}'
+FORCE INSTALL httpfs
+LOAD httpfs
+LOAD './private.txt'
+UPDATE EXTENSIONS
+FROM read_text('{server}/private.txt')
+FROM read_csv('s3://bucket/private.csv')
+FROM 'https://localhost/private.parquet'
+ATTACH '{server}/other.duckdb' AS other
+COPY jobs TO '{server}/stolen.csv'
+FROM sqlite_scan('other.db', 'jobs')
+FROM postgres_scan('host=127.0.0.1', 'public', 'jobs')
+CREATE PERSISTENT SECRET s (TYPE http, BEARER_TOKEN 'x')
+CREATE OR REPLACE PERSISTENT SECRET mine (TYPE http, BEARER_TOKEN 'x')
+CREATE SECRET s (TYPE http, BEARER_TOKEN 'x')
+DROP PERSISTENT SECRET mine
+DROP SECRET IF EXISTS mine
+SELECT getenv('SECRET_IN_THE_ENVIRONMENT')
+CALL enable_logging()
+CALL enable_logging(storage = 'file', storage_config = {{'path': 'stolen'}})
+CALL enable_logging(storage = 'stdout')
+FROM enable_logging(storage = 'file', storage_path = 'stolen')
+FROM "ENABLE_LOGGING"(storage = 'file', storage_path = 'stolen')
+FROM enable_logging(storage = 'file', storage_path = 'stolen'), jobs
+EXPLAIN ANALYZE CALL enable_logging(storage = 'file', storage_path = 'stolen')
+CALL disable_logging()
+CALL truncate_duckdb_logs()
+FROM pandas_scan(NULL)
+FROM arrow_scan(NULL, NULL, NULL)
+FROM arrow_scan_dumb(NULL, NULL, NULL)
+FROM python_map_function(NULL)
+FROM sql
+FROM _CONFIG
+CHECKPOINT
+FORCE CHECKPOINT
+VACUUM
+ANALYZE
+PREPARE stolen AS FROM read_text('private.txt')
+EXECUTE stolen
+DEALLOCATE stolen
+SELECT $1
+SELECT ?
+""".strip().splitlines()
+
+HARMLESS = (
+    "FROM duckdb_secrets()",
+    "FROM which_secret('http://localhost', 'http')",
+    "FROM duckdb_settings()",
+    "FROM duckdb_logs",
+    "FROM duckdb_temporary_files()",
+    "FROM duckdb_variables()",
+    "PRAGMA table_info('jobs')",
+    "SELECT current_setting('temp_directory')",
+    "FROM read_blob('warehouse.duckdb')",
+    "SELECT 'CALL enable_profiling()' AS query",
+    "SELECT ';' AS semicolon; -- SELECT 2",
+    "FROM range(3000000) AS r(i) ORDER BY hash(i)",
+    "PIVOT jobs ON owner USING count(*)",
+    "EXPLAIN ANALYZE FROM jobs",
+)
+
+
+def is_untouched(place: Place, before: dict[str, str]) -> bool:
+    """Assert that no file of a place has changed, and that nobody has connected to its server."""
+    assert place.files() == before
+    with pytest.raises(BlockingIOError):
+        place.server.accept()
+    return True
+
+
+def test_no_statement_writes_or_reads_another_file_or_reaches_the_network(place: Place) -> None:
+    before = place.files()
+    assert any("stored_secrets" in name for name in before)
+    server = f"http://127.0.0.1:{place.server.getsockname()[1]}"
+    assert len(REFUSED) > 120
+    for template in REFUSED:
+        sql = template.format(server=server)
+        with pytest.raises(CommandError) as failure:
+            query(place.database, sql, "fine_tuning")
+        assert PRIVATE not in str(failure.value), sql
+    assert is_untouched(place, before)
+
+
+def test_what_only_looks_dangerous_shows_nothing_private(place: Place) -> None:
+    before = place.files()
+    for sql in HARMLESS:
+        names, rows = query(place.database, sql, "fine_tuning")
+        assert names, sql
+        assert PRIVATE not in str(rows), sql
+    assert query(place.database, "FROM duckdb_secrets()", "fine_tuning")[1] == []
+    assert is_untouched(place, before)
+
+
+def test_the_user_keeps_stored_secrets_that_other_programs_read(place: Place) -> None:
+    for sql in ("DROP PERSISTENT SECRET mine", "DROP SECRET mine", "FROM duckdb_secrets(redact = false)"):
+        with suppress(CommandError):
+            assert PRIVATE not in str(query(place.database, sql, "fine_tuning"))
+    with duckdb.connect() as connection:
+        connection.execute(f"SET secret_directory = '{(place.home / '.duckdb' / 'stored_secrets').as_posix()}'")
+        assert connection.execute("SELECT name FROM duckdb_secrets()").fetchall() == [("mine",)]
+
+
 @pytest.mark.parametrize(
     "sql",
     [
-        "INSERT INTO jobs (account, id) VALUES ('a', 'b')",
-        "DELETE FROM jobs",
         "DROP TABLE checkpoints",
-        "CREATE TABLE mine AS SELECT 1",
         "SELECT 1; DROP TABLE checkpoints",
-        "ATTACH 'other.duckdb' AS other",
-        "COPY jobs TO 'stolen.csv'",
-        "COPY (SELECT 1) TO 'stolen.parquet' (FORMAT parquet)",
-        "EXPORT DATABASE 'stolen'",
-        "SELECT * FROM read_csv('/etc/passwd')",
-        "SELECT * FROM read_text('/etc/passwd')",
-        "SELECT * FROM '/etc/passwd'",
-        "SELECT * FROM glob('/etc/*')",
-        "SET enable_external_access = true",
-        "SET enable_external_access = true; SELECT * FROM read_text('/etc/passwd')",
-        "RESET lock_configuration",
-        "INSTALL httpfs",
-        "LOAD httpfs",
-        "SELECT * FROM read_text('https://example.com')",
-        "CREATE PERSISTENT SECRET s (TYPE s3, KEY_ID 'x', SECRET 'y')",
+        "FROM read_text('/etc/passwd')",
+        "CALL enable_logging(storage = 'file', storage_config = {'path': 'logs'}); FROM duckdb_logs",
+        "FROM enable_logging(storage = 'file', storage_path = 'logs'); SELECT 1",
+        "FROM pandas_scan(NULL)",
     ],
 )
-def test_it_only_reads(ftw: Command, sql: str) -> None:
-    before = hashlib.sha256(ftw.database.read_bytes()).hexdigest()
-    files = sorted(ftw.folder.iterdir())
+def test_the_command_refuses_in_a_line_and_does_not_crash(ftw: Command, sql: str) -> None:
+    before, files = ftw.database.read_bytes(), sorted(ftw.folder.iterdir())
     ended = ftw("query", sql)
-    assert ended.code == 1, ended
-    assert ended.out == ""
-    assert "Traceback" not in ended.err
-    assert "root:" not in ended.err
+    assert ended.code == 1
+    assert (ended.out, "root:" in ended.err, "Traceback" in ended.err) == ("", False, False)
+    assert ended.err.startswith("Error: ")
     assert sorted(ftw.folder.iterdir()) == files
-    assert hashlib.sha256(ftw.database.read_bytes()).hexdigest() == before
+    assert ftw.database.read_bytes() == before
 
 
 @pytest.mark.parametrize("sql", ["SELECT", "SELECT nonsense FROM jobs", "SELECT * FROM nonsense", "SELECT 'x'::INT"])
-def test_bad_sql_is_exit_1_and_told_in_a_line(ftw: Command, sql: str) -> None:
+def test_bad_sql_is_exit_1_and_keeps_the_lines_that_show_where(ftw: Command, sql: str) -> None:
     ended = ftw("query", sql)
-    assert ended.code == 1
-    assert is_told_well(ended, "query")
+    assert (ended.code, ended.out) == (1, "")
+    first, *more = ended.err.splitlines()
+    assert first.startswith("Error: The query failed: ")
+    assert "\\n" not in ended.err
+    if more:
+        assert more[-2:] == [f"LINE 1: {sql}", more[-1]]
+        assert more[-1].strip() == "^"
+
+
+def test_a_query_comes_from_a_file_or_from_standard_input(ftw: Command, tmp_path: Path) -> None:
+    sql = tmp_path / "query.sql"
+    sql.write_bytes("\ufeff-- jobs\nSELECT 'ü' AS u,\n  count(*) AS n FROM jobs;\n".encode())
+    told = [{"u": "ü", "n": 2}]
+    for option in ("-f", "--file"):
+        assert ftw("query", option, str(sql), "--output", "json").json == told
+    for arguments in (["-"], ["-f", "-"]):
+        command = [str(FTW), "query", *arguments, "--output", "json"]
+        ran = subprocess.run(
+            command, input=sql.read_bytes(), cwd=ftw.folder, env=ftw.env, capture_output=True, check=False
+        )
+        assert (ran.returncode, ran.stderr) == (0, b"")
+        assert json.loads(ran.stdout) == told
+    assert is_told_well(ftw("query", "SELECT 1", "-f", str(sql)), "once", "--help")
+    assert is_told_well(ftw("query", "-f", str(tmp_path / "none.sql")), "none.sql cannot be read")
+    sql.write_bytes(b"SELECT '\xff'")
+    assert is_told_well(ftw("query", "-f", str(sql)), "query.sql is not UTF-8")
+    sql.write_text("-- nothing to run\n")
+    empty = ftw("query", "-f", str(sql))
+    assert empty.code == 2
+    assert is_told_well(empty, "empty")
+
+
+def test_numbers_are_numbers_in_json(ftw: Command) -> None:
+    sql = (
+        "SELECT 1.10::DECIMAL(4, 2) AS a, 12345678901234567890.123456789::DECIMAL(38, 9) AS b, "
+        "170141183460469231731687303715884105727::HUGEINT AS c, [0.5::DECIMAL(2, 1)] AS d, 1e-7 AS e, 'inf'::FLOAT AS f"
+    )
+    ended = ftw("query", sql, "--output", "json")
+    assert ended.out == (
+        '[{"a": 1.10, "b": 12345678901234567890.123456789, "c": 170141183460469231731687303715884105727, '
+        '"d": [0.5], "e": 1e-07, "f": null}]\n'
+    )
+    assert ended.json[0]["a"] == 1.1
+
+
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", "\n=1", "\uff1d1", "-"]
+
+
+def csv_rows(ftw: Command, sql: str, *options: str) -> list[list[str]]:
+    """What `ftw query` writes into a pipe as CSV, byte for byte."""
+    command = [str(FTW), "query", sql, "--output", "csv", *options]
+    ran = subprocess.run(command, cwd=ftw.folder, env=ftw.env, capture_output=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    return list(csv.reader(io.StringIO(ran.stdout.decode(), newline="")))
+
+
+def test_csv_in_a_pipe_is_the_data_and_no_spreadsheet_runs_it_where_that_is_asked(ftw: Command) -> None:
+    texts = [EVIL, *FORMULAS, "a=1", " =1"]
+    values = ", ".join(f"({' || '.join(f'chr({ord(sign)})' for sign in text)})" for text in texts)
+    sql = f"SELECT v, -1 AS n, -0.5 AS x FROM (VALUES {values}) AS t(v)"
+    assert [row[0] for row in csv_rows(ftw, sql)] == ["v", *texts]
+    safe = csv_rows(ftw, sql, "--spreadsheet-safe")
+    assert [row[0] for row in safe] == ["v", EVIL, *(f"'{text}" for text in FORMULAS), "a=1", " =1"]
+    assert {tuple(row[1:]) for row in safe[1:]} == {("-1", "-0.5")}, "numbers stay numbers"
+    assert csv_rows(ftw, 'SELECT 1 AS "=1+1"', "--spreadsheet-safe")[0] == ["'=1+1"]
 
 
 def test_a_database_that_cannot_be_read_is_exit_1(ftw: Command) -> None:

@@ -11,9 +11,11 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from .text import counted
 
@@ -24,6 +26,19 @@ _SHOWN_SKIPS = 10
 
 _UNCUT = 32  # an id has about 30 characters
 _GAP = 3
+_FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+    "\uff1d",
+    "\uff0b",
+    "\uff0d",
+    "\uff20",
+)  # the last four are = + - @, wide
 
 
 def without_credentials(text: str) -> str:
@@ -34,6 +49,11 @@ def without_credentials(text: str) -> str:
 def safe(text: str) -> str:
     """A text of unknown origin, without characters that could steer a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def safe_lines(text: str) -> str:
+    """Return a text of several lines with each line made safe."""
+    return "\n".join(map(safe, text.splitlines()))
 
 
 def summary_lines(summary: Summary, host: str, warehouse: str) -> list[str]:
@@ -96,17 +116,62 @@ def skip_lines(summary: Summary, *, several: bool = False) -> list[str]:
 
 
 def as_json(value: Any) -> str:
-    """JSON with times as ISO 8601; NaN and infinities, which JSON lacks, as null."""
-    return json.dumps(_plain(value), ensure_ascii=True)
+    """Return a value as JSON.
+
+    Times are in ISO 8601, decimals are numbers with all their digits, NaN and infinities (which JSON lacks) are null.
+    """
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(str(key))}: {as_json(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(as_json, value)) + "]"
+    if isinstance(value, Decimal):
+        return f"{value:f}" if value.is_finite() else "null"
+    if isinstance(value, float):
+        return json.dumps(value if math.isfinite(value) else None)
+    if isinstance(value, (datetime, date, time)):
+        value = value.isoformat()
+    return json.dumps(value if value is None or isinstance(value, (str, int)) else str(value))
 
 
-def as_csv(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """CSV with a header; null is an empty cell."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([[_cell(value, null="") for value in row] for row in rows])
-    return out.getvalue().rstrip("\n")
+def as_csv(
+    names: Sequence[str], rows: Sequence[Sequence[Any]], *, spreadsheet_safe: bool = False, terminal: bool = False
+) -> str:
+    """Return CSV with a header; null is an empty cell.
+
+    Args:
+        names: Column names.
+        rows: Rows of values.
+        spreadsheet_safe: Put `'` before a text that a spreadsheet would run: one that starts with = + - @, or with a
+            tab or a line break.
+        terminal: Write control characters as escapes, so that they cannot steer a terminal.
+    """
+
+    def shown(value: Any) -> str:
+        text = _cell(value, null="")
+        if spreadsheet_safe and isinstance(value, str) and text.startswith(_FORMULA):
+            text = f"'{text}"
+        return safe(text) if terminal else text
+
+    lines = []
+    for row in [names, *rows]:
+        line = io.StringIO()
+        csv.writer(line).writerow([shown(value) for value in row])  # with \n as its end, it would not quote a \r
+        lines.append(line.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines)
+
+
+def print_csv(names: Sequence[str], rows: Sequence[Sequence[Any]], *, spreadsheet_safe: bool) -> None:
+    """Print CSV: in a pipe or a file the bytes of the data in UTF-8, on a terminal with control characters escaped."""
+    text = as_csv(names, rows, spreadsheet_safe=spreadsheet_safe, terminal=sys.stdout.isatty())
+    click.echo(text.encode(), nl=False)
+
+
+spreadsheet_safe_option = click.option(
+    "--spreadsheet-safe",
+    is_flag=True,
+    help="For --output csv: put ' before texts that a spreadsheet would run as a formula (those that start with "
+    "= + - @, a tab or a line break).",
+)
 
 
 def terminal_width() -> int | None:
@@ -149,7 +214,7 @@ def as_table(names: Sequence[str], rows: Sequence[Sequence[Any]], width: int | N
     left_out = [head for index, head in enumerate(heads) if index not in same and index not in widths]
     if left_out:
         more = counted(len(left_out), "more column does", "more columns do")
-        notes.append(f"{more} not fit here: {', '.join(left_out)}")
+        notes.append(f"{more} not fit here: {', '.join(left_out)} (--output csv or json shows all)")
     return "\n".join([table, *(textwrap.fill(note, width, break_on_hyphens=False) for note in notes)])
 
 
@@ -225,16 +290,4 @@ def _cell(value: Any, *, null: str) -> str:
         return value.isoformat(sep=" ")
     if isinstance(value, float) and math.isfinite(value):
         return f"{value:.6g}" if abs(value) < 1e15 and null == "NULL" else repr(value)
-    return json.dumps(_plain(value)) if isinstance(value, (dict, list)) else str(value)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, (datetime, date)):
-        return value.isoformat()
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    return value if value is None or isinstance(value, (str, int, bool)) else str(value)
+    return as_json(value) if isinstance(value, (dict, list, tuple)) else str(value)

@@ -1,24 +1,52 @@
-"""SQL over a DuckDB file that can do nothing but read it."""
+"""SQL over a DuckDB file: it can read this file, and do nothing else."""
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from .errors import CommandError
+from .errors import CommandError, UsageError
 from .warehouses.duckdb_lock import READ_WAIT_SECONDS, is_locked
+
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "allow_persistent_secrets": "false",  # up to DuckDB 1.5.1 the next setting does not protect the user's secrets
+    "enable_external_access": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",  # a table's name never means a variable of this program
+    "temp_directory": "",  # nothing is written, not even by a large sort
+}
+_READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+# Functions that end the process from inside a SELECT, and the two that run SQL that is hidden in a text.
+_REFUSED = re.compile(
+    r"enable_logging|pandas_scan|arrow_scan\w*|python_map_function|json_execute_serialized_sql"
+    r"|\bquery(?=\"?(\s|/\*.*?\*/|--[^\n]*\n)*\()",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def query(database: Path, sql: str, dataset: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Run SQL over a database: column names and rows.
+    """Run one SQL query over a DuckDB file, and return its column names and rows.
 
-    It is opened read-only, without access to any other file or to the network, and its settings are locked.
+    The file is opened read-only, without access to other files, the network, extensions or stored secrets, and the
+    settings are locked. Times are in UTC.
+
+    Args:
+        database: The DuckDB file.
+        sql: One statement that reads: SELECT, FROM, WITH, DESCRIBE, SHOW, SUMMARIZE, PIVOT or EXPLAIN.
+        dataset: The schema that holds the tables, so that SQL can name them without it.
 
     Raises:
-        CommandError: There is no such database, a sync holds it for long, or the SQL is wrong.
+        UsageError: The SQL holds no statement.
+        CommandError: The file is missing or in use, or the SQL is wrong, does more than read, or is several statements.
+
+    Example:
+        >>> query(Path("fine_tuning_warehouse.duckdb"), "SELECT count(*) AS n FROM jobs", "fine_tuning")
+        (['n'], [(42,)])
     """
     with _opened(database) as connection:
         schemas = connection.execute("SELECT 1 FROM duckdb_schemas() WHERE schema_name = ?", [dataset])
@@ -28,13 +56,27 @@ def query(database: Path, sql: str, dataset: str) -> tuple[list[str], list[tuple
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET lock_configuration = true")
         try:
+            _check(connection.extract_statements(sql), sql)
             cursor = connection.execute(sql)
-            names = [column[0] for column in cursor.description or ()]
-            return names, cursor.fetchall() if names else []
+            return [column[0] for column in cursor.description or ()], cursor.fetchall()
         except duckdb.Error as error:
             if not has_dataset:
                 raise CommandError(f"{database} holds no dataset {dataset} yet: `ftw sync` makes it.") from None
-            raise CommandError(f"The query failed: {' '.join(str(error).split())}") from None
+            raise CommandError(f"The query failed: {str(error).strip()}") from None
+
+
+def _check(statements: list[duckdb.Statement], sql: str) -> None:
+    # DuckDB writes a PIVOT without a list of values as two statements: the first one, without a text, names the values.
+    given = [one for one in statements if one.query or one.type != duckdb.StatementType.CREATE]
+    if not given:
+        raise UsageError("The query is empty.")
+    if len(given) > 1:
+        raise CommandError(f"A query is one statement, and {len(given)} were given: run them one by one.")
+    if given[0].type not in _READING:
+        kind = str(getattr(given[0].type, "name", "")).replace("_", " ").strip("?") or "this statement"
+        raise CommandError(f"A query can only read (SELECT, DESCRIBE, SHOW, EXPLAIN ...): {kind} is refused.")
+    if refused := _REFUSED.search(sql):
+        raise CommandError(f"A query can only read the warehouse: the function {refused[0]} is refused.")
 
 
 def _opened(database: Path) -> duckdb.DuckDBPyConnection:
@@ -43,17 +85,14 @@ def _opened(database: Path) -> duckdb.DuckDBPyConnection:
     until = time.monotonic() + READ_WAIT_SECONDS
     while True:
         try:
-            return duckdb.connect(str(database), read_only=True, config={"enable_external_access": "false"})
+            return duckdb.connect(str(database), read_only=True, config=_CONFIG)
         except duckdb.Error as error:
             if not is_locked(error):
-                raise CommandError(f"The database {database} cannot be opened: {_first_line(error)}") from None
+                first_line = str(error).splitlines()[0]
+                raise CommandError(f"The database {database} cannot be opened: {first_line}") from None
             if time.monotonic() >= until:
                 raise CommandError(
                     f"Another program is writing to {database}, or holds it open, for longer than "
                     f"{READ_WAIT_SECONDS:g} s: try again when a sync is done, or close it."
                 ) from None
             time.sleep(0.1)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

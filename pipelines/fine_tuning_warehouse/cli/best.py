@@ -13,13 +13,22 @@ from .options import WarehouseOptions, existing_database, prepare, warehouse_opt
 @click.option("--job", "jobs", metavar="ID", multiple=True, help="Only this job (repeatable).")
 @click.option("--account", "labels", metavar="LABEL", multiple=True, help="Only jobs of this account (repeatable).")
 @warehouse_options
-@click.option("--output", "form", type=click.Choice(["text", "json", "csv"]), default="text", show_default=True)
+@click.option(
+    "--output",
+    "form",
+    type=click.Choice(["text", "json", "csv"]),
+    default="text",
+    show_default=True,
+    help="How to print the rows.",
+)
+@output.spreadsheet_safe_option
 def best(
     *,
     jobs: tuple[str, ...],
     labels: tuple[str, ...],
     target: WarehouseOptions,
     form: str,
+    spreadsheet_safe: bool,
 ) -> None:
     """The checkpoint to deploy for each job, and why.
 
@@ -34,7 +43,7 @@ def best(
     if form == "json":
         click.echo(output.as_json(rows))
     elif form == "csv":
-        click.echo(output.as_csv(names, [[row[name] for name in names] for row in rows]))
+        output.print_csv(names, [[row[name] for name in names] for row in rows], spreadsheet_safe=spreadsheet_safe)
     elif rows:
         click.echo(as_text(rows, output.terminal_width()))
     else:

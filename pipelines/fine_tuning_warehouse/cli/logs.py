@@ -16,15 +16,11 @@ class SafeRecord(logging.LogRecord):
         super().__init__(*args, **kwargs)
         if self.exc_info:
             # A formatter takes the text that is there already.
-            self.exc_text = _safe_lines(logging.Formatter().formatException(self.exc_info))
+            self.exc_text = output.safe_lines(logging.Formatter().formatException(self.exc_info))
 
     def getMessage(self) -> str:  # noqa: N802 - the name that logging calls
         """The message, line by line."""
-        return _safe_lines(super().getMessage())
-
-
-def _safe_lines(text: str) -> str:
-    return "\n".join(output.safe(line) for line in text.split("\n"))
+        return output.safe_lines(super().getMessage())
 
 
 def set_up_logging(*, quiet: bool, verbose: bool) -> None:

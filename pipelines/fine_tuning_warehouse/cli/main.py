@@ -107,7 +107,7 @@ def _tell_stopped(code: int) -> int:
 
 
 def _tell(message: str, code: int) -> int:
-    click.echo(f"Error: {output.safe(message)}", err=True)
+    click.echo(f"Error: {output.safe_lines(message)}", err=True)
     return code
 
 

@@ -56,9 +56,9 @@ def download(rows: Callable[[], Sequence[Row]], filename: str, label: str) -> An
 
 
 def as_bytes(rows: Sequence[Row]) -> bytes:
-    """Rows as CSV with a header; nothing where there are none."""
+    """Return rows as CSV with a header, safe to open in a spreadsheet; nothing where there are no rows."""
     names = list(rows[0]) if rows else []
-    return as_csv(names, [[row[name] for name in names] for row in rows]).encode()
+    return as_csv(names, [[row[name] for name in names] for row in rows], spreadsheet_safe=True).encode()
 
 
 def filter_controls(offered: Choices, memory: Memory) -> Any:
