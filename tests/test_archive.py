@@ -468,6 +468,18 @@ def test_a_host_that_goes_down_leaves_a_whole_archive_that_says_what_it_lacks(
 
 
 ODD_IDS = [
+    "-rf",
+    "--help",
+    ".bashrc",
+    "...",
+    "prn",
+    "com1",
+    "Lpt9",
+    "a\x7fb",
+    "a\x1b[31mb",
+    "a ",
+    "a.",
+    "~",
     "../../etc/passwd",
     "..",
     ".",
@@ -681,7 +693,7 @@ def test_a_disk_without_room_is_told_before_anything_comes(
     add_training_files(world)
     world.add_file("file-huge", b"", purpose="fine-tune", bytes=10**18)
     world.update_job("ftjob-000", training_file="file-huge")
-    with pytest.raises(CommandError, match="has room for"):
+    with pytest.raises(CommandError, match="bytes free"):
         archiving(training_files=True)
     assert not any("content" in request.path and "train" in request.path for request in host.requests)
     assert not folder.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -17,7 +18,19 @@ from histories import add_history
 
 JOBS = 2
 
-KEYS = ["status", "error", "archive", "account", "sync", "tables", "views", "files", "bytes", "seconds"]
+KEYS = [
+    "status",
+    "error",
+    "archive",
+    "account",
+    "sync",
+    "tables",
+    "views",
+    "files",
+    "bytes",
+    "manifest_sha256",
+    "seconds",
+]
 
 
 @pytest.fixture
@@ -55,6 +68,20 @@ def test_json_is_the_one_thing_on_stdout_and_says_what_was_done(ftw: Command, wo
     assert ftw("archive", "kept", "--strict").code == 3
     assert ftw("archive", "--check", "kept").code == 0
     assert ftw("archive", "--check", "kept", "--strict").code == 3
+
+
+def test_the_digest_of_the_manifest_is_printed_so_that_it_can_be_kept_elsewhere(ftw: Command) -> None:
+    first = ftw("archive", "kept")
+    digest = hashlib.sha256((ftw.folder / "kept/manifest.json").read_bytes()).hexdigest()
+    assert digest in first.out
+    again = ftw("archive", "kept", "--no-sync", "--output", "json")
+    checked = ftw("archive", "--check", "kept")
+    in_json = ftw("archive", "--check", "kept", "--output", "json")
+    assert again.json["manifest_sha256"] == in_json.json["manifest_sha256"] == digest
+    assert digest in checked.out
+    assert "damage, not forgery" in checked.out
+    failed = ftw("archive", "nothing", "--no-sync", "--database", "none.duckdb", "--output", "json")
+    assert failed.json["manifest_sha256"] is None
 
 
 def test_a_check_tells_what_is_wrong_without_a_key_or_a_host(ftw: Command, host: Simulator) -> None:

@@ -13,7 +13,7 @@ from command import Command
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError
-from fine_tuning_warehouse.verify import Comparison, verify
+from fine_tuning_warehouse.verify import Comparison, lines, verify
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from harness import DAY, HOUR, NOW, Database
 
@@ -83,6 +83,35 @@ def test_a_value_that_was_changed_is_told_with_its_column(database: Database) ->
     assert verdicts(comparison) == [("different", "checkpoints", "ckpt-0-1")]
     assert comparison.findings[0].columns == ("metrics__step",)
     assert comparison.differs
+
+
+DOUBLED = [("jobs", "ftjob-1"), ("events", "event-2-1"), ("result_metrics", "file-0 2"), ("files", "file-0")]
+
+
+def test_a_row_that_stands_more_than_once_is_a_duplicate_and_a_full_refresh_keeps_one(database: Database) -> None:
+    database.begin()
+    for table, key in DOUBLED:
+        for _ in range(2):  # the second time, two rows become four
+            change(
+                database,
+                f"INSERT INTO fine_tuning.{table} FROM fine_tuning.{table} "
+                f"WHERE concat_ws(' ', {'file_id, step' if table == 'result_metrics' else 'id'}) = '{key}'",
+            )
+    comparison = compared(database)
+    assert verdicts(comparison) == sorted(("duplicate", table, key) for table, key in DOUBLED)
+    assert comparison.differs
+    assert comparison.equal["jobs"] == 3, "each key counts once"
+    assert "--full-refresh" in list(lines(comparison))[-1]
+    database.sync(full_refresh=True)
+    assert compared(database).findings == []
+
+
+def test_duplicates_that_differ_from_the_host_are_both(database: Database) -> None:
+    database.begin()
+    change(database, "UPDATE fine_tuning.jobs SET model = 'other' WHERE id = 'ftjob-1'")
+    change(database, "INSERT INTO fine_tuning.jobs FROM fine_tuning.jobs WHERE id = 'ftjob-1'")
+    change(database, "INSERT INTO fine_tuning.jobs SELECT * REPLACE ('other' AS account) FROM fine_tuning.jobs")
+    assert verdicts(compared(database)) == [("different", "jobs", "ftjob-1"), ("duplicate", "jobs", "ftjob-1")]
 
 
 def test_what_the_host_no_longer_lists_is_told_and_is_no_failure(world: ScriptedWorld, database: Database) -> None:

@@ -1,7 +1,7 @@
-"""`ftw verify`: does the warehouse hold what the API says?
+"""Compare a warehouse with the API, row by row (`ftw verify`).
 
-Everything is read once more into a scratch database, and the two are compared row by row. Nothing is written to the
-warehouse.
+Everything is read once more into a scratch database, with the column types of the warehouse. Then the two are compared.
+Nothing is written to the warehouse.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import dlt
 import duckdb
@@ -33,12 +33,15 @@ from .warehouses.warehouse import Warehouse
 from .warehouses.working_directory import working_directory
 
 BOOKKEEPING = frozenset({"_dlt_load_id", "last_listed_at", "checkpoints_listed_at", "rejected_at"})
-"""Columns that tell of a sync, not of the API."""
+"""Columns that depend on the sync that wrote the row. They are not compared."""
 
-PASSING = frozenset({"status", "status_details", "expires_at"})
-"""Columns of a file that its host may change after it was read, which happens once."""
+CHANGEABLE = frozenset({"status", "status_details", "expires_at"})
+"""Columns of `files` that the host may change later. A file is read once, so they are not compared."""
 
-Verdict = Literal["missing", "different", "pending", "unlisted", "unreadable"]
+Verdict = Literal["missing", "different", "duplicate", "pending", "unlisted", "unreadable"]
+
+FAILURES: tuple[Verdict, ...] = ("missing", "different", "duplicate")
+"""The verdicts that make a warehouse differ from the API."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,11 @@ class Finding:
     """A row in which the API and the warehouse differ.
 
     Attributes:
-        table: Its table.
-        key: Its key columns after the account, joined by blanks.
-        verdict: `missing` and `different` are failures. `pending`: the next sync will bring it, since its job is new or
-            open. `unlisted`: only the warehouse has it. `unreadable`: the host did not let it be compared.
+        table: The table of the row.
+        key: The key columns after the account, joined by blanks.
+        verdict: `missing`: the warehouse lacks the row. `different`: some values differ. `duplicate`: several rows of
+            the warehouse have this key. The others are not failures. `pending`: the next sync will bring the row, since
+            its job is new or open. `unlisted`: the API no longer lists it. `unreadable`: the API could not be read.
         columns: The columns that differ.
     """
 
@@ -61,13 +65,13 @@ class Finding:
 
 @dataclass
 class Comparison:
-    """What a verification found.
+    """The result of a comparison.
 
     Attributes:
-        equal: Rows that are equal, by table.
-        findings: Rows that are not.
-        skipped: What the host did not let be read, as `Summary.skipped` does.
-        requests: Requests sent.
+        equal: The number of equal rows of each table.
+        findings: The rows that are not equal.
+        skipped: The parts of the API that could not be read, as in `Summary.skipped`.
+        requests: The number of requests that were sent.
     """
 
     equal: dict[str, int] = field(default_factory=dict)
@@ -77,11 +81,11 @@ class Comparison:
 
     @property
     def differs(self) -> bool:
-        """Whether the warehouse lacks something, or holds it otherwise."""
-        return any(finding.verdict in ("missing", "different") for finding in self.findings)
+        """Whether the warehouse lacks a row, holds another value, or holds a row more than once."""
+        return any(finding.verdict in FAILURES for finding in self.findings)
 
     def count(self, table: str, verdict: Verdict) -> int:
-        """How many findings of one kind there are in a table."""
+        """Return the number of findings of one verdict in a table."""
         return sum(finding.table == table and finding.verdict == verdict for finding in self.findings)
 
 
@@ -93,47 +97,47 @@ def verify(
     lock_wait_seconds: float = LOCK_WAIT_SECONDS,
     watch: Watch | None = None,
 ) -> Comparison:
-    """Read everything of an account once more and compare it with the warehouse.
+    """Read everything of an account once more, and compare it with the warehouse.
 
     Args:
-        account: Whose history.
-        warehouse: Where it is.
+        account: The account to read.
+        warehouse: The warehouse to compare.
         concurrency: The highest number of requests in flight.
         lock_wait_seconds: How long to wait for a sync that holds the DuckDB file.
         watch: Shows the progress.
 
     Raises:
-        CommandError: There is no warehouse, or the host cannot be read.
+        CommandError: The warehouse holds no sync of the account, or the host cannot be read.
     """
     report = Report()
     with working_directory() as directory, (watch or watch_nothing)(report):
         stored = find_stored(account.label, warehouse, directory / "kept", Patience(warehouse, lock_wait_seconds))
         if stored.schema is None:
             raise CommandError(f"{warehouse.shown} holds no sync of account {account.label}: run `ftw sync` first.")
-        shown = directory / "shown.duckdb"
         source = account.source(RESOURCES, fine_tuning_concurrency=concurrency, fine_tuning_report=report)
-        _read_again(account, source, stored, shown)
+        _read_again(account, source, stored, directory / "listed.duckdb")
         with closing(account.api()) as api:
             identity = api.identity
         tables = [*RESOURCES, REJECTED_RECORDS.name]
+        comparison = Comparison(requests=report.requests, skipped=[asdict(skip) for skip in report.skipped])
+        skipped = {(skip.job, skip.resource) for skip in report.skipped}
         with (
-            duckdb.connect(str(directory / "compare.duckdb")) as scratch,
+            duckdb.connect(str(directory / "kept.duckdb")) as scratch,
             open_rows(warehouse, names=tables, lock_wait_seconds=lock_wait_seconds) as rows,
         ):
-            scratch.execute(f"ATTACH '{shown}' AS shown (READ_ONLY)")
+            scratch.execute(f"ATTACH '{directory / 'listed.duckdb'}' AS listed (READ_ONLY)")
             for table in tables:
-                _fetch(rows, scratch, table, account.label)
-            comparison = Comparison(requests=report.requests)
+                comparison.findings += _copy_rows(rows, scratch, table, account.label)
             for table in tables:
-                _compare(scratch, table, _Owed.of(stored, table, account.label, identity), report, comparison)
-    comparison.skipped = [asdict(skip) for skip in report.skipped]
+                unread = _Unread.from_state(stored, table, account.label, identity)
+                _compare(scratch, table, unread, skipped, comparison)
     return comparison
 
 
 def _read_again(account: Account, source: DltSource, stored: Stored, database: Path) -> None:
     """Load everything into a scratch database, with the column types that the warehouse has."""
     pipeline = dlt.pipeline(
-        "shown",
+        "listed",
         pipelines_dir=str(database.with_suffix("")),
         destination=dlt.destinations.duckdb(str(database)),
         dataset_name="api",
@@ -148,26 +152,34 @@ def _read_again(account: Account, source: DltSource, stored: Stored, database: P
         raise cause from None
 
 
-def _fetch(rows: Rows, scratch: duckdb.DuckDBPyConnection, table: str, account: str) -> None:
-    """Copy an account's rows of the warehouse into the scratch database."""
+def _copy_rows(rows: Rows, scratch: duckdb.DuckDBPyConnection, table: str, account: str) -> Iterator[Finding]:
+    """Copy the rows of an account into the scratch database, one row for each key; yield the duplicates."""
     relation = rows.relation(table)
     if relation is None:
-        scratch.execute(f'CREATE TABLE "{table}" AS FROM shown.api."{table}" LIMIT 0')
+        scratch.execute(f'CREATE TABLE "{table}" AS FROM listed.api."{table}" LIMIT 0')
         return
     scratch.register("rows", rows.reader(relation, account=account))
     scratch.execute(f'CREATE TABLE "{table}" AS FROM rows')
     scratch.unregister("rows")
+    keys = _keys(table)
+    names = ", ".join(f'"{name}"' for name in keys)
+    duplicates = scratch.execute(
+        f'SELECT {_joined(keys)} FROM "{table}" GROUP BY {names} HAVING count(*) > 1 ORDER BY ALL'  # noqa: S608
+    ).fetchall()
+    if duplicates:
+        scratch.execute(f'CREATE OR REPLACE TABLE "{table}" AS SELECT DISTINCT ON ({names}) * FROM "{table}"')  # noqa: S608
+    yield from (Finding(table, str(key), "duplicate") for (key,) in duplicates)
 
 
 @dataclass(frozen=True)
-class _Owed:
-    """What the next sync will read of a table by itself: nothing of it is missing yet.
+class _Unread:
+    """What the next sync will read of a table by itself, so that the warehouse may still lack it.
 
     Attributes:
         open_jobs: Ids of the open jobs.
         closed_jobs: Ids of the newest closed jobs.
-        newer_than: Other jobs created since this (unix seconds) are new; None where all are.
-        read_files: Files that were read for open jobs, or found gone.
+        newer_than: Other jobs that were created since this time are new (unix seconds); None: all jobs are new.
+        read_files: Ids of files that were read for open jobs, or that were gone.
     """
 
     open_jobs: frozenset[str]
@@ -176,30 +188,29 @@ class _Owed:
     read_files: frozenset[str]
 
     @classmethod
-    def of(cls, stored: Stored, table: str, label: str, identity: str) -> _Owed:
-        """Read it off the state that the last sync left in the warehouse."""
+    def from_state(cls, stored: Stored, table: str, label: str, identity: str) -> _Unread:
+        """Read it from the state that the last sync left in the warehouse."""
         resources: dict[str, Any] = stored.state.get("resources", {})
         states = [
             frontier_in_force(resources.get(name, {}), label, identity)
             for name in ([table] if table in RESOURCES else RESOURCES)
         ]
         newest = [state["newest"] for state in states if state.get("newest") is not None]
+        open_jobs = [item for state in states for item in state.get("open", {}).items()]
         return cls(
-            frozenset(job_id for state in states for job_id in state.get("open", {})),
+            frozenset(job_id for job_id, _ in open_jobs),
             frozenset(job_id for state in states for job_id in state.get("recent", {})),
             min(newest) - OVERLAP_SECONDS if newest else None,
-            frozenset(
-                file for state in states for known in state.get("open", {}).values() for file in known.get("files", ())
-            ),
+            frozenset(file for _, known in open_jobs for file in known.get("files", ())),
         )
 
-    def brings(self, job_id: str | None, created_at: float | None, *, was_read: bool) -> bool:
-        """Whether the next sync reads a row that the warehouse lacks.
+    def has(self, job_id: str | None, created_at: float | None, *, was_read: bool) -> bool:
+        """Return whether the next sync reads a row that the warehouse lacks.
 
         Args:
-            job_id: The job that it is of.
-            created_at: When that was created, in unix seconds.
-            was_read: A sync has read past the row, which an open job is not read for again.
+            job_id: The job of the row.
+            created_at: When the job was created, in unix seconds.
+            was_read: A sync has read past the row; it is not read again for an open job.
         """
         if job_id in self.open_jobs:
             return not was_read
@@ -208,112 +219,97 @@ class _Owed:
         return self.newer_than is None or (created_at is not None and created_at >= self.newer_than)
 
 
-def _compare(
-    scratch: duckdb.DuckDBPyConnection, table: str, owed: _Owed, report: Report, comparison: Comparison
-) -> None:
-    keys = [name for name in TABLES[table].keys if name != "account"]
-    shown, kept = _columns(scratch, "shown.api", table), _columns(scratch, "compare.main", table)
-    left_out = {*keys, "account", *BOOKKEEPING, *(PASSING if table == "files" else ())}
-    values = [name for name in dict.fromkeys([*shown, *kept]) if name not in left_out]
+# Of the jobs that name a file, the oldest one counts: the file was read for that job first.
+_JOB_OF_FILE = """(
+  SELECT arg_min(id, created_at) FROM (
+    SELECT id, created_at, unnest([training_file, validation_file]) AS file_id FROM listed.api.jobs
+    UNION ALL
+    SELECT id, created_at, unnest(from_json(result_files, '["VARCHAR"]')) FROM listed.api.jobs
+    WHERE json_type(result_files) = 'ARRAY'
+  ) AS named WHERE named.file_id = l.id
+)"""
+# A sync reads the events of an open job back to the newest one that the warehouse has.
+_IS_READ_EVENT = (
+    "l.created_at < (SELECT max(created_at) FROM events AS e WHERE e.fine_tuning_job_id = l.fine_tuning_job_id)"
+)
 
-    def side(alias: str, name: str, present: Sequence[str]) -> str:
+
+def _compare(
+    scratch: duckdb.DuckDBPyConnection,
+    table: str,
+    unread: _Unread,
+    skipped: set[tuple[str | None, str]],
+    comparison: Comparison,
+) -> None:
+    """Add the rows in which a table differs to `comparison`, and the number of equal rows."""
+    keys = _keys(table)
+    listed, kept = _columns(scratch, "listed.api", table), _columns(scratch, "kept.main", table)
+    left_out = {*keys, "account", *BOOKKEEPING, *(CHANGEABLE if table == "files" else ())}
+
+    def value(alias: str, name: str, present: Sequence[str]) -> str:
         return f'{alias}."{name}"' if name in present else "NULL"
 
     differing = ", ".join(
-        f"CASE WHEN {side('s', name, shown)} IS DISTINCT FROM {side('k', name, kept)} THEN '{name}' END"
-        for name in values
+        f"CASE WHEN {value('l', name, listed)} IS DISTINCT FROM {value('k', name, kept)} THEN '{name}' END"
+        for name in dict.fromkeys([*listed, *kept])
+        if name not in left_out
     )
-    joined = " AND ".join(f's."{name}" = k."{name}"' for name in keys)
-    key = " || ' ' || ".join(f'coalesce(s."{name}"::VARCHAR, k."{name}"::VARCHAR)' for name in keys)
-    job = {"jobs": "coalesce(s.id, k.id)", "files": "NULL"}.get(
-        table, "coalesce(s.fine_tuning_job_id, k.fine_tuning_job_id)"
+    join = " AND ".join(f'l."{name}" = k."{name}"' for name in keys)
+    job = {"jobs": "coalesce(l.id, k.id)", "files": _JOB_OF_FILE}.get(
+        table, "coalesce(l.fine_tuning_job_id, k.fine_tuning_job_id)"
     )
+    was_read = _IS_READ_EVENT if table == "events" else "false"
     rows = scratch.execute(
         f"""
-        SELECT {key}, {job}, s.account IS NOT NULL, k.account IS NOT NULL,
-               list_filter([{differing}], name -> name IS NOT NULL)
-        FROM shown.api."{table}" AS s FULL JOIN compare.main."{table}" AS k ON {joined}
-        WHERE s.account IS NULL OR k.account IS NULL OR len(list_filter([{differing}], name -> name IS NOT NULL)) > 0
+        WITH compared AS (
+          SELECT coalesce({_joined(keys, "l.")}, {_joined(keys, "k.")}) AS key, {job} AS job_id,
+                 l.account IS NOT NULL AS is_listed, k.account IS NOT NULL AS is_kept,
+                 list_filter([{differing}], name -> name IS NOT NULL) AS columns, {was_read} AS was_read
+          FROM listed.api."{table}" AS l FULL JOIN kept.main."{table}" AS k ON {join}
+        )
+        SELECT key, job_id, is_listed, is_kept, columns, was_read, epoch(jobs.created_at)
+        FROM compared LEFT JOIN listed.api.jobs AS jobs ON jobs.id = compared.job_id
+        WHERE NOT is_listed OR NOT is_kept OR len(columns) > 0
         ORDER BY ALL
         """  # noqa: S608 - names of our own schema
     ).fetchall()
-    in_both = scratch.execute(
-        f'SELECT count(*) FROM shown.api."{table}" AS s JOIN compare.main."{table}" AS k ON {joined}'  # noqa: S608
-    ).fetchone()
-    created = _created_at(scratch)
-    read_events = _read_events(scratch) if table == "events" else {}
-    naming = _naming_jobs(scratch) if table == "files" else {}
-    unreadable = {(skip.job, skip.resource) for skip in report.skipped}
-    findings = []
-    for row_key, row_job_id, is_shown, is_kept, columns in rows:
-        # Of the jobs that name a file the oldest one: it was read for that one first.
-        job_id: Any = naming.get(row_key) if table == "files" else row_job_id
+    different = 0
+    for key, job_id, is_listed, is_kept, columns, is_read, created_at in rows:
         verdict: Verdict
-        if not is_shown:
-            skipped = {(job_id, table), (job_id, "jobs"), (None, table)} & unreadable
-            verdict = "unreadable" if skipped else "unlisted"
+        if not is_listed:
+            verdict = "unreadable" if {(job_id, table), (job_id, "jobs"), (None, table)} & skipped else "unlisted"
         elif is_kept:
-            verdict = "pending" if table == "jobs" and job_id in owed.open_jobs else "different"
+            verdict = "pending" if table == "jobs" and job_id in unread.open_jobs else "different"
+            different += 1
         else:
-            was_read = row_key in owed.read_files or row_key in read_events.get(job_id, ())
-            verdict = "pending" if owed.brings(job_id, created.get(job_id), was_read=was_read) else "missing"
-        findings.append(Finding(table, str(row_key), verdict, tuple(columns) if is_shown and is_kept else ()))
-    comparison.findings.extend(findings)
-    different = sum(bool(finding.columns) for finding in findings)
-    comparison.equal[table] = (int(in_both[0]) if in_both else 0) - different
+            is_pending = unread.has(job_id, created_at, was_read=bool(is_read) or key in unread.read_files)
+            verdict = "pending" if is_pending else "missing"
+        comparison.findings.append(Finding(table, str(key), verdict, tuple(columns) if is_listed and is_kept else ()))
+    count = f'SELECT count(*) FROM listed.api."{table}" AS l JOIN "{table}" AS k ON {join}'  # noqa: S608
+    in_both = scratch.execute(count).fetchall()
+    comparison.equal[table] = int(in_both[0][0]) - different
 
 
-def _columns(scratch: duckdb.DuckDBPyConnection, where: str, table: str) -> list[str]:
-    return [str(row[0]) for row in scratch.execute(f'DESCRIBE {where}."{table}"').fetchall()]
+def _keys(table: str) -> list[str]:
+    return [name for name in TABLES[table].keys if name != "account"]
 
 
-def _created_at(scratch: duckdb.DuckDBPyConnection) -> dict[str, float]:
-    """When each job was created (unix seconds)."""
-    return dict(scratch.execute("SELECT id, epoch(created_at) FROM shown.api.jobs").fetchall())
+def _joined(keys: Sequence[str], prefix: str = "") -> str:
+    return " || ' ' || ".join(f'{prefix}"{name}"::VARCHAR' for name in keys)
 
 
-def _naming_jobs(scratch: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """Of each file the oldest job that names it."""
-    rows = scratch.execute(
-        """
-        SELECT file_id, arg_min(id, created_at) FROM (
-          SELECT id, created_at, unnest([training_file, validation_file]) AS file_id FROM shown.api.jobs
-          UNION ALL
-          SELECT id, created_at, unnest(from_json(result_files, '["VARCHAR"]')) FROM shown.api.jobs
-          WHERE json_type(result_files) = 'ARRAY'
-        ) WHERE file_id IS NOT NULL GROUP BY 1
-        """
-    ).fetchall()
-    return dict(rows)
-
-
-def _read_events(scratch: duckdb.DuckDBPyConnection) -> dict[str, set[str]]:
-    """Of each job, the events that are older than the newest one kept: those the next sync does not read again."""
-    rows = scratch.execute(
-        """
-        SELECT s.fine_tuning_job_id, s.id FROM shown.api.events AS s
-        JOIN (SELECT fine_tuning_job_id, max(created_at) AS newest FROM compare.main.events GROUP BY 1) AS k
-        USING (fine_tuning_job_id) WHERE s.created_at < k.newest
-        """
-    ).fetchall()
-    older: dict[str, set[str]] = {}
-    for job_id, event_id in rows:
-        older.setdefault(job_id, set()).add(event_id)
-    return older
+def _columns(scratch: duckdb.DuckDBPyConnection, schema: str, table: str) -> list[str]:
+    return [str(row[0]) for row in scratch.execute(f'DESCRIBE {schema}."{table}"').fetchall()]
 
 
 def lines(comparison: Comparison) -> Iterator[str]:
-    """A comparison for people."""
-    words = {
-        "missing": "missing",
-        "different": "different",
-        "pending": "not synced yet",
-        "unlisted": "no longer listed by the host",
-        "unreadable": "not readable now",
-    }
+    """Yield a line of text for each table, and what to do about duplicates."""
+    words = {"pending": "not synced yet", "unlisted": "no longer listed by the host", "unreadable": "not readable now"}
     for table, equal in comparison.equal.items():
-        counts = [f"{n:,} {words[verdict]}" for verdict in words if (n := comparison.count(table, verdict))]  # type: ignore[arg-type]
+        counts = [f"{n:,} {words.get(one, one)}" for one in get_args(Verdict) if (n := comparison.count(table, one))]
         yield f"  {table:<16}  {', '.join([f'{equal:,} equal', *counts])}"
-
-
-__all__ = ["BOOKKEEPING", "Comparison", "Finding", "Verdict", "lines", "verify"]
+    if any(finding.verdict == "duplicate" for finding in comparison.findings):
+        yield (
+            "Some rows stand more than once. `ftw sync --full-refresh` reads every row again and keeps one of each; "
+            "then run `ftw verify` again."
+        )

@@ -84,7 +84,7 @@ class Bucket(Store):
             self._fs.get_file(f"{self._root}/{path}", str(copy))
         return copy
 
-    def room(self) -> int | None:
+    def free_bytes(self) -> int | None:
         """See `Store`."""
         return None
 

@@ -68,7 +68,7 @@ class Folder(Store):
         """See `Store`."""
         return self.root / path
 
-    def room(self) -> int | None:
+    def free_bytes(self) -> int | None:
         """See `Store`."""
         return shutil.disk_usage(self.root).free
 

@@ -85,6 +85,8 @@ class Manifest:
         files: Path to file.
         missing: Files that jobs name and that are not there.
         versions: What wrote it.
+        digest: The SHA-256 of `manifest.json` as it was read or written, in hex. Kept elsewhere, it tells a forged
+            archive from the true one.
     """
 
     dataset: str
@@ -94,6 +96,7 @@ class Manifest:
     files: dict[str, Entry] = field(default_factory=dict)
     missing: list[Missing] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
+    digest: str = ""
 
     def rows(self, kind: Kind) -> dict[str, int]:
         """Rows by the name of the table or view."""
@@ -160,7 +163,8 @@ def read_manifest(store: Store) -> Manifest:
     where = f"{store.shown}/{MANIFEST}"
     try:
         with store.open(MANIFEST) as file:
-            found = json.loads(file.read())
+            content = file.read()
+        found = json.loads(content)
         if not isinstance(found, dict) or not isinstance(found.get("archive_version"), int):
             raise TypeError
         if found["archive_version"] > ARCHIVE_VERSION:
@@ -175,6 +179,7 @@ def read_manifest(store: Store) -> Manifest:
             files={str(path): _entry(about) for path, about in found["files"].items()},
             missing=[Missing(**about) for about in found["missing"]],
             versions=dict(found["versions"]),
+            digest=hashlib.sha256(content).hexdigest(),
         )
     except FileNotFoundError:
         raise CommandError(f"{store.shown} is no archive: there is no {MANIFEST}.") from None

@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 
 from .manifest import Entry, Kind, Manifest, Missing
 
-_PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
+"""Ids that can be file names. A leading dash reads as an option to other programs, and a leading dot hides a file."""
+
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 """Names that Windows keeps for devices, whatever their ending."""
 

@@ -20,7 +20,7 @@ from fine_tuning_warehouse.text import counted
 from fine_tuning_warehouse.warehouses.rows import open_rows
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
-from .fetch import Fetcher, check_room, verified
+from .fetch import Fetcher, check_free_bytes, split_held
 from .guard import Exported, Guard, is_whole
 from .manifest import Entry, Manifest, current_versions, read_manifest
 from .marker import Marker, unfinished
@@ -221,7 +221,7 @@ class _Run:
 
     def _originals(self, manifest: Manifest, wanted: list[Original]) -> None:
         """Put every file that jobs name into the manifest: there, or missing."""
-        held, lacking = verified(wanted, self._known, self._there, self._store)
+        held, lacking = split_held(wanted, self._known, self._there, self._store)
         # What came once stays, whatever the jobs name now.
         kept = {path: entry for path, entry in self._known.items() if entry.is_original}
         manifest.files.update({**kept, **held})
@@ -260,7 +260,7 @@ class _Run:
             manifest.missing += missing
             to_come = sum(one.bytes or 0 for one in training)
             self._warn(training, to_come)
-            check_room(self._store, to_come)
+            check_free_bytes(self._store, to_come)
             files = [*(one for one in lacking if not one.is_training), *training]
             with self._progress("Fetching files", to_come or None) as watch:
                 outcome = Fetcher(api, self._store, watch).fetch(files)
@@ -268,7 +268,7 @@ class _Run:
             api.close()
         fetched = len(outcome.entries.keys() & manifest.files.keys())
         self._archived.unchanged -= fetched
-        self._archived.written += outcome.written
+        self._archived.written += len(outcome.entries)
         manifest.files.update(outcome.entries)
         manifest.missing += outcome.missing
         if outcome.failure is not None:
@@ -292,6 +292,7 @@ class _Run:
     def _finish(self, manifest: Manifest, exported: list[Exported], run: Marker) -> None:
         """Put everything into its place: what has changed, the README, the checksums, and last of all the manifest."""
         manifest.files.update({path_of(one.relation): one.entry for one in exported})
+        manifest.missing.sort()
         run.check()
         for one in exported:
             if self._is_there(path_of(one.relation), one.entry):
@@ -303,11 +304,13 @@ class _Run:
         self._put(manifest, README, "readme", readme(manifest, [one.relation for one in exported]))
         self._put(manifest, SUMS, "checksums", manifest.sums())
         if manifest.says_the_same_as(self._before) and self._before is not None:
-            manifest.archived_at = self._before.archived_at
+            manifest.archived_at, manifest.digest = self._before.archived_at, self._before.digest
             return
         manifest.archived_at = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        content = manifest.as_bytes()
+        manifest.digest = hashlib.sha256(content).hexdigest()
         run.check()
-        self._store.write(MANIFEST, manifest.as_bytes())
+        self._store.write(MANIFEST, content)
 
     def _put(self, manifest: Manifest, path: str, kind: Any, content: bytes) -> None:
         entry = Entry(kind, len(content), hashlib.sha256(content).hexdigest())

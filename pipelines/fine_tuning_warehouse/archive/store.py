@@ -59,7 +59,7 @@ class Store(ABC):
         """A file of the archive on this machine, for reading."""
 
     @abstractmethod
-    def room(self) -> int | None:
+    def free_bytes(self) -> int | None:
         """Bytes that still fit; None where that is not known."""
 
     @abstractmethod

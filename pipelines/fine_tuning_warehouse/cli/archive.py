@@ -37,7 +37,9 @@ _WITHOUT_KEY = "None is needed with --no-sync, for what the warehouse has, nor w
 @click.command()
 @click.argument("where", metavar="DIR")
 @click.option("--demo", is_flag=True, help="Do what `ftw sync --demo` does, and archive that: no key, no network.")
-@click.option("--check", "only_check", is_flag=True, help="Compare every file with the manifest; asks no host.")
+@click.option(
+    "--check", "only_check", is_flag=True, help="Find damage: compare every file with the manifest. Asks no host."
+)
 @click.option("--no-sync", is_flag=True, help="Archive what the warehouse has; no request is made.")
 @click.option("--training-files", is_flag=True, help="Bring the training and validation files too.")
 @warehouse_options
@@ -120,7 +122,7 @@ def archive(
 def _nothing_done(where: str, label: str | None) -> dict[str, Any]:
     """The fields of a run that has not begun."""
     files = {"written": 0, "unchanged": 0, "missing": []}
-    of_manifest = {"tables": {}, "views": {}, "files": files, "bytes": 0}
+    of_manifest = {"tables": {}, "views": {}, "files": files, "bytes": 0, "manifest_sha256": None}
     return {
         "status": "",
         "error": None,
@@ -148,6 +150,7 @@ def _as_json(archived: Archived) -> dict[str, Any]:
             "missing": [asdict(one) for one in manifest.missing] if manifest else [],
         },
         "bytes": manifest.size if manifest else 0,
+        "manifest_sha256": manifest.digest if manifest else None,
         "seconds": round(archived.seconds, 3),
     }
 
@@ -181,15 +184,19 @@ def _show(archived: Archived, *, form: str, quiet: bool) -> None:
         f"{counted(manifest.size, 'byte')} in all."
     )
     click.echo(f"{counted(archived.written, 'file')} written, {archived.unchanged:,} left as they were.")
+    click.echo(f"SHA-256 of manifest.json: {manifest.digest}")
+    click.echo("Keep it elsewhere: with it you can tell later whether somebody changed the archive.")
 
 
 def missing_lines(missing: Sequence[Missing]) -> Iterator[str]:
-    """What is missing, for people: files that are missing for one reason together."""
-    reasons: dict[tuple[str, str], list[Missing]] = {}
+    """Yield a line for each reason for which files are missing."""
+    reasons: dict[str, list[Missing]] = {}
     for one in missing:
-        reasons.setdefault((one.kind.replace("_", " "), one.reason), []).append(one)
+        reasons.setdefault(one.reason, []).append(one)
     shown = list(reasons.items())[:_SHOWN]
-    for (kind, reason), same in shown:
+    for reason, same in shown:
+        kinds = {one.kind.replace("_", " ") for one in same}
+        kind = kinds.pop() if len(kinds) == 1 else "file"
         first = f"{same[0].id} of {same[0].job}"
         what = f"{kind} {first}" if len(same) == 1 else f"{counted(len(same), kind)}, such as {first}"
         yield f"Missing {what}: {reason}"
@@ -225,6 +232,11 @@ def _check(where: str, *, form: str, strict: bool, quiet: bool) -> int:
             f"{counted(rows, 'row')} in {counted(len(checked.manifest.rows('table')), 'table')}, "
             f"archived {checked.manifest.archived_at}."
         )
+        click.echo(f"SHA-256 of manifest.json: {checked.manifest.digest}")
+        click.echo(
+            "The check finds damage, not forgery: whoever can write here can change files and manifest together. "
+            "Compare the SHA-256 with the one that you kept elsewhere."
+        )
         if missing:
             files = counted(len(missing), "file")
             click.echo(f"{files} could not be had when it was made: see missing in manifest.json.")
@@ -247,5 +259,6 @@ def _checked_as_json(checked: Checked, where: str, error: str | None, seconds: f
             "missing": [asdict(one) for one in manifest.missing],
         },
         "bytes": manifest.size,
+        "manifest_sha256": manifest.digest,
         "seconds": round(seconds, 3),
     }

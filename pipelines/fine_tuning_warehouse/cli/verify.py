@@ -39,8 +39,9 @@ _SHOWN = 20
 def verify(*, target: WarehouseOptions, whose: AccountOptions, concurrency: int, form: str) -> int:
     """Compare the warehouse with the API, row by row.
 
-    Reads everything of every account once more and writes nothing. Exits 4 where a row is missing or different. Rows
-    that the host no longer lists, and rows that the next sync will bring, are told and are no failure.
+    Reads everything of every account once more and writes nothing. Exits 4 if a row is missing, different, or there
+    more than once. Rows that the host no longer lists, and rows that the next sync will bring, are listed and are not
+    failures.
     """
     with json_on_failure(form, lambda: {**_total([]), "account": whose.label}):
         prepare()
@@ -103,9 +104,9 @@ def _total(told: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _show(account: Account, comparison: Comparison, warehouse: Warehouse, *, several: bool) -> None:
-    from fine_tuning_warehouse.verify import lines  # noqa: PLC0415
+    from fine_tuning_warehouse.verify import FAILURES, lines  # noqa: PLC0415
 
-    failures_first = sorted(comparison.findings, key=lambda finding: finding.verdict not in ("missing", "different"))
+    failures_first = sorted(comparison.findings, key=lambda finding: finding.verdict not in FAILURES)
     for finding in failures_first[:_SHOWN]:
         columns = f" ({', '.join(finding.columns)})" if finding.columns else ""
         click.echo(f"{finding.verdict:<10}  {finding.table}  {output.safe(finding.key)}{columns}")
