@@ -74,8 +74,8 @@ def test_all_are_read_unless_some_are_named(configure: Configure) -> None:
     assert (production.label, production.api_key, production.auth) == ("production", f"azure-{KEY}", "api-key")
     assert production.base_url == "https://ours.openai.azure.com/openai/v1"
     assert (production.org_id, production.project_id) == (None, None)
-    assert "secrets.toml" in research.origins["api_key"]
-    assert "config.toml" in research.origins["base_url"]
+    assert "secrets.toml" in research.locations["api_key"]
+    assert "config.toml" in research.locations["base_url"]
     assert KEY not in repr(research)
 
     assert [one.label for one in find_accounts(["production"])] == ["production"]
@@ -126,6 +126,8 @@ def test_the_environment_goes_before_the_files_by_dlts_names(
     configure(secrets="")
     prefix = "SOURCES__OPENAI_FINE_TUNING__ACCOUNTS__"
     monkeypatch.setenv(f"{prefix}RESEARCH__OPENAI_API_KEY", "from-the-environment")
+    assert f"{prefix}RESEARCH__OPENAI_BASE_URL" in refused("research"), "the file alone does not say where it goes"
+    monkeypatch.setenv(f"{prefix}RESEARCH__OPENAI_BASE_URL", "https://research.example.com/v1")
     monkeypatch.setenv(f"{prefix}RESEARCH__OPENAI_PROJECT_ID", "proj-environment")
     (account,) = find_accounts(["research"])
     assert (account.api_key, account.project_id, account.org_id) == (
@@ -133,9 +135,9 @@ def test_the_environment_goes_before_the_files_by_dlts_names(
         "proj-environment",
         "org-1",
     )
-    assert account.origins["api_key"] == f"{prefix}RESEARCH__OPENAI_API_KEY"
+    assert account.locations["api_key"] == f"{prefix}RESEARCH__OPENAI_API_KEY"
     told = refused()
-    assert "The account production has no key" in told
+    assert "The account production: There is no key" in told
     assert f"[{SECTION}.production] in .dlt/secrets.toml" in told
     assert f"{prefix}PRODUCTION__OPENAI_API_KEY" in told
 
@@ -145,10 +147,10 @@ def test_the_environment_goes_before_the_files_by_dlts_names(
     [
         (f'[{SECTION}.research]\nopenai_project = "{KEY}"', ["'openai_project'", "did you mean 'openai_project_id'"]),
         (f'[{SECTION}.research]\nopenai_api_key = "{KEY}"', ["openai_api_key", "move it", ".dlt/secrets.toml"]),
-        (f"[{SECTION}.research]\nopenai_org_id = 3", ["openai_org_id", "config.toml is no text", "quotes"]),
-        (f'[{SECTION}.research.deeper]\nopenai_org_id = "x"', ["'deeper'", "no setting"]),
-        (f'[{SECTION}]\nresearch = "{KEY}"', ["'research' in .dlt/config.toml is no account"]),
-        ('[sources.openai_fine_tuning]\naccounts = "research"', ["accounts in .dlt/config.toml is no section"]),
+        (f"[{SECTION}.research]\nopenai_org_id = 3", ["openai_org_id", "config.toml: expected text", "quotes"]),
+        (f'[{SECTION}.research.deeper]\nopenai_org_id = "x"', ["Unknown setting 'deeper'"]),
+        (f'[{SECTION}]\nresearch = "{KEY}"', ["Invalid account 'research' in .dlt/config.toml"]),
+        ('[sources.openai_fine_tuning]\naccounts = "research"', ["Invalid accounts in .dlt/config.toml"]),
         (f'[{SECTION[:-1]}.research]\nopenai_org_id = "x"', [f"[{SECTION[:-1]}]", f"[{SECTION}.<label>]"]),
         (f'[{SECTION}.research]\nopenai_auth = "api_key"', ["openai_auth", "did you mean 'api-key'", "bearer"]),
         (f'[{SECTION}.research]\nopenai_base_url = "http://example.com/v1"', ["The account research", "https"]),

@@ -148,7 +148,7 @@ def test_what_cannot_be_right_ends_it_before_any_account_is_read(team: Team) -> 
     secrets.write_text(whole.split("\n\n")[0])
     ended = team.ftw("sync")
     assert ended.code == 2
-    assert is_told_well(ended, "account production has no key", f"[{SECTION}.production]", "PRODUCTION")
+    assert is_told_well(ended, "account production: There is no key", f"[{SECTION}.production]", "PRODUCTION")
     secrets.write_text(f"{whole}\nopenai_base_url = {KEY}")
     ended = team.ftw("sync", "--output", "json")
     assert ended.code == 2

@@ -213,4 +213,4 @@ def test_every_variable_that_the_code_reads_is_in_the_reference() -> None:
     assert len(names) > len(configured.PLAIN) + len(_CERTIFICATES) + 4
     page = text_of("reference/configuration.md")
     assert {name for name in names if f"`{name}`" not in page} == set()
-    assert all(f"`{name}`" in page for name in configured.FIELDS)
+    assert all(f"`{name}`" in page for name in configured.NAMES)

@@ -18,6 +18,7 @@ import pytest
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import ENTRA, Account
 from fine_tuning_warehouse.accounts.diagnosis import advice_on_resource, diagnose
+from fine_tuning_warehouse.accounts.lookup import SOURCE
 from fine_tuning_warehouse.check import Finding, check
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from harness import HOUR, NOW
@@ -49,7 +50,7 @@ def findings(account: Account) -> dict[str, Finding]:
 
 def of(base_url: str, **settings: Any) -> Account:
     """An account whose settings were found in variables of ours."""
-    return Account("default", "my-key", base_url, origins=ORIGINS, **settings)
+    return Account("default", "my-key", base_url, locations=ORIGINS, **settings)
 
 
 def failure(account: Account) -> str:
@@ -69,7 +70,7 @@ def test_where_all_is_well_each_part_is_named_with_the_settings_and_costs_one_re
     for origin in ORIGINS.values():
         assert origin in found["settings"].words
     assert len(host.requests) == 5
-    assert "OPENAI_API_KEY" in findings(replace(of(host.base_url), origins={}))["settings"].words
+    assert "OPENAI_API_KEY" in findings(replace(of(host.base_url), locations={}))["settings"].words
 
 
 @pytest.mark.parametrize("wrong", ["", "/v1/v1", "/v1/chat/completions", "/api", "/v1/fine_tuning/jobs"])
@@ -111,7 +112,7 @@ def test_a_version_that_is_missing_or_not_known_is_named(azure: Simulator, endin
     azure.faults[:] = [Fault("status", times=None, status=400, message="API version not supported")]
     assert failure(of(root + ending)).endswith("Check the api-version in MY_URL, such as 2024-10-21.")
     azure.faults.clear()
-    elsewhere = replace(of(root + ending), origins={**ORIGINS, "api_version": "MY_VERSION"})
+    elsewhere = replace(of(root + ending), locations={**ORIGINS, "api_version": "MY_VERSION"})
     assert failure(elsewhere).endswith("Change MY_VERSION.")
 
 
@@ -255,7 +256,7 @@ def test_a_gateway_that_always_answers_an_empty_list_is_told(host: Simulator) ->
 
 
 def test_what_a_configured_account_lacks_belongs_into_its_section(host: Simulator) -> None:
-    section = "[sources.openai_fine_tuning.accounts.mine] in .dlt/config.toml"
-    account = replace(of(host.base_url), origins={"api_key": f"openai_api_key under {section}"})
+    section = "[sources.openai_fine_tuning.accounts.mine]"
+    account = replace(of(host.base_url), locations={"api_key": "MY_KEY"}, section=(*SOURCE, "accounts", "mine"))
     host.faults.append(Fault("status", times=None, status=404))
     assert f"openai_base_url under {section}" in failure(account)

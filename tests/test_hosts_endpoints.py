@@ -1,4 +1,4 @@
-"""Which host, key and header the surroundings mean: Azure's addresses in every form, and settings of two hosts."""
+"""Which host, key and header the environment mean: Azure's addresses in every form, and settings of two hosts."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ AZURE = {"AZURE_OPENAI_API_KEY": "azure-key", "AZURE_OPENAI_ENDPOINT": RESOURCE}
 
 
 def found(monkeypatch: pytest.MonkeyPatch, env: dict[str, str], base_url: str | None = None) -> Account:
-    """The account that these surroundings mean."""
+    """The account that this environment describes."""
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     return find_account(None, base_url)
@@ -86,7 +86,11 @@ def found(monkeypatch: pytest.MonkeyPatch, env: dict[str, str], base_url: str | 
         (AZURE, None, (V1, "azure-key", "api-key", None)),
         ({**AZURE, "OPENAI_ORG_ID": "org-1"}, None, (V1, "azure-key", "api-key", None)),
         ({**AZURE, "OPENAI_API_VERSION": "2024-10-21"}, None, (CLASSIC, "azure-key", "api-key", None)),
-        (AZURE, "https://apim.example.com/x", ("https://apim.example.com/x", "azure-key", "api-key", None)),
+        (
+            {**AZURE, "AZURE_OPENAI_ENDPOINT": "https://apim.example.com/x"},
+            "https://apim.example.com/y",
+            ("https://apim.example.com/y/openai/v1", "azure-key", "api-key", None),
+        ),
         # both, and the option says which
         ({**OPENAI, **AZURE}, "https://api.openai.com/v1", ("https://api.openai.com/v1", "sk-openai", None, "org-1")),
         ({**OPENAI, **AZURE}, RESOURCE, (V1, "azure-key", "api-key", None)),
@@ -98,7 +102,7 @@ def found(monkeypatch: pytest.MonkeyPatch, env: dict[str, str], base_url: str | 
         ({**OPENAI, "OPENAI_AUTH": "api-key"}, None, ("https://api.openai.com/v1", "sk-openai", "api-key", "org-1")),
     ],
 )
-def test_the_surroundings_name_one_account(
+def test_the_environment_names_one_account(
     monkeypatch: pytest.MonkeyPatch,
     env: dict[str, str],
     base_url: str | None,
@@ -159,7 +163,7 @@ SECRET = "sk-very-secret-1234567890"
         ("OPENAI_ORG_ID", f"org\n{SECRET}", "organisation"),
         ("OPENAI_ORG_ID", f"{SECRET}\u2026", "organisation"),
         ("OPENAI_PROJECT_ID", f"'{SECRET}'", "project"),
-        ("AZURE_OPENAI_ENDPOINT", SECRET, "no address"),
+        ("AZURE_OPENAI_ENDPOINT", SECRET, "https://<resource>.openai.azure.com"),
         ("AZURE_OPENAI_API_KEY", f"'{SECRET}'", "quotes"),
     ],
 )
@@ -177,21 +181,21 @@ def test_a_setting_that_cannot_be_right_is_named_and_its_value_is_not_repeated(
 
 def test_a_version_that_was_used_is_told_from_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     beside = {**AZURE, "OPENAI_API_VERSION": "2024-10-21"}
-    assert found(monkeypatch, beside).place_of("api_version") == "OPENAI_API_VERSION"
+    assert found(monkeypatch, beside).setting_location("api_version") == "OPENAI_API_VERSION"
     for within in (V1, CLASSIC):
         account = found(monkeypatch, {**beside, "AZURE_OPENAI_ENDPOINT": within})
-        assert account.place_of("api_version") == "AZURE_OPENAI_ENDPOINT"
+        assert account.setting_location("api_version") == "AZURE_OPENAI_ENDPOINT"
 
 
 def test_each_setting_knows_where_it_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert found(monkeypatch, AZURE, RESOURCE).origins == {
+    assert found(monkeypatch, AZURE, RESOURCE).locations == {
         "api_key": "AZURE_OPENAI_API_KEY",
         "base_url": "--base-url",
     }
     monkeypatch.delenv("AZURE_OPENAI_API_KEY")
     monkeypatch.delenv("AZURE_OPENAI_ENDPOINT")
-    origins = found(monkeypatch, {**OPENAI, "OPENAI_BASE_URL": "https://gateway.example.com/v1"}).origins
-    assert origins == {
+    locations = found(monkeypatch, {**OPENAI, "OPENAI_BASE_URL": "https://gateway.example.com/v1"}).locations
+    assert locations == {
         "api_key": "OPENAI_API_KEY",
         "base_url": "OPENAI_BASE_URL",
         "org_id": "OPENAI_ORG_ID",
@@ -199,9 +203,119 @@ def test_each_setting_knows_where_it_was_found(monkeypatch: pytest.MonkeyPatch) 
     }
 
 
-def test_a_setting_for_tokens_in_the_surroundings_reaches_no_account_that_has_its_own(
+def test_a_setting_for_tokens_in_the_environment_reaches_no_account_that_has_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OPENAI_AUTH", "entra")
     monkeypatch.setenv("OPENAI_ORG_ID", "org-of-someone")
     Account("demo", "demo", "http://127.0.0.1/v1").source(["jobs"])
+
+
+GATEWAY = "https://gateway.example.com/v1"
+
+
+@pytest.mark.parametrize(
+    ("env", "theirs", "ours"),
+    [
+        *(
+            ({**OPENAI, name: GATEWAY}, name, "OPENAI_BASE_URL")
+            for name in ("OPENAI_API_BASE", "OPENAI_API_BASE_URL", "OPENAI_API_HOST", "OPENAI_ENDPOINT")
+        ),
+        ({**OPENAI, "OPENAI_API_BASE": "gateway.example.com"}, "OPENAI_API_BASE", "OPENAI_BASE_URL"),
+        (
+            {**OPENAI, "OPENAI_API_BASE": GATEWAY, "OPENAI_BASE_URL": "https://api.openai.com/v1"},
+            "OPENAI_API_BASE",
+            "OPENAI_BASE_URL",
+        ),
+        ({**AZURE, "OPENAI_API_BASE": GATEWAY}, "OPENAI_API_BASE", "AZURE_OPENAI_ENDPOINT"),
+        ({**OPENAI, "OPENAI_ORGANIZATION": "org-2"}, "OPENAI_ORGANIZATION", "OPENAI_ORG_ID"),
+        ({"OPENAI_API_KEY": "sk-1", "OPENAI_ORGANIZATION": "org-2"}, "OPENAI_ORGANIZATION", "OPENAI_ORG_ID"),
+        ({"OPENAI_API_KEY": "sk-1", "OPENAI_PROJECT": "proj_2"}, "OPENAI_PROJECT", "OPENAI_PROJECT_ID"),
+        ({"OPENAI_API_KEY": "key", "OPENAI_API_TYPE": "azure"}, "OPENAI_API_TYPE", "AZURE_OPENAI_ENDPOINT"),
+        (
+            {"AZURE_OPENAI_API_KEY": "key", "AZURE_OPENAI_API_BASE": RESOURCE},
+            "AZURE_OPENAI_API_BASE",
+            "AZURE_OPENAI_ENDPOINT",
+        ),
+        ({"AZURE_OPENAI_ENDPOINT": RESOURCE, "AZURE_OPENAI_KEY": "key"}, "AZURE_OPENAI_KEY", "AZURE_OPENAI_API_KEY"),
+    ],
+)
+def test_a_variable_of_another_client_that_says_something_else_is_refused_and_both_names_are_given(
+    monkeypatch: pytest.MonkeyPatch, env: dict[str, str], theirs: str, ours: str
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        found(monkeypatch, env)
+    assert theirs in str(raised.value)
+    assert ours in str(raised.value)
+    assert "gateway.example.com" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("env", "base_url"),
+    [
+        ({**OPENAI, "OPENAI_API_BASE": "https://api.openai.com/v1/"}, None),
+        ({**OPENAI, "OPENAI_API_HOST": "api.openai.com"}, None),
+        ({**OPENAI, "OPENAI_API_BASE": GATEWAY, "OPENAI_BASE_URL": f"{GATEWAY}/"}, None),
+        ({**OPENAI, "OPENAI_API_BASE": GATEWAY}, GATEWAY),
+        ({**OPENAI, "OPENAI_API_BASE": GATEWAY}, "https://api.openai.com/v1"),
+        ({**OPENAI, "OPENAI_ORGANIZATION": "org-1", "OPENAI_PROJECT": "proj_1"}, None),
+        ({**OPENAI, "OPENAI_API_TYPE": "open_ai"}, None),
+        ({**AZURE, "OPENAI_API_BASE": f"{RESOURCE}/", "OPENAI_API_TYPE": "azure", "OPENAI_ORGANIZATION": "o"}, None),
+        ({**OPENAI, "AZURE_API_BASE": RESOURCE, "AZURE_API_KEY": "key"}, None),  # LiteLLM has one of each
+    ],
+)
+def test_a_variable_of_another_client_that_says_the_same_is_fine(
+    monkeypatch: pytest.MonkeyPatch, env: dict[str, str], base_url: str | None
+) -> None:
+    found(monkeypatch, env, base_url)
+
+
+@pytest.mark.parametrize(
+    ("address", "right"),
+    [
+        ("https://api.openai.com", "https://api.openai.com/v1"),
+        ("https://us.api.openai.com/", "https://us.api.openai.com/v1"),
+        (f"{GATEWAY}/fine_tuning/jobs", GATEWAY),
+        (f"{GATEWAY}/fine_tuning/jobs/ftjob-1/checkpoints", GATEWAY),
+        (f"{GATEWAY}/chat/completions/", GATEWAY),
+        (f"{GATEWAY}/files", GATEWAY),
+        (f"{GATEWAY}/responses?a-key=secret", GATEWAY),
+    ],
+)
+def test_a_base_url_with_a_path_that_is_certainly_wrong_is_refused_with_the_right_one(
+    monkeypatch: pytest.MonkeyPatch, address: str, right: str
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        found(monkeypatch, {**OPENAI, "OPENAI_BASE_URL": address})
+    words = str(raised.value)
+    assert "OPENAI_BASE_URL" in words
+    assert words.endswith(f"Set it to {right}.")
+    assert "secret" not in words
+
+
+@pytest.mark.parametrize("address", [GATEWAY, "https://gateway.example.com", "https://gateway.example.com/models"])
+def test_a_base_url_whose_path_may_be_right_is_left_to_the_host(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    assert found(monkeypatch, {**OPENAI, "OPENAI_BASE_URL": address}).base_url == address
+
+
+def test_an_azure_endpoint_without_a_scheme_is_shown_the_form_that_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"AZURE_OPENAI_ENDPOINT.*https://<resource>\.openai\."):
+        found(monkeypatch, {**AZURE, "AZURE_OPENAI_ENDPOINT": "mine.openai.azure.com"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OPENAI_EXTRA_HEADERS", SECRET),
+        ("OPENAI_EXTRA_HEADERS", f'["{SECRET}"]'),
+        ("OPENAI_EXTRA_HEADERS", f'{{"x-portkey-config": ["{SECRET}"]}}'),
+        ("OPENAI_ALLOW_HTTP", SECRET),
+    ],
+)
+def test_headers_or_a_permission_that_are_invalid_are_named_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        found(monkeypatch, {**OPENAI, name: value})
+    assert name in str(raised.value)
+    assert SECRET not in str(raised.value)

@@ -17,7 +17,7 @@ from openai_fine_tuning.api.urls import (
 )
 
 from .accounts.account import Account
-from .accounts.diagnosis import advice_on_resource, diagnose, is_listing, told_settings
+from .accounts.diagnosis import advice_on_resource, describe_settings, diagnose, is_listing
 from .errors import CommandError
 from .warehouses.preflight import check_grants, check_ready
 from .warehouses.warehouse import Warehouse
@@ -47,7 +47,7 @@ def check(accounts: Sequence[Account], warehouse: Warehouse) -> Iterator[tuple[s
 
 
 def _check_host(account: Account) -> Iterator[Finding]:
-    yield Finding("settings", True, told_settings(account))
+    yield Finding("settings", True, describe_settings(account))
     api = account.api()
     try:
         listing = api.get_json(JOBS_PATH, {"limit": 1}, attempts=2).content

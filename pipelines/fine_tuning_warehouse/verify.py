@@ -22,7 +22,7 @@ from openai_fine_tuning.settings import CONCURRENCY, OVERLAP_SECONDS, RESOURCES
 from openai_fine_tuning.state.takeover import frontier_in_force
 
 from .accounts.account import Account
-from .accounts.diagnosis import told_failure
+from .accounts.diagnosis import to_command_error
 from .errors import CommandError, root_cause
 from .sync.run import Watch, watch_nothing
 from .warehouses.duckdb_lock import LOCK_WAIT_SECONDS
@@ -148,7 +148,7 @@ def _read_again(account: Account, source: DltSource, stored: Stored, database: P
     except Exception as error:  # noqa: BLE001 - dlt wraps it, and wraps that
         cause = root_cause(error)
         if isinstance(cause, FineTuningSourceError):
-            raise told_failure(account, cause) from None
+            raise to_command_error(account, cause) from None
         raise cause from None
 
 

@@ -1,16 +1,19 @@
-"""Whose history is read: an account, and how one is made of settings, wherever those were found."""
+"""An account: one host, the credential for it, and the label that its rows carry."""
 
 from __future__ import annotations
 
 import difflib
+import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from fine_tuning_warehouse.errors import UsageError
 
-from .azure import azure_base_url, shown_url
+from .azure import azure_base_url, entra_tokens, host_of, shown_url
+from .lookup import COMMAND_LINE, ENVIRONMENT, PROGRAM, Setting, section_name, variable_name
 
 if TYPE_CHECKING:
     from dlt.extract import DltSource
@@ -18,26 +21,17 @@ if TYPE_CHECKING:
     from openai_fine_tuning.api.auth import TokenProvider
     from openai_fine_tuning.api.client import FineTuningApi
 
+logger = logging.getLogger(__name__)
+
 ENTRA = "entra"
-"""The `auth` of tokens of Microsoft Entra ID."""
+"""The `auth` that sends tokens of Microsoft Entra ID."""
 AUTHS = ("bearer", "api-key", ENTRA)
 """How a credential may be sent."""
 
-_USUAL = {
-    "base_url": "OPENAI_BASE_URL",
-    "api_key": "OPENAI_API_KEY",
-    "org_id": "OPENAI_ORG_ID",
-    "project_id": "OPENAI_PROJECT_ID",
-    "auth": "OPENAI_AUTH",
-}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A setting, and where it was found."""
-
-    value: str = field(repr=False)
-    origin: str
+_OF_REQUESTS = re.compile(
+    r"(.*?)(/(?:fine_tuning|chat/completions)(?:/.*)?|(?<=/v1)/(?:files|models|responses)(?:/.*)?)"
+)
+"""A path that ends with that of some request: the base URL, and the rest."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +39,18 @@ class Account:
     """One account of one host.
 
     Attributes:
-        label: What stands in the column `account` of every row.
+        label: The column `account` of every row.
         api_key: The key; never shown. None where there is none (`auth` "entra").
         base_url: The host with its version path.
-        org_id: For a key of several organisations.
-        project_id: For a key of several projects.
+        org_id: The organization, for a key that belongs to several.
+        project_id: The project, for a key that belongs to several.
         auth: How the credential is sent: "bearer", "api-key", or "entra" for tokens of Microsoft Entra ID. None for
             what the host takes.
-        origins: Where each of these was found, by its name: an environment variable, an option. `api_version` is
-            there where the base URL has its version from somewhere else.
+        extra_headers: Headers that go with every request, such as those of a gateway. Their values are never shown.
+        allow_http: Whether the key may go over plain http to another machine.
+        locations: Where each of these was found, by its name: an environment variable, an option, a file.
+            `api_version` is there where the base URL has its version from somewhere else.
+        section: The section of dlt's configuration that holds the account; empty where plain settings describe it.
     """
 
     label: str
@@ -62,35 +59,35 @@ class Account:
     org_id: str | None = None
     project_id: str | None = None
     auth: str | None = None
-    origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    extra_headers: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+    allow_http: bool = False
+    locations: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    section: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def host(self) -> str:
         """The base URL, as it can be shown."""
         return shown_url(self.base_url)
 
-    def place_of(self, name: str) -> str:
-        """What a user changes to change a field: where it was found, or where it would stand."""
-        if name in self.origins:
-            return self.origins[name]
+    def setting_location(self, name: str) -> str:
+        """Return what a user changes to change a field: where it was found, or where it would stand."""
+        if name in self.locations:
+            return self.locations[name]
         if name == "api_version":
-            return self.place_of("base_url")
-        # A configured account takes nothing from the environment of a single one.
-        section = next((there for origin in self.origins.values() if (there := origin.partition(" under ")[2])), None)
-        return _USUAL[name] if section is None else f"{_USUAL[name].lower()} under {section}"
+            return self.setting_location("base_url")
+        return f"openai_{name} under {section_name(*self.section)}" if self.section else f"OPENAI_{name.upper()}"
 
     def api(self, concurrency: int | None = None) -> FineTuningApi:
-        """The host, for requests outside a sync.
+        """Return the client of the host, for requests outside a sync.
 
         Args:
             concurrency: The highest number of requests in flight; None for the source's default.
 
         Raises:
-            UsageError: The host or the key cannot be right.
+            UsageError: A setting is invalid.
         """
         from openai_fine_tuning import ConfigurationError  # noqa: PLC0415 - importing dlt costs half a second, which `--help` need not pay
         from openai_fine_tuning.api.client import FineTuningApi  # noqa: PLC0415
-        from openai_fine_tuning.settings import CONCURRENCY  # noqa: PLC0415
 
         try:
             return FineTuningApi(
@@ -99,14 +96,17 @@ class Account:
                 auth=self._scheme,
                 org_id=self.org_id,
                 project_id=self.project_id,
-                concurrency=CONCURRENCY if concurrency is None else concurrency,
+                **({} if concurrency is None else {"concurrency": concurrency}),
+                **self._steering(),
             )
         except ConfigurationError as error:
-            where = f" See {self.place_of(error.setting)}." if error.setting and self.origins else ""
+            where = f" See {self.setting_location(error.setting)}." if error.setting and self.locations else ""
+            if error.setting == "base_url" and self.base_url.strip().startswith("http:"):
+                where += f" {self.setting_location('allow_http')} set to true allows it."
             raise UsageError(f"{error}{where}") from None
 
     def source(self, resources: Sequence[str], **arguments: Any) -> DltSource:
-        """The dlt source that reads these resources of it; `arguments` are those of `openai_fine_tuning`."""
+        """Return the dlt source that reads these resources; `arguments` are those of `openai_fine_tuning`."""
         from openai_fine_tuning import openai_fine_tuning  # noqa: PLC0415 - see api
 
         return openai_fine_tuning(
@@ -116,73 +116,134 @@ class Account:
             openai_project_id=self.project_id,
             openai_auth=self._scheme,
             account_label=self.label,
+            **self._steering("openai_"),
             **arguments,
         ).with_resources(*resources)
+
+    def _steering(self, prefix: str = "") -> dict[str, Any]:
+        values = {"extra_headers": dict(self.extra_headers), "allow_http": self.allow_http}
+        return {f"{prefix}{name}": value for name, value in values.items() if value}
 
     @property
     def _secret(self) -> str | TokenProvider:
         """The key, or what gives the tokens. Raises `UsageError` where there can be none."""
-        if self.auth != ENTRA:
-            return self.api_key or ""
-        from .entra import entra_tokens  # noqa: PLC0415 - an extra
-
-        return entra_tokens(self.base_url)
+        return entra_tokens(self.base_url) if self.auth == ENTRA else self.api_key or ""
 
     @property
     def _scheme(self) -> str | None:
         return "bearer" if self.auth == ENTRA else self.auth
 
 
-def made_account(
+def build_account(
     label: str,
-    found: Mapping[str, Setting | None],
+    found: Mapping[str, Setting],
     *,
     on_azure: bool = False,
     api_version: Setting | None = None,
+    section: tuple[str, ...] = (),
 ) -> Account:
-    """An account of the settings that were found.
+    """Build an account from the settings that were found, and check everything that can be checked without a request.
 
     Args:
-        label: Its label.
-        found: The settings by the names of the account's fields; None for one that is not there.
-        on_azure: The base URL is that of a resource on Azure, in any form, whatever the name of the host.
-        api_version: For one on Azure whose base URL does not say.
+        label: The account's label.
+        found: The settings, by the names of the account's fields.
+        on_azure: The base URL is that of a resource on Azure, in any form, whatever the name of its host.
+        api_version: The version for a resource on Azure whose base URL does not name one.
+        section: The section of a configured account.
 
     Raises:
-        UsageError: One cannot be right; it says which, and where it was found.
+        UsageError: A setting is invalid, or would send the credential to a host that it was not meant for.
     """
     from openai_fine_tuning.api.auth import is_azure  # noqa: PLC0415 - see Account.api
     from openai_fine_tuning.settings import DEFAULT_BASE_URL  # noqa: PLC0415
 
-    settings = {name: setting for name, setting in found.items() if setting is not None}
+    settings = dict(found)
     auth = settings.get("auth")
     if auth is not None and auth.value not in AUTHS:
         raise UsageError(
-            f"{auth.origin} is none of {', '.join(AUTHS)}{did_you_mean(auth.value, AUTHS)}: it says how a key is sent."
+            f"Invalid {auth.location}: expected one of {', '.join(AUTHS)}{did_you_mean(auth.value, AUTHS)}."
         )
     if auth is not None and auth.value == ENTRA:
         settings.pop("api_key", None)
+    _check_sources(settings, section)
     values: dict[str, Any] = {"api_key": None, "base_url": DEFAULT_BASE_URL}
     values.update((name, setting.value) for name, setting in settings.items())
-    origins = {name: setting.origin for name, setting in settings.items() if setting.origin}
-    if on_azure or is_azure(_host_of(values["base_url"])):
-        given = values["base_url"]
+    locations = {name: setting.location for name, setting in settings.items() if setting.location}
+    given = values["base_url"]
+    if on_azure or is_azure(host_of(given)):
+        if "://" not in given:
+            raise UsageError(
+                f"Invalid {locations['base_url']}: expected an address such as https://<resource>.openai.azure.com."
+            )
         values["base_url"] = azure_base_url(given, api_version.value if api_version else None)
         if api_version is not None and values["base_url"] != azure_base_url(given):
-            origins["api_version"] = api_version.origin
-    account = Account(label, **values, origins=origins)
-    account.api().close()  # what cannot be right shows before anything begins
+            locations["api_version"] = api_version.location
+    else:
+        _check_path(given, locations.get("base_url", ""))
+    account = Account(label, **values, locations=locations, section=section)
+    account.api().close()  # what is invalid shows before anything begins
     return account
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The known name that is most like another, in brackets; nothing where none is like it."""
+    """Return the known name that is most like another, in brackets; nothing where none is like it."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _host_of(address: str) -> str:
+def _check_sources(settings: Mapping[str, Setting], section: tuple[str, ...]) -> None:
+    """Raise `UsageError` where a file that may have come with a folder steers a credential from elsewhere.
+
+    What says where a credential goes must come from the place that holds the credential, or from the user. Hosts of
+    OpenAI and Azure need no such care: nobody else can read what goes there.
+    """
+    key = settings.get("api_key")
+    if key is None and "base_url" not in settings:
+        raise UsageError("Tokens of Entra need the host that they are for: set openai_base_url, or OPENAI_BASE_URL.")
+    trusted = {COMMAND_LINE, ENVIRONMENT, PROGRAM, key.source if key else ENVIRONMENT} - {"several folders"}
+    for name in ("base_url", "extra_headers", "allow_http"):
+        setting = settings.get(name)
+        if setting is None or not setting.value or setting.source in trusted:
+            continue
+        if name == "base_url" and _is_home_of(key, setting.value):
+            continue
+        what = "the tokens of Entra" if key is None else f"the key in {key.location}"
+        ways = [f"set {variable} in the environment"] if (variable := variable_name(name, section)) else []
+        ways += ["put the key beside it"] if key is not None else []
+        raise UsageError(
+            f"{setting.location} decides where {what} goes, but comes from another place, and may not be yours. "
+            f"If it is right, {' or '.join(ways)}."
+        )
+
+
+def _is_home_of(key: Setting | None, base_url: str) -> bool:
+    """Return whether an address is on a host of the company that the key belongs to, whoever named it."""
+    from openai_fine_tuning.api.auth import is_azure  # noqa: PLC0415 - see Account.api
+
+    address = re.fullmatch(r"https://([a-z0-9.-]+)(?::443)?(?:[/?].*)?", base_url.strip(), flags=re.IGNORECASE)
+    if address is None:
+        return False
+    is_of_azure = key is not None and key.location == "AZURE_OPENAI_API_KEY"
+    if is_azure(address[1]):
+        return is_of_azure or key is None or not key.value.startswith("sk-")
+    return key is not None and not is_of_azure and is_openai(address[1])
+
+
+def is_openai(host: str) -> bool:
+    """Return whether a host name is that of OpenAI, or one of its regional ones such as `us.api.openai.com`."""
+    return f".{host.lower()}".endswith(".api.openai.com")
+
+
+def _check_path(base_url: str, location: str) -> None:
+    """Raise `UsageError` where the path of a base URL is certainly wrong."""
     try:
-        return urlsplit(address.strip()).hostname or ""
+        parts = urlsplit(base_url.strip())
     except ValueError:
-        return ""
+        return
+    path = parts.path.rstrip("/")
+    if match := _OF_REQUESTS.fullmatch(path):
+        right = urlunsplit((parts.scheme, parts.netloc, match[1], "", ""))
+        raise UsageError(f"Invalid {location}: it ends with the path of a request ({match[2]}). Set it to {right}.")
+    if not path and is_openai(host_of(base_url)):
+        right = urlunsplit((parts.scheme, parts.netloc, "/v1", "", ""))
+        raise UsageError(f"Invalid {location}: it lacks the version. Set it to {right}.")

@@ -1,19 +1,34 @@
-"""Addresses of hosts: the base URL of an Azure resource from whatever people have at hand, and what can be shown."""
+"""Azure OpenAI: the base URL from whatever address people have at hand, and tokens of Microsoft Entra ID."""
 
 from __future__ import annotations
 
+import functools
 import re
+import threading
+import time
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from fine_tuning_warehouse.errors import UsageError
+
+if TYPE_CHECKING:
+    from azure.core.credentials import AccessToken
 
 _UNDATED_VERSIONS = frozenset({"preview", "latest", "v1"})
 """Versions that belong to the v1 API; the classic one has dates."""
 
+_SCOPE = "https://cognitiveservices.azure.{country}/.default"
+"""What a token must be for, so that Azure OpenAI takes it."""
+
+_EARLY_SECONDS = 300.0
+"""A token is replaced so long before it expires."""
+
 
 def azure_base_url(endpoint: str, api_version: str | None = None) -> str:
-    """The base URL of an Azure OpenAI resource or Foundry project.
+    """Return the base URL of an Azure OpenAI resource or Foundry project.
 
     Args:
-        endpoint: The bare endpoint, one with `/openai`, `/openai/v1` or `/v1`, a project's, or an address of some call.
+        endpoint: The bare endpoint, one with `/openai`, `/openai/v1` or `/v1`, a project's, or the address of a call.
         api_version: A dated version (`2024-10-21`) asks for the classic API, where the endpoint does not say which.
 
     Returns:
@@ -29,24 +44,102 @@ def azure_base_url(endpoint: str, api_version: str | None = None) -> str:
     if after is None or (is_project and not after.startswith("v1")):
         # The version is that of another API: of Foundry's models, or of a project's.
         query = [(name, value) for name, value in query if name != "api-version" or value in _UNDATED_VERSIONS]
-    told = dict(query).get("api-version")
-    is_v1 = (after or "").startswith("v1") or told in _UNDATED_VERSIONS
-    if api_version and api_version not in _UNDATED_VERSIONS and not (is_v1 or is_project or told):
-        told = api_version
-        query.append(("api-version", told))
-    path = f"{before}/openai" if told and not (is_v1 or is_project) else f"{before}/openai/v1"
+    version = dict(query).get("api-version")
+    is_v1 = (after or "").startswith("v1") or version in _UNDATED_VERSIONS
+    if api_version and api_version not in _UNDATED_VERSIONS and not (is_v1 or is_project or version):
+        version = api_version
+        query.append(("api-version", version))
+    path = f"{before}/openai" if version and not (is_v1 or is_project) else f"{before}/openai/v1"
     return urlunsplit((parts.scheme, parts.netloc, path, urlencode(query), ""))
 
 
 def shown_url(base_url: str) -> str:
-    """An address without the values in its query, which may be keys; Azure's version stays."""
+    """Return an address without the values in its query, which may be keys; Azure's version stays."""
     parts = urlsplit(base_url)
     query = "&".join(f"{name}={value if name == 'api-version' else '...'}" for name, value in parse_qsl(parts.query))
     return urlunsplit((parts.scheme, parts.netloc, parts.path, query, ""))
 
 
+def host_of(address: str) -> str:
+    """Return the host name of an address; nothing where it is invalid."""
+    try:
+        return urlsplit(address.strip()).hostname or ""
+    except ValueError:
+        return ""
+
+
+class EntraTokens:
+    """Give the token to send next: the same one until shortly before it expires. Safe to share between threads.
+
+    Args:
+        scope: What the token is for.
+
+    Raises:
+        UsageError: azure-identity is not installed.
+    """
+
+    def __init__(self, scope: str) -> None:
+        self._scope = scope
+        self._asking = threading.Lock()
+        self._token: AccessToken | None = None
+        self.forget()
+
+    def __call__(self) -> str:
+        """Return the token.
+
+        Raises:
+            HostError: None of the ways to get one has worked.
+        """
+        with self._asking:
+            if self._token is None or self._token.expires_on - time.time() < _EARLY_SECONDS:
+                self._token = self._get()
+            return str(self._token.token)
+
+    def forget(self) -> None:
+        """Ask Entra again, past every cache: the host has refused the token."""
+        try:
+            from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - an extra
+        except ImportError:
+            raise UsageError(
+                "Without a key (AZURE_OPENAI_API_KEY) Azure takes tokens of Entra, which need azure-identity: "
+                "pip install 'fine-tuning-warehouse[azure]'."
+            ) from None
+        with self._asking:
+            self._credential = DefaultAzureCredential()
+            self._token = None
+
+    def _get(self) -> AccessToken:
+        from azure.core.exceptions import AzureError  # noqa: PLC0415 - an extra
+
+        from openai_fine_tuning import HostError  # noqa: PLC0415 - importing dlt costs half a second
+
+        try:
+            return self._credential.get_token(self._scope)
+        except AzureError as error:
+            # azure-identity writes a page about each way that it tried: one line says what Entra answered.
+            lines = [line.strip() for line in str(error).splitlines()]
+            answers = [line for line in lines if "AADSTS" in line or "Authentication failed" in line]
+            reason = answers[0][:300] if answers else "nothing here is signed in to Azure"
+            raise HostError(
+                f"Entra gives no token ({reason}). Run `az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and "
+                "AZURE_CLIENT_SECRET, or use a managed identity; or set AZURE_OPENAI_API_KEY."
+            ) from None
+
+
+@functools.cache
+def _tokens(scope: str) -> EntraTokens:
+    # One for the whole process: a sync in several parts does not sign in again for each.
+    return EntraTokens(scope)
+
+
+def entra_tokens(base_url: str) -> EntraTokens:
+    """Return what gives the tokens for a host. Raises as `EntraTokens` does."""
+    country = host_of(base_url).rpartition(".")[2]
+    return _tokens(_SCOPE.format(country=country if country in ("us", "cn") else "com"))
+
+
 def _split(path: str) -> tuple[str, str | None]:
-    """What stands before `/openai`, and what comes after it; None after the path of another API of the resource."""
+    """Return what stands before `/openai`, and what comes after it; None after the path of another API."""
     found = re.search(r"/openai(?:/(.*))?$", path, flags=re.IGNORECASE)
     if found is not None:
         return path[: found.start()], found[1] or ""

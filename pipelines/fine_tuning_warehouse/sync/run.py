@@ -19,7 +19,7 @@ import pyarrow as pa
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from fine_tuning_warehouse.accounts.account import Account
-from fine_tuning_warehouse.accounts.diagnosis import told_failure
+from fine_tuning_warehouse.accounts.diagnosis import to_command_error
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.version import __version__
 from fine_tuning_warehouse.views import write_views
@@ -197,7 +197,7 @@ def _run_held(
             with _sync_errors(warehouse), turn(pipeline):
                 patience.apply(lambda: _describe(pipeline))
     except FineTuningSourceError as error:
-        raise told_failure(account, error) from error
+        raise to_command_error(account, error) from error
     finally:
         if new_file is not None:
             remove_if_empty(new_file)

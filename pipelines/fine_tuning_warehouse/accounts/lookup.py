@@ -1,0 +1,184 @@
+"""Look up the settings of an account in the environment and in every place that dlt takes configuration from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fine_tuning_warehouse.errors import UsageError
+
+if TYPE_CHECKING:
+    from dlt.common.configuration.providers.provider import ConfigProvider
+
+SOURCE = ("sources", "openai_fine_tuning")
+"""The section of dlt's configuration that holds the settings of a single account."""
+
+FIELDS = ("api_key", "base_url", "auth", "org_id", "project_id", "extra_headers", "allow_http")
+"""The fields of an account that can be set, as `openai_<field>`, or `OPENAI_<FIELD>` in the environment."""
+
+SECRETS = ("api_key", "extra_headers")
+"""The fields that belong into `secrets.toml`."""
+
+COMMAND_LINE, ENVIRONMENT, PROGRAM = "the command line", "the environment", "this program"
+"""Sources that the user of the command controls, as opposed to files that may come with a folder."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting and where it was found.
+
+    Attributes:
+        value: What it is set to; it may be a secret.
+        location: What a user changes to change it, such as `OPENAI_BASE_URL`, or
+            `openai_base_url under [sources.openai_fine_tuning] in .dlt/config.toml`.
+        source: Who set it: `COMMAND_LINE`, `ENVIRONMENT`, `PROGRAM`, or else the folder or vault that holds it.
+    """
+
+    value: Any = field(repr=False)
+    location: str
+    source: str = ENVIRONMENT
+
+
+def variable(name: str) -> Setting | None:
+    """Return an environment variable as a setting; None where it is not set, or blank."""
+    value = os.environ.get(name, "").strip()
+    return Setting(value, name) if value else None
+
+
+def find_settings(*section: str, plain: bool = False) -> dict[str, Setting]:
+    """Look up all settings of an account; the first place that has one wins.
+
+    Args:
+        section: The section of dlt's configuration.
+        plain: Look in variables such as `OPENAI_API_KEY` first.
+
+    Returns:
+        The settings that are set, by the names of the account's fields.
+
+    Raises:
+        UsageError: A value has the wrong type, or a secret stands in a file that is made to be shared. The message
+            does not hold the value.
+    """
+    found = {}
+    for name in FIELDS:
+        setting = variable(f"OPENAI_{name.upper()}") if plain else None
+        if setting is None:
+            setting = _look_up(f"openai_{name}", name in SECRETS, section)
+        if setting is not None:
+            found[name] = Setting(_parse(name, setting), setting.location, setting.source)
+    return found
+
+
+def section_name(*section: str) -> str:
+    """Return a section as it stands in a TOML file, such as `[sources.openai_fine_tuning]`."""
+    return f"[{'.'.join(part if _is_bare(part) else json.dumps(part) for part in section)}]"
+
+
+def variable_name(name: str, section: Sequence[str]) -> str | None:
+    """Return the environment variable for a field of an account in a section; None where no shell can set it.
+
+    Args:
+        name: The field, such as `api_key`.
+        section: The section of a configured account; empty for the plain settings.
+    """
+    variable = "__".join((*section, f"openai_{name}")).upper()
+    return variable if variable.replace("_", "").isalnum() and variable.isascii() else None
+
+
+def file_providers() -> list[ConfigProvider]:
+    """Return dlt's files and vaults, in the order in which dlt asks them."""
+    import dlt  # noqa: PLC0415 - importing dlt costs half a second, which `--help` need not pay
+
+    return [provider for provider in dlt.config.config_providers if not _is_environment(provider)]
+
+
+def shown_provider(provider: ConfigProvider) -> str:
+    """Return what people call a provider."""
+    return f".dlt/{provider.name}" if provider.name.endswith(".toml") else provider.name
+
+
+def _look_up(name: str, is_secret: bool, section: tuple[str, ...]) -> Setting | None:
+    import dlt  # noqa: PLC0415 - see file_providers
+    from dlt.common.typing import TSecretStrValue  # noqa: PLC0415
+
+    hint: Any = TSecretStrValue if is_secret else str
+    first: Setting | None = None
+    for provider in dlt.config.config_providers:
+        value, key = provider.get_value(name, hint, None, *section)
+        if value is None or value == {} or not str(value).strip():
+            continue
+        if _is_environment(provider):
+            location, source = key, ENVIRONMENT
+        else:
+            file, source = _place(provider, value, name, section)
+            location = f"{name} under {section_name(*section)} in {file}"
+        if is_secret and not provider.supports_secrets:
+            raise UsageError(
+                f"{location} is a secret in a file that is made to be shared: move it to the same section in "
+                ".dlt/secrets.toml."
+            )
+        first = first or Setting(value, location, source)
+    return first
+
+
+def _place(provider: ConfigProvider, value: Any, name: str, section: tuple[str, ...]) -> tuple[str, str]:
+    """Return the file that holds a value, as it is shown, and the folder that this file really lies in.
+
+    Two folders may each hold a part of a table. Such a table has a source of its own, which nobody trusts.
+    """
+    if not provider.name.endswith(".toml"):
+        return provider.name, provider.name
+    leaves = [(part, (*section, name)) for part in value] if isinstance(value, Mapping) else [(name, section)]
+    origins = {provider.get_value_location(key, None, *above) for key, above in leaves}
+    origin = origins.pop()
+    if origins:
+        return f"{shown_provider(provider)} of several folders", "several folders"
+    # dlt lists the paths of the project first, those of the user's own folder last, and marks the latter `global:`.
+    paths = [Path(path) for path in provider.locations if Path(path).name == origin.removeprefix("global:")]
+    if not paths:
+        return origin or PROGRAM, origin or PROGRAM
+    if origin.startswith("global:") and (path := paths[-1]) != paths[0]:
+        return str(path).replace(str(Path.home()), "~", 1), str(path.resolve().parent)
+    return shown_provider(provider), str(paths[0].resolve().parent)
+
+
+def _parse(name: str, setting: Setting) -> Any:
+    """Return the value of a setting as its type. Raises `UsageError`, which does not hold the value."""
+    value = setting.value
+    if name == "allow_http":
+        known = {"true": True, "1": True, "false": False, "0": False}
+        if (text := str(value).strip().lower()) not in known:
+            raise UsageError(f"Invalid {setting.location}: expected true or false.")
+        return known[text]
+    if name == "extra_headers":
+        with_headers = _json(value) if isinstance(value, str) else value
+        if not isinstance(with_headers, Mapping) or not all(isinstance(one, str) for one in with_headers.values()):
+            raise UsageError(
+                f"Invalid {setting.location}: expected a table of texts, or JSON such as "
+                '{"x-portkey-provider": "@my-provider"}.'
+            )
+        return dict(with_headers)
+    if not isinstance(value, str):
+        raise UsageError(f'Invalid {setting.location}: expected text in quotes, such as openai_{name} = "...".')
+    return value.strip()
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _is_bare(part: str) -> bool:
+    return part.replace("_", "").replace("-", "").isalnum() or part.startswith("<")
+
+
+def _is_environment(provider: ConfigProvider) -> bool:
+    from dlt.common.configuration.providers import EnvironProvider  # noqa: PLC0415 - see file_providers
+
+    return isinstance(provider, EnvironProvider)
