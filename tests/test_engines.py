@@ -14,7 +14,6 @@ import pytest
 from command import Command, is_told_well
 from engines import Engine
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
-from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from harness import DAY, HOUR, NOW, Database
 from histories import add_history, assert_holds, truth_of
@@ -230,9 +229,7 @@ def assert_is_made_anew(
     for number, table in enumerate(("events", "_dlt_pipeline_state"), start=2):
         execute(f"DROP TABLE fine_tuning.{table} CASCADE")
         add_history(world, [number])
-        with pytest.raises(CommandError, match="--full-refresh"):
-            engine.sync(host)
-        engine.sync(host, full_refresh=True)
+        engine.sync(host)
         assert_holds(engine.rows, truth_of(world))
         assert engine.sync(host).requests == 1
 

@@ -26,16 +26,17 @@ from .warehouses.advisory_lock import turn
 from .warehouses.comments import write_comments
 from .warehouses.duckdb_lock import LOCK_WAIT_SECONDS
 from .warehouses.errors import destination_errors
+from .warehouses.load_id import LOAD_ID, add_load_ids
 from .warehouses.locking import held
 from .warehouses.preflight import check_grants, merge_strategy
 from .warehouses.rows import Rows, open_rows
 from .warehouses.state import Stored, find_stored, stored_by
+from .warehouses.tables import make_lacking
 from .warehouses.waiting import Patience
 from .warehouses.warehouse import Warehouse
 from .warehouses.working_directory import working_directory
 
 _MARK = "copied"
-_LOAD_ID = "_dlt_load_id"
 
 
 @dataclass
@@ -133,8 +134,11 @@ def _load(
             # It was not held alone until now: another copy may have brought the same rows.
             present = _present(target, LOCK_WAIT_SECONDS)
         is_new = history.label not in present
-        pipeline.extract(history.source(merge_strategy(target, pipeline), is_new=is_new))
+        copied = history.source(merge_strategy(target, pipeline), is_new=is_new)
+        add_load_ids(copied.selected_resources.values())
+        pipeline.extract(copied)
         pipeline.normalize()
+        patience.apply(lambda: make_lacking(pipeline))
         history.copied.load_ids += patience.apply(pipeline.load).loads_ids
     return history.copied
 
@@ -199,7 +203,7 @@ class _History:
             state[_MARK] = _digest(self.stored)
         completed = self._completed_syncs()
         for relation in self._tables:
-            columns = relation.only(*(name for name in relation.schema.names if name != _LOAD_ID))
+            columns = relation.only(*(name for name in relation.schema.names if name != LOAD_ID))
             # What dlt knows of a column, so that it has nothing to warn of.
             typed = pa.schema([pa.field(one.name, one.type, one.name not in relation.keys) for one in columns.schema])
             yield {relation.name: typed.empty_table()}  # a table without rows is made all the same

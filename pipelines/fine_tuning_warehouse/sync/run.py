@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import dlt
 import pyarrow as pa
-from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.accounts.diagnosis import to_command_error
@@ -28,8 +27,10 @@ from fine_tuning_warehouse.warehouses.comments import write_comments
 from fine_tuning_warehouse.warehouses.duckdb_file import kept_open, load_in_bounds, remove_if_empty
 from fine_tuning_warehouse.warehouses.duckdb_lock import LOCK_WAIT_SECONDS
 from fine_tuning_warehouse.warehouses.errors import destination_errors
+from fine_tuning_warehouse.warehouses.load_id import add_load_ids
 from fine_tuning_warehouse.warehouses.locking import held
 from fine_tuning_warehouse.warehouses.preflight import check_grants, merge_strategy
+from fine_tuning_warehouse.warehouses.tables import add_stored_columns, make_lacking
 from fine_tuning_warehouse.warehouses.waiting import Patience
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from fine_tuning_warehouse.warehouses.working_directory import working_directory
@@ -233,9 +234,10 @@ def _run_parts(
         fine_tuning_stop_after_rows=reading.commit_rows,
         fine_tuning_report=report,
     )
-    is_anew = reading.full_refresh
+    add_load_ids(source.selected_resources.values())
     while not report.is_complete:
         log = _sync_log(sync_id, started_at, account.label, report=report)
+        add_load_ids(log.selected_resources.values())
         if not warehouse.is_duckdb_file:
             settled: Any = {**MERGE, "strategy": merge_strategy(warehouse, pipeline)}
             for resource in (*source.selected_resources.values(), *log.selected_resources.values()):
@@ -244,42 +246,38 @@ def _run_parts(
                     write_disposition=settled,
                 )
         with _sync_errors(warehouse):
-            load_ids = _run(pipeline, [source, log], patience, report, anew=is_anew)
+            load_ids = _run(pipeline, [source, log], patience, report)
         yield load_ids
-        is_anew = False
 
 
-def _run(pipeline: dlt.Pipeline, sources: list[Any], patience: Patience, report: Report, *, anew: bool) -> list[str]:
+def _run(pipeline: dlt.Pipeline, sources: list[Any], patience: Patience, report: Report) -> list[str]:
     """Extract, normalise and load, into tables that are made again where they were dropped; returns the load ids."""
     if pipeline.first_run:
-        patience.apply(lambda: _restore(pipeline))
+        patience.apply(lambda: _restore(pipeline, sources[0], report))
     pipeline.extract(sources)
     pa.default_memory_pool().release_unused()  # the C library keeps what Arrow's tables took, beside what a load takes
     pipeline.normalize()
     with turn(pipeline):
-        return list(patience.apply(lambda: _load(pipeline, report, anew=anew)).loads_ids)
+        return list(patience.apply(lambda: _load(pipeline, report)).loads_ids)
 
 
-def _restore(pipeline: dlt.Pipeline) -> None:
+def _restore(pipeline: dlt.Pipeline, source: Any, report: Report) -> None:
     with kept_open(pipeline):
         pipeline.sync_destination()
+        missing = add_stored_columns(pipeline, source.schema)
+    if missing:
+        report.notes.append(
+            f"Missing in the warehouse: {'; '.join(missing)}. They are made again, and everything is read once more, "
+            "for each account at its next sync. What the host no longer has cannot be read again."
+        )
 
 
-def _load(pipeline: dlt.Pipeline, report: Report, *, anew: bool) -> LoadInfo:
+def _load(pipeline: dlt.Pipeline, report: Report) -> LoadInfo:
     def load() -> LoadInfo:
-        if anew:
-            _make_tables(pipeline)
+        make_lacking(pipeline)
         return pipeline.load()
 
     return load_in_bounds(pipeline, load, largest_batch=report.largest_batch)
-
-
-def _make_tables(pipeline: dlt.Pipeline) -> None:
-    # By itself dlt makes tables only when the schema has changed.
-    with pipeline.destination_client() as client:
-        if isinstance(client, SqlJobClientBase):
-            client.initialize_storage()
-            client.update_stored_schema(force=True)
 
 
 def _describe(pipeline: dlt.Pipeline) -> None:

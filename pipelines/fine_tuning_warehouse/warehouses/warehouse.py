@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT_DATABASE = "fine_tuning_warehouse.duckdb"
 DEFAULT_DATASET = "fine_tuning"
+PIPELINE_PREFIX = "fine_tuning_"
 
 TableFormat = Literal["iceberg", "delta"]
 
@@ -67,10 +67,8 @@ class Warehouse:
         """
         import dlt  # noqa: PLC0415 - see accounts
 
-        # Every row tells which load brought it; off by default in dlt for Arrow tables.
-        os.environ.setdefault("NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID", "true")
         return dlt.pipeline(
-            f"fine_tuning_{label_in_names(label)}",
+            f"{PIPELINE_PREFIX}{label_in_names(label)}",
             pipelines_dir=str(directory),
             destination=self._dlt_destination(label, lease),
             dataset_name=self.dataset,

@@ -1,0 +1,171 @@
+"""The tables of a SQL database compared with what syncs have left there: what is missing is made again.
+
+dlt looks at the tables only when its schema has changed, and adds a column that is never null as NOT NULL, which no
+engine does to a table that has rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from dlt.common.destination.client import WithStagingDataset
+from dlt.common.schema import Schema
+from dlt.destinations.exceptions import DatabaseUndefinedRelation
+from dlt.destinations.job_client_impl import SqlJobClientBase
+
+from fine_tuning_warehouse.errors import CommandError
+from openai_fine_tuning.schema import SCHEMA, TABLES
+
+from .load_id import LOAD_ID
+from .warehouse import PIPELINE_PREFIX
+
+if TYPE_CHECKING:
+    import dlt
+
+logger = logging.getLogger(__name__)
+
+_CHECKED_TYPES = ("duckdb", "postgres")
+"""Destinations that report the types of columns as dlt declared them; others have fewer types than dlt."""
+
+Columns = Mapping[str, Any]
+"""The columns of a table as dlt describes them, by name."""
+
+
+def add_stored_columns(pipeline: dlt.Pipeline, schema: Schema) -> list[str]:
+    """Compare the tables with what was read into them; forget what was read where a table or a column is missing.
+
+    A new account and a pipeline whose stored schema was dropped learn from the database which columns are there, so
+    that a value is read as the type of its column.
+
+    Args:
+        pipeline: A pipeline that has restored its state. Its state is emptied where something is missing.
+        schema: The schema that is about to be loaded; gets the columns that the database has beside the declared ones.
+
+    Returns:
+        What was missing, in words. Everything is read once more, by each account.
+
+    Raises:
+        CommandError: A column has another type than the rows need.
+    """
+    with pipeline.destination_client() as client:
+        if not isinstance(client, SqlJobClientBase) or not client.is_storage_initialized():
+            return []
+        tables = {name: columns for name, columns in client.get_storage_tables(list(TABLES)) if columns}
+        if client.config.destination_name in _CHECKED_TYPES:
+            _check_types(tables)
+        missing = list(_missing(pipeline, tables))
+        if missing:
+            for name, columns in tables.items():
+                _set_aside(client, name, [key for key in TABLES[name].keys if key not in columns])
+            _forget(client)
+            with pipeline.managed_state() as state:
+                state.get("sources", {}).pop(SCHEMA, None)
+    for name, columns in tables.items():
+        added: Any = {
+            column: {"name": column, "data_type": hints["data_type"], "nullable": True}
+            for column, hints in columns.items()
+            if column not in TABLES[name].types and not column.startswith("_dlt_") and hints.get("data_type")
+        }
+        schema.update_table({"name": name, "columns": added})
+    return missing
+
+
+def _missing(pipeline: dlt.Pipeline, tables: Mapping[str, Columns]) -> Iterator[str]:
+    """The tables and columns that the state of an account says were made, and that are not there."""
+    resources = pipeline.state.get("sources", {}).get(SCHEMA, {}).get("resources", {})
+    made = {name: digest for resource in resources.values() for name, digest in resource.get("tables", {}).items()}
+    stored = pipeline.schemas[SCHEMA].tables if SCHEMA in pipeline.schema_names else {}
+    for name, digest in made.items():
+        if name not in tables:
+            yield f"the table {name}"
+            continue
+        known = set(stored.get(name, {}).get("columns", {})) - {LOAD_ID}
+        # What a later release declares is made when the resource is next read.
+        known = known | set(TABLES[name].types) if digest == TABLES[name].digest else known - set(TABLES[name].types)
+        lacking = sorted(known - set(tables[name]))
+        if lacking:
+            yield f"of the table {name} the columns {', '.join(lacking)}"
+
+
+def _check_types(tables: Mapping[str, Columns]) -> None:
+    for name, columns in tables.items():
+        for column, declared in TABLES[name].types.items():
+            expected = "text" if declared == "json" else declared
+            found = columns.get(column, {}).get("data_type", expected)
+            if found != expected:
+                raise CommandError(
+                    f"The column {column} of the table {name} has the type {found}, expected {expected}: it was "
+                    "changed. Change it back, or drop the column: the next sync makes it again and reads its values."
+                )
+
+
+def _set_aside(client: SqlJobClientBase, table: str, lacking_keys: list[str]) -> None:
+    """Move rows that have lost a key column to a table of their own: nothing can be merged into them any more."""
+    if not lacking_keys:
+        return
+    aside = f"{table}_without_{'_'.join(lacking_keys)}_{datetime.now(timezone.utc):%Y%m%d%H%M%S}"
+    old, new = (client.sql_client.make_qualified_table_name(name) for name in (table, aside))
+    for statement in (f"CREATE TABLE {new} AS SELECT * FROM {old}", f"DELETE FROM {old} WHERE 1 = 1"):  # noqa: S608
+        client.sql_client.execute_sql(statement)
+    logger.warning("The rows of %s have lost their key. They are kept in the table %s.", table, aside)
+
+
+def _forget(client: SqlJobClientBase) -> None:
+    """Forget what every account has read: the rows of all of them are gone with a table or a column."""
+    state = client.sql_client.make_qualified_table_name(client.schema.state_table_name)
+    try:
+        ours = f"{PIPELINE_PREFIX}%"
+        client.sql_client.execute_sql(f"DELETE FROM {state} WHERE pipeline_name LIKE %s", ours)  # noqa: S608
+    except DatabaseUndefinedRelation:
+        return
+
+
+def make_lacking(pipeline: dlt.Pipeline) -> None:
+    """Make the tables and columns that the pending load needs and that its SQL database lacks.
+
+    A column that is added to a table can be null, whatever the schema says. dlt's own tables are made too.
+    """
+    loaded = {
+        job.job_file_info.table_name
+        for load_id in pipeline.list_normalized_load_packages()
+        for jobs in pipeline.get_load_package_info(load_id).jobs.values()
+        for job in jobs
+    }
+    with pipeline.destination_client() as client:
+        if not isinstance(client, SqlJobClientBase):
+            return
+        _make(client, loaded | set(client.schema.dlt_table_names()))
+        if isinstance(client, WithStagingDataset):
+            staged = {table for table in loaded if client.should_load_data_to_staging_dataset(table)}
+            with client.with_staging_dataset():
+                _make(client, staged | {client.schema.version_table_name})
+
+
+def _make(client: SqlJobClientBase, needed: Iterable[str]) -> None:
+    """Make tables that are needed, and add columns to those and to all others that are there."""
+    if not client.is_storage_initialized():
+        return  # dlt makes all of it
+    schema = client.schema
+    relaxed = schema.clone().to_dict()
+    is_case_sensitive = client.capabilities.generates_case_sensitive_identifiers()
+    present = {name: columns for name, columns in client.get_storage_tables(list(schema.tables)) if columns}
+    names = sorted({*present, *needed})
+    never_null = [
+        relaxed["tables"][name]["columns"][str(column["name"])]
+        for name, columns in present.items()
+        for column in schema.get_new_table_columns(name, columns, case_sensitive=is_case_sensitive)
+        if not column.get("nullable", True)
+    ]
+    if never_null:
+        for column in never_null:
+            column["nullable"] = True
+            column.pop("primary_key", None)
+        client.schema = Schema.from_dict(dict(relaxed))
+        try:
+            client.update_stored_schema(only_tables=names, force=True)
+        finally:
+            client.schema = schema
+    client.update_stored_schema(only_tables=names, force=True)
