@@ -275,7 +275,6 @@ HARMLESS = (
     "FROM duckdb_variables()",
     "PRAGMA table_info('jobs')",
     "SELECT current_setting('temp_directory')",
-    "FROM read_blob('warehouse.duckdb')",
     "SELECT 'CALL enable_profiling()' AS query",
     "SELECT ';' AS semicolon; -- SELECT 2",
     "FROM range(3000000) AS r(i) ORDER BY hash(i)",

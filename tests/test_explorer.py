@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -487,7 +488,7 @@ def explorer(ftw: Command, *options: str, opener: str | None = None) -> Iterator
     with ftw.start("explore", *headless, *options, env={"BROWSER": opener}) as running:
         assert running.process.stderr is not None
         line = running.process.stderr.readline()
-        found = re.search(r"http://127\.0\.0\.1:\d+/", line)
+        found = re.search(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{43}(?= )", line)
         assert found, line
         yield running, found[0]
 
@@ -497,23 +498,144 @@ def test_it_serves_on_this_machine_and_ends_when_asked(ftw: Command, number: int
     browser, opened = tmp_path / "browser.py", tmp_path / "opened"
     browser.write_text(f"import pathlib, sys; pathlib.Path({str(opened)!r}).write_text(sys.argv[1])")
     with explorer(ftw, opener=f"{sys.executable} {browser} %s") as (running, url):
-        page = requests.get(url, timeout=30)
-        assert page.status_code == 200
-        assert "Fine-tuning explorer" in page.text
-        assert requests.get(url.replace("127.0.0.1", "localhost"), timeout=30).status_code == 200
-        upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
-        upgrade |= {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
-        for headers in ({"Host": "example.com"}, {"Origin": "https://example.com"}, {"Origin": "null"}):
-            assert requests.get(url, headers=headers, timeout=30).status_code == 403
-            assert requests.get(f"{url}ws", headers={**upgrade, **headers}, timeout=30).status_code == 403
-        wait_until(lambda: opened.exists() and opened.read_text() == url)
+        with requests.Session() as session:
+            welcome = session.get(url, timeout=30)
+            assert (welcome.status_code, 'content="0;url=/"' in welcome.text) == (200, True)
+            page = session.get(url.partition("?")[0], timeout=30)
+            assert page.status_code == 200
+            assert "Fine-tuning explorer" in page.text
+        wait_until(lambda: opened.exists() and opened.read_text())
+        address = opened.read_text()
+        assert address.partition("=")[0] == url.partition("=")[0]
+        assert address != url, "the command line of a browser can be read by every user"
+        assert requests.get(address, timeout=30).status_code == 200
+        assert requests.get(address, timeout=30).status_code == 403, "it works once"
+        assert requests.get(url, timeout=30).status_code == 200
         began = time.monotonic()
         running.signal(number)
         ended = running.end()
         assert time.monotonic() - began < 5
         assert ended.code in (0, 128 + number)
-        assert "Traceback" not in ended.err
-        assert ended.out == ""
+        assert ended.all == ""
+
+
+def status_of(port: int, path: str, *headers: str, method: str = "GET") -> int:
+    """The status of an answer to a request that is written to the socket as it is here."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        lines = [f"{method} {path} HTTP/1.1", *headers, "Connection: close" * ("Upgrade: websocket" not in headers)]
+        connection.sendall("".join(f"{line}\r\n" for line in [*filter(None, lines), ""]).encode())
+        with connection.makefile("rb") as answer:
+            return int(answer.readline().split()[1])
+
+
+UPGRADE = (
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+)
+
+
+def test_nobody_sees_anything_without_the_token_and_no_other_site_with_it(ftw: Command) -> None:
+    with explorer(ftw) as (running, url):
+        port = int(url.split(":")[2].partition("/")[0])
+        host, origin = f"Host: 127.0.0.1:{port}", f"Origin: http://127.0.0.1:{port}"
+        session = requests.Session()
+        token = url.partition("=")[2]
+        set_cookie = session.get(url, timeout=30).headers["Set-Cookie"]
+        assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(set_cookie.split("; "))
+        assert token not in set_cookie
+        page = session.get(f"http://127.0.0.1:{port}/", timeout=30)
+        assert token not in page.text
+        cookie = f"Cookie: {set_cookie.partition(';')[0]}"
+        assets = re.findall(r'"\./(assets/[\w.-]+\.(?:js|css))"', page.text)
+        assert assets
+        paths = [
+            "/",
+            f"/{assets[0]}",
+            "/favicon.ico",
+            "/health",
+            "/api/version",
+            "/api/usage",
+            "/openapi.json",
+            "/auth/login",
+        ]
+        paths += [
+            "/?token=",
+            f"/?token={token[:-1]}",
+            f"/?token={token}x",
+            f"/health?token={token}",
+            "/nowhere",
+            "//",
+            "/%2e",
+        ]
+        for path in paths:
+            for more in (
+                (),
+                ("Authorization: Bearer " + token,),
+                (cookie[:-1],),
+                (cookie + "x",),
+                ("Cookie: ;=,\x00",),
+            ):
+                assert status_of(port, path, host, *more) in (400, 401, 403), (path, more)
+        for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+            assert status_of(port, "/api/kernel/instantiate", host, origin, method=method) == 403
+        socket_path = "/ws?session_id=s_1a2b3c"
+        assert status_of(port, socket_path, host, origin, *UPGRADE) == 403
+
+        assert status_of(port, f"/{assets[0]}", host, cookie) == 200
+        assert status_of(port, f"/{assets[0]}", f"Host: localhost:{port}", cookie) == 200
+        assert status_of(port, socket_path, host, origin, cookie, *UPGRADE) == 101
+        assert status_of(port, socket_path, host, cookie, *UPGRADE) == 403, "without an Origin"
+        assert status_of(port, "/api/kernel/interrupt", host, cookie, method="POST") == 403, "without an Origin"
+        for foreign in (
+            "http://example.com",
+            "null",
+            "http://127.0.0.1",
+            f"http://127.0.0.1:{port + 1}",
+            f"https://127.0.0.1:{port}",
+            f"http://localhost:{port}",
+            f"http://127.0.0.1:{port}.example.com",
+            "",
+        ):
+            assert status_of(port, "/", host, f"Origin: {foreign}", cookie) == 403, foreign
+            assert status_of(port, socket_path, host, f"Origin: {foreign}", cookie, *UPGRADE) == 403, foreign
+        assert status_of(port, socket_path, host, origin, "Origin: http://example.com", cookie, *UPGRADE) in (400, 403)
+        for name in (
+            "example.com",
+            f"example.com:{port}",
+            "127.0.0.1.example.com",
+            "localhost.example.com",
+            "0.0.0.0",
+            "",
+            "127.0.0.1@example.com",
+        ):
+            assert status_of(port, "/", f"Host: {name}", cookie) in (400, 403), name
+            assert status_of(port, f"/?token={token}", f"Host: {name}") in (400, 403), name
+            same = f"Origin: http://{name}"
+            assert status_of(port, socket_path, f"Host: {name}", same, cookie, *UPGRADE) in (400, 403), name
+        running.signal(signal.SIGINT)
+        assert token not in running.end().all
+    kept = [path for path in ftw.folder.parent.rglob("*") if path.is_file()]
+    assert [path for path in kept if token.encode() in path.read_bytes()] == []
+
+
+def test_a_page_may_load_only_what_this_server_has_and_be_framed_by_nobody(ftw: Command) -> None:
+    with explorer(ftw) as (_, url), requests.Session() as session:
+        answers = [session.get(url, timeout=30), requests.get(url.partition("?")[0], timeout=30)]
+        page = session.get(url.partition("?")[0], timeout=30)
+        for answer in [*answers, page, session.get(f"{url.partition('?')[0]}favicon.ico", timeout=30)]:
+            rules = dict(rule.split(" ", 1) for rule in answer.headers["Content-Security-Policy"].split("; "))
+            assert (rules["default-src"], rules["frame-ancestors"]) == ("'none'", "'none'")
+            assert not re.search(r"\*|https|unsafe-eval|(?<!ws:)//", answer.headers["Content-Security-Policy"])
+            assert (answer.headers["Referrer-Policy"], answer.headers["X-Content-Type-Options"]) == (
+                "no-referrer",
+                "nosniff",
+            )
+            assert answer.headers["Cache-Control"] == "no-store"
+        rules = dict(rule.split(" ", 1) for rule in page.headers["Content-Security-Policy"].split("; "))
+        assert "unsafe-inline" not in rules["script-src"]
+        assert rules["script-src"].count("sha256-") == len(re.findall(r"<script(?![^>]* src=)", page.text))
 
 
 def test_no_database_is_exit_1_with_what_to_run(ftw: Command, tmp_path: Path) -> None:
@@ -526,7 +648,7 @@ def test_no_database_is_exit_1_with_what_to_run(ftw: Command, tmp_path: Path) ->
 @pytest.mark.thorough
 def test_a_port_that_is_taken_is_exit_1(ftw: Command) -> None:
     with explorer(ftw) as (_, url):
-        port = url.split(":")[2].strip("/")
+        port = url.split(":")[2].partition("/")[0]
         ended = ftw("explore", "--headless", "--port", port)
     assert ended.code == 1
     assert is_told_well(ended, port, "--port")
@@ -553,3 +675,4 @@ def test_downloads_hold_all_columns(reader: data.Reader, demo: Path) -> None:
     assert [row["fine_tuning_job_id"] for row in read] == [row["fine_tuning_job_id"] for row in rows]
     assert set(read[0]) == set(rows[0])
     assert page.as_bytes([]) == b""
+    assert page.as_bytes([{"suffix": "=1+1", "value": -1}]) == b"suffix,value\n'=1+1,-1\n", "no spreadsheet runs it"

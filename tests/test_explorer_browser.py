@@ -71,7 +71,7 @@ def served(ftw: Command, database: Path) -> Iterator[str]:
     with ftw.start("explore", "--headless", "--database", str(database)) as running:
         assert running.process.stderr is not None
         line = running.process.stderr.readline()
-        found = re.search(r"http://127\.0\.0\.1:\d+/", line)
+        found = re.search(r"http://127\.0\.0\.1:\d+/\?token=[\w-]+", line)
         assert found, line
         yield found[0]
         running.signal(2)
@@ -89,7 +89,10 @@ def opened(chromium: Any, url: str, *, width: int = 1400, scheme: str = "light")
     page.on("request", lambda request: asked.append(request.url))
     page.on("websocket", lambda socket: asked.append(socket.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if "Content Security" in message.text else None)
     page.goto(url)
+    page.wait_for_url(re.compile("/$"))  # the token does not stay in the address
+    url = page.url
     yield page
     page.wait_for_timeout(500)
     context.close()

@@ -264,7 +264,11 @@ def _finished(
     chart: Any, title: str, description: str, *, height: int | None = _HEIGHT, columns: int = 3
 ) -> alt.LayerChart:
     properties: dict[str, Any] = {"height": height} if height else {}
-    embed = {"renderer": "svg", "actions": {"export": True, "source": False, "compiled": False, "editor": False}}
+    embed = {
+        "ast": True,
+        "renderer": "svg",
+        "actions": {"export": True, "source": False, "compiled": False, "editor": False},
+    }
     finished: alt.LayerChart = (
         chart.properties(
             width="container",

@@ -57,7 +57,9 @@ def download(rows: Callable[[], Sequence[Row]], filename: str, label: str) -> An
 
 def as_bytes(rows: Sequence[Row]) -> bytes:
     """Return rows as CSV with a header, safe to open in a spreadsheet; nothing where there are no rows."""
-    names = list(rows[0]) if rows else []
+    if not rows:
+        return b""
+    names = list(rows[0])
     return as_csv(names, [[row[name] for name in names] for row in rows], spreadsheet_safe=True).encode()
 
 
