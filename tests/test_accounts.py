@@ -136,8 +136,11 @@ def test_the_environment_goes_before_the_files_by_dlts_names(
         "org-1",
     )
     assert account.locations["api_key"] == f"{prefix}RESEARCH__OPENAI_API_KEY"
-    told = refused()
-    assert "The account production: There is no key" in told
+    research, production = find_accounts()
+    assert research.problem == ""
+    told = production.problem
+    assert told == refused("production")
+    assert "The account production has no key" in told
     assert f"[{SECTION}.production] in .dlt/secrets.toml" in told
     assert f"{prefix}PRODUCTION__OPENAI_API_KEY" in told
 

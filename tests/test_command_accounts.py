@@ -142,13 +142,30 @@ def test_one_that_fails_does_not_stop_the_others(team: Team) -> None:
     assert team.keys_stand_in() == []
 
 
+def test_one_that_lacks_its_key_fails_alone(team: Team) -> None:
+    secrets = team.ftw.folder / ".dlt/secrets.toml"
+    secrets.write_text(secrets.read_text().split("\n\n")[0])
+    ended = team.ftw("sync", "--resources", "jobs", "--output", "json")
+    assert ended.code == 1
+    assert [one["status"] for one in ended.json["accounts"]] == ["done", "failed"]
+    for word in ("account production has no key", f"[{SECTION}.production]", "PRODUCTION__OPENAI_API_KEY"):
+        assert word in ended.json["error"]
+    assert counts(team.ftw) == {"research": 2}
+    checked = team.ftw("check")
+    assert checked.code == 1
+    (failed,) = [line for line in checked.out.splitlines() if "FAILED" in line]
+    assert f"[{SECTION}.production]" in failed
+    assert team.ftw("sync", "--account", "production").code == 2
+    assert team.hosts["production"].requests == []
+
+
 def test_what_cannot_be_right_ends_it_before_any_account_is_read(team: Team) -> None:
     secrets = team.ftw.folder / ".dlt/secrets.toml"
     whole = secrets.read_text()
-    secrets.write_text(whole.split("\n\n")[0])
+    secrets.write_text("")
     ended = team.ftw("sync")
     assert ended.code == 2
-    assert is_told_well(ended, "account production: There is no key", f"[{SECTION}.production]", "PRODUCTION")
+    assert is_told_well(ended, "account research has no key", f"[{SECTION}.research]", "RESEARCH")
     secrets.write_text(f"{whole}\nopenai_base_url = {KEY}")
     ended = team.ftw("sync", "--output", "json")
     assert ended.code == 2

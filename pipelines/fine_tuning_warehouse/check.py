@@ -47,6 +47,9 @@ def check(accounts: Sequence[Account], warehouse: Warehouse) -> Iterator[tuple[s
 
 
 def _check_host(account: Account) -> Iterator[Finding]:
+    if account.problem:
+        yield Finding("settings", False, account.problem)
+        return
     yield Finding("settings", True, describe_settings(account))
     api = account.api()
     try:

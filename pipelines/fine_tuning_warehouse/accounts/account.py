@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from fine_tuning_warehouse.errors import UsageError
+from fine_tuning_warehouse.errors import MissingKeyError, UsageError
 
 from .azure import azure_base_url, entra_tokens, host_of, shown_url
 from .lookup import COMMAND_LINE, ENVIRONMENT, PROGRAM, Setting, section_name, variable_name
@@ -50,6 +50,7 @@ class Account:
         allow_http: Whether the key may go over plain http to another machine.
         locations: Where each of these was found, by its name: an environment variable, an option, a file.
             `api_version` is there where the base URL has its version from somewhere else.
+        problem: Why this account cannot be read, though others can: it has no key. Empty where it can.
         section: The section of dlt's configuration that holds the account; empty where plain settings describe it.
     """
 
@@ -62,6 +63,7 @@ class Account:
     extra_headers: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
     allow_http: bool = False
     locations: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    problem: str = ""
     section: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
@@ -126,7 +128,9 @@ class Account:
 
     @property
     def _secret(self) -> str | TokenProvider:
-        """The key, or what gives the tokens. Raises `UsageError` where there can be none."""
+        """The key, or what gives the tokens. Raises `UsageError` where there is none."""
+        if self.problem:
+            raise MissingKeyError(self.problem)
         return entra_tokens(self.base_url) if self.auth == ENTRA else self.api_key or ""
 
     @property
@@ -140,6 +144,7 @@ def build_account(
     *,
     on_azure: bool = False,
     api_version: Setting | None = None,
+    problem: str = "",
     section: tuple[str, ...] = (),
 ) -> Account:
     """Build an account from the settings that were found, and check everything that can be checked without a request.
@@ -149,6 +154,7 @@ def build_account(
         found: The settings, by the names of the account's fields.
         on_azure: The base URL is that of a resource on Azure, in any form, whatever the name of its host.
         api_version: The version for a resource on Azure whose base URL does not name one.
+        problem: Why the account cannot be read: it has no key.
         section: The section of a configured account.
 
     Raises:
@@ -165,7 +171,8 @@ def build_account(
         )
     if auth is not None and auth.value == ENTRA:
         settings.pop("api_key", None)
-    _check_sources(settings, section)
+    if not problem:
+        _check_sources(settings, section)
     values: dict[str, Any] = {"api_key": None, "base_url": DEFAULT_BASE_URL}
     values.update((name, setting.value) for name, setting in settings.items())
     locations = {name: setting.location for name, setting in settings.items() if setting.location}
@@ -180,8 +187,9 @@ def build_account(
             locations["api_version"] = api_version.location
     else:
         _check_path(given, locations.get("base_url", ""))
-    account = Account(label, **values, locations=locations, section=section)
-    account.api().close()  # what is invalid shows before anything begins
+    account = Account(label, **values, locations=locations, problem=problem, section=section)
+    if not problem:
+        account.api().close()  # what is invalid shows before anything begins
     return account
 
 

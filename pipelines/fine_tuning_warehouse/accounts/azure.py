@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import functools
 import re
-import threading
-import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from fine_tuning_warehouse.errors import UsageError
 
-if TYPE_CHECKING:
-    from azure.core.credentials import AccessToken
-
 _UNDATED_VERSIONS = frozenset({"preview", "latest", "v1"})
 """Versions that belong to the v1 API; the classic one has dates."""
-
-_SCOPE = "https://cognitiveservices.azure.{country}/.default"
-"""What a token must be for, so that Azure OpenAI takes it."""
-
-_EARLY_SECONDS = 300.0
-"""A token is replaced so long before it expires."""
 
 
 def azure_base_url(endpoint: str, api_version: str | None = None) -> str:
@@ -69,10 +58,10 @@ def host_of(address: str) -> str:
 
 
 class EntraTokens:
-    """Give the token to send next: the same one until shortly before it expires. Safe to share between threads.
+    """Return the token to send next; azure-identity keeps it until shortly before it expires.
 
     Args:
-        scope: What the token is for.
+        scope: What the tokens are for.
 
     Raises:
         UsageError: azure-identity is not installed.
@@ -80,62 +69,48 @@ class EntraTokens:
 
     def __init__(self, scope: str) -> None:
         self._scope = scope
-        self._asking = threading.Lock()
-        self._token: AccessToken | None = None
         self.forget()
 
     def __call__(self) -> str:
-        """Return the token.
-
-        Raises:
-            HostError: None of the ways to get one has worked.
-        """
-        with self._asking:
-            if self._token is None or self._token.expires_on - time.time() < _EARLY_SECONDS:
-                self._token = self._get()
-            return str(self._token.token)
-
-    def forget(self) -> None:
-        """Ask Entra again, past every cache: the host has refused the token."""
-        try:
-            from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - an extra
-        except ImportError:
-            raise UsageError(
-                "Without a key (AZURE_OPENAI_API_KEY) Azure takes tokens of Entra, which need azure-identity: "
-                "pip install 'fine-tuning-warehouse[azure]'."
-            ) from None
-        with self._asking:
-            self._credential = DefaultAzureCredential()
-            self._token = None
-
-    def _get(self) -> AccessToken:
+        """Return the token. Raises `HostError` where none of the ways to get one has worked."""
         from azure.core.exceptions import AzureError  # noqa: PLC0415 - an extra
 
         from openai_fine_tuning import HostError  # noqa: PLC0415 - importing dlt costs half a second
 
         try:
-            return self._credential.get_token(self._scope)
+            return self._provider()
         except AzureError as error:
             # azure-identity writes a page about each way that it tried: one line says what Entra answered.
             lines = [line.strip() for line in str(error).splitlines()]
             answers = [line for line in lines if "AADSTS" in line or "Authentication failed" in line]
-            reason = answers[0][:300] if answers else "nothing here is signed in to Azure"
             raise HostError(
-                f"Entra gives no token ({reason}). Run `az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and "
-                "AZURE_CLIENT_SECRET, or use a managed identity; or set AZURE_OPENAI_API_KEY."
+                f"Entra gives no token ({answers[0][:300] if answers else 'nothing here is signed in to Azure'}). "
+                "Run `az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or use a managed "
+                "identity; or set AZURE_OPENAI_API_KEY."
             ) from None
+
+    def forget(self) -> None:
+        """Ask Entra again, past every cache: the host has refused the token."""
+        try:
+            from azure.identity import DefaultAzureCredential, get_bearer_token_provider  # noqa: PLC0415 - an extra
+        except ImportError:
+            raise UsageError(
+                "Without a key (AZURE_OPENAI_API_KEY) Azure takes tokens of Entra, which need azure-identity: "
+                "pip install 'fine-tuning-warehouse[azure]'."
+            ) from None
+        self._provider: Callable[[], str] = get_bearer_token_provider(DefaultAzureCredential(), self._scope)
 
 
 @functools.cache
 def _tokens(scope: str) -> EntraTokens:
-    # One for the whole process: a sync in several parts does not sign in again for each.
-    return EntraTokens(scope)
+    return EntraTokens(scope)  # one for the whole process: a sync in several parts does not sign in again for each
 
 
 def entra_tokens(base_url: str) -> EntraTokens:
     """Return what gives the tokens for a host. Raises as `EntraTokens` does."""
     country = host_of(base_url).rpartition(".")[2]
-    return _tokens(_SCOPE.format(country=country if country in ("us", "cn") else "com"))
+    country = country if country in ("us", "cn") else "com"
+    return _tokens(f"https://cognitiveservices.azure.{country}/.default")
 
 
 def _split(path: str) -> tuple[str, str | None]:

@@ -39,7 +39,8 @@ def find_accounts(labels: Sequence[str] = (), base_url: str | None = None) -> li
         base_url: `--base-url`, for an account that is not configured.
 
     Raises:
-        UsageError: A label or a setting is invalid, or a key is missing.
+        UsageError: A label or a setting is invalid, or every account lacks its key. An account that lacks its key
+            beside others that have theirs is returned with its `problem`.
     """
     labels = list(dict.fromkeys(checked_label(label) for label in labels))
     configured = _configured_labels()
@@ -66,7 +67,9 @@ def find_accounts(labels: Sequence[str] = (), base_url: str | None = None) -> li
         verb = "is" if len(unused) == 1 else "are"
         logger.warning("%s %s not used: accounts are configured (%s).", ", ".join(unused), verb, ", ".join(configured))
     accounts = [_configured_account(label, configured[label]) for label in labels or configured]
-    _check_distinct(accounts)
+    if all(account.problem for account in accounts):
+        raise MissingKeyError(accounts[0].problem)
+    _check_distinct([account for account in accounts if not account.problem])
     return accounts
 
 
@@ -114,13 +117,14 @@ def _configured_account(label: str, spelled: str) -> Account:
     try:
         settings = find_settings(*section)
         auth = settings.get("auth")
+        problem = ""
         if "api_key" not in settings and (auth is None or auth.value != ENTRA):
             where = f"openai_api_key under {section_name(*section)} in .dlt/secrets.toml"
             exported = variable_name("api_key", section)
-            raise MissingKeyError(f"There is no key: set {where}{f', or {exported}' if exported else ''}.")
-        return build_account(label, settings, section=section)
+            problem = f"The account {label} has no key: set {where}{f', or {exported}' if exported else ''}."
+        return build_account(label, settings, problem=problem, section=section)
     except UsageError as error:
-        raise type(error)(f"The account {label}: {error}") from None
+        raise UsageError(f"The account {label}: {error}") from None
 
 
 def _check_distinct(accounts: Sequence[Account]) -> None:
