@@ -32,7 +32,7 @@ def archive_in_child(
     os.chdir(env["HOME"])
     tempfile.tempdir = env["TMPDIR"]
     from fine_tuning_warehouse.archive.folder import Folder
-    from openai_fine_tuning.api.download import Transfer
+    from openai_fine_tuning.api.download import Download
 
     passed: Counter[str] = Counter()
 
@@ -47,7 +47,7 @@ def archive_in_child(
 
         setattr(owner, name, step)
 
-    for owner, name in ((Folder, "draft"), (Folder, "publish"), (Folder, "remove"), (Transfer, "has_advanced")):
+    for owner, name in ((Folder, "draft"), (Folder, "publish"), (Folder, "remove"), (Download, "has_advanced")):
         watched(owner, name)
     plan = Plan(Warehouse("duckdb", database), [Account("default", "key", base_url)], training_files=True)
     archive(open_store(str(folder)), plan)

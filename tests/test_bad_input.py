@@ -226,9 +226,9 @@ def test_a_host_that_is_down_or_answers_with_garbage_is_exit_1_within_half_a_min
         assert one.code == 1, (name, one)
         assert one.seconds < 30, name
     assert is_told_well(ended["down"], "host up", f"http://127.0.0.1:{port}/v1")
-    assert is_told_well(ended["html"], "not with what was asked for", "127.0.0.1")
+    assert is_told_well(ended["html"], "a web page", "127.0.0.1")
     assert is_told_well(ended["gateway"], "502", "127.0.0.1")
-    assert is_told_well(ended["garbage"], "not with what was asked for")
+    assert is_told_well(ended["garbage"], "not JSON")
     assert is_told_well(ended["reset"], "127.0.0.1")
 
 

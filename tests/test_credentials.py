@@ -56,7 +56,7 @@ def jobs(host: Simulator, key: str | Callable[[], str], auth: str | None = None)
     """Asks for the jobs once; returns what asked."""
     api = FineTuningApi(host.base_url, key, auth=auth)
     try:
-        api.get_json(JOBS_PATH)
+        api.get_page(JOBS_PATH)
     finally:
         api.close()
     return api
@@ -134,7 +134,7 @@ def test_many_threads_get_one_new_token_when_theirs_is_refused(world: ScriptedWo
     with Simulator(world, api_keys={token(1): frozenset()}) as host:
         api = FineTuningApi(host.base_url, tokens)
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda _: api.get_json(JOBS_PATH), range(40)))
+            list(pool.map(lambda _: api.get_page(JOBS_PATH), range(40)))
         api.close()
     assert tokens.number == 1
     assert tokens.asked_at_once == 0
@@ -163,9 +163,9 @@ def test_a_provider_that_fails_is_told_without_what_it_was_about_to_say(host: Si
 
     api = FineTuningApi(host.base_url, provider)
     try:
-        api.get_json(JOBS_PATH)
+        api.get_page(JOBS_PATH)
         with pytest.raises(HostError, match="no token") as raised:
-            api.get_json(JOBS_PATH)
+            api.get_page(JOBS_PATH)
     finally:
         api.close()
     assert "signature" not in str(raised.value)

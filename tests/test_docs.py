@@ -23,7 +23,7 @@ from fine_tuning_warehouse.query import query
 from fine_tuning_warehouse.views import VIEWS
 from harness import DAY, HOUR, NOW, Database
 from openai_fine_tuning import settings
-from openai_fine_tuning.api.client import _CERTIFICATES
+from openai_fine_tuning.api.connection import CERTIFICATES
 from openai_fine_tuning.schema import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -209,8 +209,8 @@ def test_every_variable_that_the_code_reads_is_in_the_reference() -> None:
         path.read_text(encoding="utf-8") for root in ("sources", "pipelines") for path in (ROOT / root).rglob("*.py")
     ]
     asked = r"""(?:environ(?:\.get\(|\.setdefault\(|\[)|_environment\(|EnvVar\()["']([A-Z_]+)["']"""
-    names = {name for text in code for name in re.findall(asked, text)} | {*configured.PLAIN, *_CERTIFICATES}
-    assert len(names) > len(configured.PLAIN) + len(_CERTIFICATES) + 4
+    names = {name for text in code for name in re.findall(asked, text)} | {*configured.PLAIN, *CERTIFICATES}
+    assert len(names) > len(configured.PLAIN) + len(CERTIFICATES) + 4
     page = text_of("reference/configuration.md")
     assert {name for name in names if f"`{name}`" not in page} == set()
     assert all(f"`{name}`" in page for name in configured.NAMES)

@@ -107,7 +107,7 @@ def test_a_page_of_a_proxy_is_not_taken_for_the_file(api: FineTuningApi, host: S
     host.faults.append(Fault("html", path="content$"))
     assert downloaded(api) == CONTENT
     host.faults.append(Fault("html", path="content$", times=None))
-    with pytest.raises(RequestError, match="not with what was asked for"):
+    with pytest.raises(RequestError, match="a web page"):
         downloaded(api, size=len(CONTENT))
 
 

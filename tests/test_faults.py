@@ -35,7 +35,7 @@ def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def api(host: Simulator) -> Iterator[FineTuningApi]:
     """A client of the host that bears no long silence."""
-    api = FineTuningApi(host.base_url, "key", timeout=0.5)
+    api = FineTuningApi(host.base_url, "key", policy=settings.RequestPolicy(read_timeout=0.5))
     yield api
     api.close()
 
@@ -106,7 +106,7 @@ def test_what_does_not_pass_is_not_tried_again(
 ) -> None:
     host.faults.append(Fault("status", times=None, status=status, headers=headers, message="No."))
     with pytest.raises(RequestError, match=rf"fine_tuning/jobs answered {status}.*No\.") as raised:
-        api.get_json(JOBS)
+        api.get_page(JOBS)
     assert raised.value.status == status
     assert len(host.requests) == 1
 
@@ -133,7 +133,7 @@ def test_the_wait_that_the_host_asks_for_is_kept(
         pytest.skip("the same code, and a second of waiting")
     host.faults.append(Fault("status", status=status, headers=headers))
     began = time.monotonic()
-    api.get_json(JOBS)
+    api.get_page(JOBS)
     assert at_least <= time.monotonic() - began < at_most
     assert len(host.requests) == 2
 
@@ -152,7 +152,7 @@ def test_a_wait_of_more_than_two_minutes_is_refused_at_once(
 ) -> None:
     host.faults.append(Fault("status", times=None, status=status, headers=headers))
     with pytest.raises(HostError, match=named):
-        api.get_json(JOBS)
+        api.get_page(JOBS)
     assert len(host.requests) == 1
 
 
@@ -193,23 +193,82 @@ def test_a_listing_of_more_pages_than_any_has_is_an_error(
 @pytest.mark.parametrize(
     ("answer", "found"),
     [
-        ([{"id": "a"}], ["a"]),
-        ({"data": None, "has_more": False}, []),
-        ({"object": "list"}, []),
+        ({"data": []}, []),
+        ({"data": [{"id": "a"}], "has_more": False, "error": None}, ["a"]),
+        ({"data": [{"id": "a"}], "has_more": False, "error": {}, "success": True}, ["a"]),
+        ({"data": [{"id": "a"}], "has_more": False, "error": {"code": None, "message": None}}, ["a"]),
         ({"data": [{"id": 7}], "has_more": False}, [7]),
     ],
-    ids=["a bare array", "null", "no data", "an id that is a number"],
+    ids=["data alone", "error null", "error empty", "error of nulls", "an id that is a number"],
 )
 def test_listings_as_gateways_write_them(host: Simulator, api: FineTuningApi, answer: Any, found: list[str]) -> None:
     host.faults.append(Fault("status", status=200, body=json.dumps(answer)))
     assert ids(api) == found
 
 
-@pytest.mark.parametrize("answer", [{"jobs": []}, {"data": {}}, {"data": "none"}, 7, "text", None])
-def test_what_is_no_listing_is_told_with_its_address(host: Simulator, api: FineTuningApi, answer: Any) -> None:
-    host.faults.append(Fault("status", times=None, status=200, body=json.dumps(answer)))
-    with pytest.raises(RequestError, match="ftjob-a/checkpoints answered with something that is no listing"):
+ERROR = {"message": "The upstream is overloaded.", "code": "upstream"}
+
+FAILURES: list[tuple[str, str]] = [
+    (json.dumps(answer), words)
+    for answer, words in [
+        ({"object": "list", "data": None, "error": ERROR}, "The upstream is overloaded."),
+        ({"object": "list", "data": [], "error": ERROR}, "The upstream is overloaded."),
+        ({"object": "list", "data": [{"id": "a"}], "error": "overloaded"}, "overloaded"),
+        ({"data": [], "errors": [ERROR]}, "The upstream is overloaded."),
+        ({"data": [], "success": False, "message": "overloaded"}, "overloaded"),
+        ({"error": ERROR}, "The upstream is overloaded."),
+        ({"detail": "overloaded"}, "overloaded"),
+        ({"message": "overloaded"}, "overloaded"),
+        ({"data": None, "has_more": False}, "`data` is null"),
+        ({"object": "list"}, "`data` is missing"),
+        ({"jobs": []}, "`data` is missing"),
+        ({"data": {}}, "`data` is an object"),
+        ({"data": "none"}, "`data` is a string"),
+        ([{"id": "a"}], "it is an array"),
+        ([], "it is an array"),
+        (7, "it is a number"),
+        ("text", "it is a string"),
+        (None, "it is null"),
+    ]
+] + [("", "an empty body"), (" ", "an empty body"), ('{"data": [', "not JSON")]
+
+
+@pytest.mark.parametrize(("answer", "words"), FAILURES, ids=[answer[:50] for answer, _ in FAILURES])
+def test_what_is_not_a_listing_is_tried_again_and_told_in_the_hosts_words(
+    host: Simulator, api: FineTuningApi, answer: str, words: str
+) -> None:
+    host.faults.append(Fault("status", times=None, status=200, body=answer))
+    with pytest.raises(RequestError) as raised:
         ids(api)
+    assert raised.value.status == 200
+    assert raised.value.url.endswith("ftjob-a/checkpoints")
+    assert words in str(raised.value)
+    assert len(host.requests) == settings.MAX_ATTEMPTS
+
+
+def test_an_empty_answer_by_its_status_is_a_failure(host: Simulator, api: FineTuningApi) -> None:
+    host.faults.append(Fault("status", status=204, body=""))
+    assert ids(api, JOBS) == []
+    assert api.retries == 1
+
+
+@pytest.mark.parametrize("answer", [{"error": ERROR}, {"detail": "no"}, {"object": "error", "id": "x"}, {}, [], None])
+def test_what_is_not_a_record_is_tried_again(
+    world: ScriptedWorld, host: Simulator, api: FineTuningApi, answer: Any
+) -> None:
+    add_checkpoints(world, 1)
+    host.faults.append(Fault("status", times=2, status=200, body=json.dumps(answer)))
+    assert api.get_json(f"{JOBS}/ftjob-a").content["id"] == "ftjob-a"
+    assert api.retries == 2
+
+
+@pytest.mark.parametrize("error", [None, {}, {"code": "bad_file", "message": "Broken.", "param": None}])
+def test_the_error_of_a_job_is_its_own(
+    world: ScriptedWorld, host: Simulator, api: FineTuningApi, error: dict[str, Any] | None
+) -> None:
+    world.add_job(id="ftjob-a", status="failed", error=error)
+    assert api.get_json(f"{JOBS}/ftjob-a").content["error"] == error
+    assert api.retries == 0
 
 
 def test_a_page_whose_records_have_no_ids_goes_on_behind_what_the_host_calls_its_last(
@@ -418,7 +477,7 @@ def test_a_failure_that_concerns_one_job_skips_it_and_the_next_sync_reads_it(
     [
         (Fault("stuck_cursor", path="/jobs$", times=None), "/v1/fine_tuning/jobs"),
         (Fault("empty_more", path="/jobs$", times=None), "has_more"),
-        (Fault("html", path="/jobs$", times=None), "not with what was asked for"),
+        (Fault("html", path="/jobs$", times=None), "a web page (text/html"),
         (Fault("reset", times=None), "no whole answer"),
         (Fault("status", times=None, status=503, message="Come back later."), "Come back later."),
         (Fault("status", times=None, status=429, headers={"retry-after": "600"}), "600 s"),
@@ -459,5 +518,5 @@ def test_the_host_clock_decides_and_not_this_machines(
     clock.advance(10 * DAY)
     host.faults.append(Fault("status", status=429, headers={"retry-after": formatdate(clock.now() + 1, usegmt=True)}))
     began = time.monotonic()
-    assert api.get_json(JOBS).host_time == clock.now()
+    assert api.get_page(JOBS).host_time == clock.now()
     assert 1 <= time.monotonic() - began < 10

@@ -130,7 +130,7 @@ def test_the_id_of_a_job_cannot_leave_its_place_in_an_address(
     api = FineTuningApi(host.base_url, "key")
     try:
         with pytest.raises(RequestError):
-            api.get_json(f"/fine_tuning/jobs/{quoted(job_id)}/checkpoints")
+            api.get_page(f"/fine_tuning/jobs/{quoted(job_id)}/checkpoints")
     finally:
         api.close()
     (request,) = host.requests

@@ -220,10 +220,10 @@ def test_what_speaks_no_https_and_a_proxy_that_cannot_be_asked_are_told_at_once(
     host: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = failure(of(host.base_url.replace("http:", "https:")))
-    assert "speaks no https" in words
+    assert "does not speak https" in words
     assert "certificate" not in words
     assert "MY_URL" in words
-    for proxy, why in (("socks5://me:secret@127.0.0.1:9", "PySocks"), ("127.0.0.1:9:secret", "proxy, is none")):
+    for proxy, why in (("socks5://me:secret@127.0.0.1:9", "PySocks"), ("127.0.0.1:9:secret", "proxy, is not valid")):
         monkeypatch.setenv("HTTPS_PROXY", proxy)
         words = failure(of("https://api.openai.invalid/v1"))
         assert why in words

@@ -63,7 +63,7 @@ def test_concurrency_halves_on_429_and_recovers(host: Simulator, api: FineTuning
     allowed = []
     for _ in range(5):
         host.faults.append(Fault("status", status=429))
-        api.get_json(JOBS)
+        api.get_page(JOBS)
         allowed.append(api.limiter.allowed)
     # each 429 halves; the one answer after it is not enough to recover, until only one is allowed
     assert allowed == [4, 2, 2, 2, 2]
@@ -71,26 +71,26 @@ def test_concurrency_halves_on_429_and_recovers(host: Simulator, api: FineTuning
     host.latency = 0.03
     host.reset_peak()
     with ThreadPoolExecutor(16) as threads:
-        list(threads.map(lambda _: api.get_json(JOBS), range(2)))
+        list(threads.map(lambda _: api.get_page(JOBS), range(2)))
     assert host.peak_in_flight <= 2
     host.latency = 0
     for _ in range(2 + 3 + 4 + 5 + 6 + 7):
-        api.get_json(JOBS)
+        api.get_page(JOBS)
     assert api.limiter.allowed == 8
     host.latency = 0.05
     host.reset_peak()
     with ThreadPoolExecutor(16) as threads:
-        list(threads.map(lambda _: api.get_json(JOBS), range(32)))
+        list(threads.map(lambda _: api.get_page(JOBS), range(32)))
     assert host.peak_in_flight == 8
 
 
 def test_a_429_that_names_a_wait_holds_every_thread_back(host: Simulator, api: FineTuningApi) -> None:
     host.faults.append(Fault("status", status=429, headers={"retry-after": "0.5"}))
     began = time.monotonic()
-    first = threading.Thread(target=api.get_json, args=(JOBS,))
+    first = threading.Thread(target=api.get_page, args=(JOBS,))
     first.start()
     wait_until(lambda: api.limiter.allowed < 8)
-    api.get_json(JOBS)
+    api.get_page(JOBS)
     assert time.monotonic() - began >= 0.5
     first.join()
     assert len(host.requests) == 3
@@ -103,9 +103,9 @@ def test_no_request_starts_while_the_host_says_that_none_are_left(
     headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": reset}
     host.faults.append(Fault("status", status=200, headers=headers, body={"object": "list", "data": []}))
     began = time.monotonic()
-    api.get_json(JOBS)
+    api.get_page(JOBS)
     with ThreadPoolExecutor(4) as threads:
-        ended = list(threads.map(lambda _: (api.get_json(JOBS), time.monotonic())[1], range(4)))
+        ended = list(threads.map(lambda _: (api.get_page(JOBS), time.monotonic())[1], range(4)))
     assert min(ended) - began >= seconds
     assert api.retries == 0
 
@@ -119,7 +119,7 @@ def test_other_rate_limit_headers_hold_nothing_back(
     host.faults.append(Fault("status", status=200, headers=told, body={"object": "list", "data": []}))
     began = time.monotonic()
     for _ in range(2):
-        api.get_json(JOBS)
+        api.get_page(JOBS)
     assert time.monotonic() - began < 10
 
 
@@ -129,7 +129,7 @@ def test_what_waits_ends_at_once_when_all_is_stopped(host: Simulator, api: FineT
 
     def ask() -> None:
         try:
-            api.get_json(JOBS)
+            api.get_page(JOBS)
         except CancelledError as error:
             failures.append(error)
 

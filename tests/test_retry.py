@@ -75,7 +75,7 @@ def test_no_header_is_an_error(headers: dict[str, str]) -> None:
 @given(st.integers(1, 50))
 def test_the_wait_doubles_from_half_a_second_to_eight_less_a_quarter_at_most(attempt: int) -> None:
     whole = min(0.5 * 2 ** (attempt - 1), 8)
-    assert 0.75 * whole <= retry.backoff(attempt) <= whole
+    assert 0.75 * whole <= retry.backoff(attempt, settings.RequestPolicy()) <= whole
 
 
 @pytest.mark.parametrize(

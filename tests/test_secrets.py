@@ -101,7 +101,7 @@ def test_no_error_says_the_key_whatever_the_host_echoes(
     api = FineTuningApi(host.base_url, KEY)
     try:
         with pytest.raises(FineTuningSourceError) as raised:
-            api.get_json("/fine_tuning/jobs")
+            api.get_page("/fine_tuning/jobs")
     finally:
         api.close()
     told = f"{raised.value!s} {raised.value!r} {vars(raised.value)}".lower()

@@ -53,7 +53,7 @@ def _check_host(account: Account) -> Iterator[Finding]:
     yield Finding("settings", True, describe_settings(account))
     api = account.api()
     try:
-        listing = api.get_json(JOBS_PATH, {"limit": 1}, attempts=2).content
+        listing = api.get_page(JOBS_PATH, {"limit": 1}, attempts=2).content
         if not is_listing(listing):
             raise RequestError(f"{api.url(JOBS_PATH)} answers, but not with a listing", url=api.base_url, status=200)
         yield Finding("host", True, account.host)
@@ -95,7 +95,7 @@ def _tried(
         if is_file:
             api.get_bytes(path)
         else:
-            api.get_json(path, {"limit": 1}, attempts=2)
+            api.get_page(path, {"limit": 1}, attempts=2)
     except FineTuningSourceError as error:
         return Finding(what, False, advice_on_resource(account, error))
     return Finding(what, True, "can be read")

@@ -68,6 +68,8 @@ def openai_fine_tuning(
     openai_org_id: str | None = None,
     openai_project_id: str | None = None,
     openai_auth: str | None = None,
+    openai_extra_headers: dict[str, str] | None = None,
+    openai_allow_http: bool = False,
     account_label: str = "default",
     fine_tuning_job_ids: Sequence[str] | None = None,
     fine_tuning_since: str | date | None = None,
@@ -75,6 +77,8 @@ def openai_fine_tuning(
     fine_tuning_concurrency: int = settings.CONCURRENCY,
     fine_tuning_grace_seconds: float = settings.GRACE_SECONDS,
     fine_tuning_timeout_seconds: float = settings.READ_TIMEOUT_SECONDS,
+    fine_tuning_answer_seconds: float = settings.ANSWER_SECONDS,
+    fine_tuning_max_answer_megabytes: float = settings.MAX_ANSWER_MEGABYTES,
     fine_tuning_stop_after_seconds: float | None = None,
     fine_tuning_stop_after_rows: int | None = None,
     fine_tuning_report: Report | None = None,
@@ -89,6 +93,8 @@ def openai_fine_tuning(
         openai_project_id: Sent as `OpenAI-Project` (`OPENAI_PROJECT_ID`).
         openai_auth: How the key is sent: `bearer`, or `api-key` for a header of that name. By default what the host
             takes: `api-key` on Azure, bearer elsewhere.
+        openai_extra_headers: Sent to the host with every request, as secrets (`OPENAI_EXTRA_HEADERS`, a JSON object).
+        openai_allow_http: Whether plain http may go to another machine (`OPENAI_ALLOW_HTTP`): it shows the key.
         account_label: Written into every row: the API does not tell whose rows they are.
         fine_tuning_job_ids: Read only these jobs, all of each. Moves no frontier.
         fine_tuning_since: Read only jobs created on or after this date or ISO time (UTC). Moves no frontier.
@@ -96,6 +102,8 @@ def openai_fine_tuning(
         fine_tuning_concurrency: The highest number of requests in flight.
         fine_tuning_grace_seconds: How long after its end a job is read again, for what the host shows late.
         fine_tuning_timeout_seconds: How long the host may stay silent within an answer.
+        fine_tuning_answer_seconds: How long one page or result file may take as a whole.
+        fine_tuning_max_answer_megabytes: The largest page or result file that is read, decompressed.
         fine_tuning_stop_after_seconds: Begin no further job after this time, so that what was read can be committed;
             run the same source again until the report's `is_complete`, and it goes on there. None for no end.
         fine_tuning_stop_after_rows: The same after so many rows: what one run reads, and the memory of its load, are
@@ -123,8 +131,14 @@ def openai_fine_tuning(
             auth=openai_auth,
             org_id=openai_org_id,
             project_id=openai_project_id,
+            extra_headers=openai_extra_headers,
+            allow_http=openai_allow_http,
             concurrency=fine_tuning_concurrency,
-            timeout=fine_tuning_timeout_seconds,
+            policy=settings.RequestPolicy(
+                read_timeout=fine_tuning_timeout_seconds,
+                max_answer_megabytes=fine_tuning_max_answer_megabytes,
+                answer_seconds=fine_tuning_answer_seconds,
+            ),
         )
 
     make_api().close()  # a wrong address or key shows here, before a pipeline begins

@@ -1,4 +1,13 @@
-"""What can go wrong, as one family. Messages say what happened, where, and what to do; never a credential."""
+"""Errors of this source. Messages say what happened, where, and what to do; never a credential.
+
+FineTuningSourceError
+├── ConfigurationError     a setting is missing or cannot be right
+├── StateTooNewError       a later release wrote the destination's state
+├── CancelledError         the sync was asked to stop
+├── HostError              a failure that concerns every request: it ends the sync
+├── RequestError           a request that failed for good
+└── EndlessListingError    a listing that would never end
+"""
 
 from __future__ import annotations
 
@@ -7,7 +16,7 @@ class FineTuningSourceError(Exception):
     """The base of all errors that this source raises on purpose.
 
     Attributes:
-        is_deliberate: What it was raised from is already said in its message.
+        is_deliberate: Whether the message already says what the error was raised from.
     """
 
     is_deliberate = True
@@ -17,7 +26,7 @@ class ConfigurationError(FineTuningSourceError):
     """A setting is missing or cannot be right: nothing was requested.
 
     Attributes:
-        setting: Which, by the name of `FineTuningApi`'s argument; None where it is another.
+        setting: The name of `FineTuningApi`'s argument; None for a setting of something else.
     """
 
     def __init__(self, message: str, *, setting: str | None = None) -> None:
@@ -26,18 +35,18 @@ class ConfigurationError(FineTuningSourceError):
 
 
 class StateTooNewError(FineTuningSourceError):
-    """The destination's state was written by a later release."""
+    """A later release wrote the destination's state."""
 
 
 class CancelledError(FineTuningSourceError):
-    """The sync was told to stop."""
+    """The sync was asked to stop."""
 
 
 class HostError(FineTuningSourceError):
     """A failure that concerns everything: the host is down, refuses the key, or has no quota. It ends the sync.
 
     Attributes:
-        request: The failed request that tells so; None where it was no single one.
+        request: The failed request that shows it; None if it was not a single one.
     """
 
     def __init__(self, message: str, *, request: RequestError | None = None) -> None:
@@ -46,14 +55,16 @@ class HostError(FineTuningSourceError):
 
     @classmethod
     def of(cls, error: RequestError, base_url: str) -> HostError:
-        """A failed request as what ends the sync, with what to check."""
-        if error.status == 401:
+        """Make a failed request the end of the sync, and say what to check."""
+        if error.expected_host is not None:
+            advice = f" Set the base URL (OPENAI_BASE_URL) to https://{error.expected_host}/v1: the key works there."
+        elif error.status == 401:
             advice = " Check the key: it was refused."
         elif error.status == 403:
             advice = " Check that the key may read fine-tuning jobs (scope api.fine_tuning.jobs.read)."
         elif error.status == 404:
             advice = " Check the base URL: it ends in /v1 on most hosts."
-        elif error.status is None:
+        elif error.status is None and not error.setting:
             advice = f" Is the host up, and the base URL {base_url} right?"
         else:
             advice = ""
@@ -65,10 +76,13 @@ class RequestError(FineTuningSourceError):
 
     Attributes:
         url: The address without its query.
-        status: The HTTP status, or None where no whole answer came.
-        code: The `error.code` of the body, where it has one.
+        status: The HTTP status, or None if no whole answer came.
+        code: The `error.code` of the body, if it has one.
         detail: The host's own words, cut to 300 characters.
-        about: What a 404 says is missing: the requested `object`, the `endpoint` itself, or `unclear`.
+        about: What a 404 says is missing (the requested `object` or the `endpoint` itself); `page` where a web page or
+            a stream came instead of the API's answer; `unclear` otherwise.
+        expected_host: The host that the key belongs to, where the host says that this is the wrong one.
+        setting: The source's argument that lifts the bound which the answer exceeded.
     """
 
     def __init__(
@@ -80,6 +94,8 @@ class RequestError(FineTuningSourceError):
         code: str | None = None,
         detail: str = "",
         about: str = "unclear",
+        expected_host: str | None = None,
+        setting: str | None = None,
     ) -> None:
         super().__init__(message)
         self.url = url
@@ -87,6 +103,8 @@ class RequestError(FineTuningSourceError):
         self.code = code
         self.detail = detail
         self.about = about
+        self.expected_host = expected_host
+        self.setting = setting
 
     @property
     def is_missing_scope(self) -> bool:
@@ -101,4 +119,4 @@ class RequestError(FineTuningSourceError):
 
 
 class EndlessListingError(FineTuningSourceError):
-    """A listing that would never end: its cursor does not move, or it repeats itself."""
+    """A listing that would never end: its cursor does not move, or a page comes again."""

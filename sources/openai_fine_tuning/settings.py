@@ -1,5 +1,6 @@
 """The numbers and names that decide how the source behaves, each with its unit and its reason."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
@@ -61,8 +62,42 @@ MAX_RETRY_AFTER_SECONDS = 120.0
 FREE_RETRIES = 100
 """Retries that a sync may spend besides one for each answer that succeeded."""
 
+MAX_ANSWER_MEGABYTES = 64.0
+"""The largest page or result file that is read, decompressed: pages of 100 records have less than one."""
+
+ANSWER_SECONDS = 300.0
+"""How long one page or result file may take from the request to its last byte."""
+
+MIN_BYTES_PER_SECOND = 100
+RATE_WINDOW_SECONDS = 60.0
+"""The slowest an answer may come, measured over this much time spent waiting for it."""
+
 STATE_VERSION = 1
 """The form of the state below. A newer one, written by a later release, is refused."""
 
 KEPT_IDENTITIES = 5
 """Frontiers kept for one account: of this key and of the last few that were used before it."""
+
+
+def _setting(name: str) -> Any:
+    return field(default_factory=lambda: globals()[name])
+
+
+@dataclass(frozen=True)
+class RequestPolicy:
+    """How a request is sent again, and what bounds its answer. Times are in seconds; the settings above say why.
+
+    Example: `RequestPolicy(read_timeout=5, max_attempts=2)`
+    """
+
+    connect_timeout: float = _setting("CONNECT_TIMEOUT_SECONDS")
+    read_timeout: float = _setting("READ_TIMEOUT_SECONDS")
+    max_attempts: int = _setting("MAX_ATTEMPTS")
+    backoff: float = _setting("BACKOFF_SECONDS")
+    max_backoff: float = _setting("MAX_BACKOFF_SECONDS")
+    max_retry_after: float = _setting("MAX_RETRY_AFTER_SECONDS")
+    free_retries: int = _setting("FREE_RETRIES")
+    max_answer_megabytes: float = _setting("MAX_ANSWER_MEGABYTES")
+    answer_seconds: float = _setting("ANSWER_SECONDS")
+    min_bytes_per_second: float = _setting("MIN_BYTES_PER_SECOND")
+    rate_window: float = _setting("RATE_WINDOW_SECONDS")

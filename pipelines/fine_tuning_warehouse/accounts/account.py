@@ -98,7 +98,7 @@ class Account:
                 auth=self._scheme,
                 org_id=self.org_id,
                 project_id=self.project_id,
-                **({} if concurrency is None else {"concurrency": concurrency}),
+                concurrency=concurrency,
                 **self._steering(),
             )
         except ConfigurationError as error:

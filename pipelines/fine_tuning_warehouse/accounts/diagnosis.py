@@ -138,7 +138,7 @@ class _Failure:
             return False
         api = replace(self.account, **changed).api()
         try:
-            return is_listing(api.get_json(JOBS_PATH, {"limit": 1}, attempts=1).content)
+            return is_listing(api.get_page(JOBS_PATH, {"limit": 1}, attempts=1).content)
         except FineTuningSourceError:
             return False
         finally:

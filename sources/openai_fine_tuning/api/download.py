@@ -8,25 +8,24 @@ from typing import BinaryIO
 
 import requests
 
-_PIECE_BYTES = 1 << 16
-"""What a break may cost: the piece that it cuts is asked for again."""
+from . import decoding
 
 
 class MisplacedRangeError(Exception):
     """An answer that goes on at another place than the one asked for."""
 
 
-class Transfer:
+class Download:
     """The state of one download, over all its attempts.
 
     Args:
         file: Where it is written to; empty at first.
         size: Bytes that it must have in the end; None where that is not known.
-        watch: Told of every piece.
+        watch: Called with the size of every piece.
 
     Attributes:
         position: How many bytes have come.
-        failures: Attempts since it last got further than ever before.
+        failures: Attempts since the last one that got further than ever before.
     """
 
     def __init__(self, file: BinaryIO, size: int | None, watch: Callable[[int], None] | None) -> None:
@@ -41,7 +40,7 @@ class Transfer:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What asks for the rest."""
+        """The headers that ask for the rest."""
         if self._is_encoded:
             self.start_again()  # a range counts encoded bytes, and what was written is decoded
         # Compressed on the way, a range would mean other bytes.
@@ -54,7 +53,7 @@ class Transfer:
 
     @property
     def wrong_size(self) -> str | None:
-        """In words that the host has sent more or less than it says the file has; None where it has not."""
+        """What is wrong with the size, in words; None if the host has sent as much as it says."""
         if self._size is None or self.position == self._size:
             return None
         sent, size = self.position, self._size
@@ -70,7 +69,7 @@ class Transfer:
         self.position = 0
 
     def pieces(self, response: requests.Response) -> Iterator[bytes]:
-        """The content of an answer, once it is clear at which byte it begins."""
+        """Yield the content of an answer, once it is clear at which byte it begins."""
         start = _range_start(response) if response.status_code == 206 else 0
         if start != self.position:
             if start != 0:
@@ -80,25 +79,25 @@ class Transfer:
         version = response.headers.get("etag", "")
         self._version = version if version.startswith('"') else None
         self._is_encoded = response.headers.get("content-encoding", "identity") != "identity"
-        for piece in response.iter_content(_PIECE_BYTES):
+        for piece in decoding.pieces(response):
             yield piece
             if self._size is not None and self.position > self._size:
                 return
 
     def is_page(self, response: requests.Response, piece: bytes) -> bool:
-        """Whether it begins as a page of HTML, which proxies put in a file's place."""
+        """Return whether it begins as a page of HTML, which proxies put in a file's place."""
         if self.position or piece[:1000].lstrip()[:1] != b"<":
             return False
         return self._size is None or "html" in response.headers.get("content-type", "").lower()
 
     def write(self, piece: bytes) -> None:
-        """Take a piece."""
+        """Append a piece."""
         self._file.write(piece)
         self.position += len(piece)
         self._watch(len(piece))
 
     def has_advanced(self) -> bool:
-        """Whether an attempt that has ended got further than all before it; counts it as a failure where not."""
+        """Return whether an attempt that has ended got further than all before it; count a failure where not."""
         advanced = self.position > self._furthest
         self._furthest = max(self._furthest, self.position)
         self.failures = 0 if advanced else self.failures + 1
@@ -106,5 +105,5 @@ class Transfer:
 
 
 def _range_start(response: requests.Response) -> int | None:
-    found = re.match(r"bytes (\d+)-", response.headers.get("content-range", ""))
+    found = re.match(r"bytes (\d{1,18})-", response.headers.get("content-range", ""))
     return int(found[1]) if found else None

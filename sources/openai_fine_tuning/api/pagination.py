@@ -50,14 +50,14 @@ def pages(
     for _ in range(settings.MAX_PAGES):
         params = {"limit": limit, **({"after": after} if after is not None else {})}
         try:
-            answer = api.get_json(path, params)
+            answer = api.get_page(path, params)
         except RequestError as error:
             if error.status == 404 and after is not None and cursors and restarts < MAX_RESTARTS:
                 # The record that the listing had got to is gone: start again; what was met before is left out.
                 after, cursors, restarts = None, set(), restarts + 1
                 continue
             raise
-        data, has_more, last_id = _envelope(answer.content, api.url(path))
+        data, has_more, last_id = (answer.content.get(name) for name in ("data", "has_more", "last_id"))
         fresh = [record for record in data if _is_fresh(record, seen)]
         repeated = bool(data) and not fresh and restarts == 0
         if not data or has_more is False or (has_more is None and repeated):
@@ -103,19 +103,6 @@ class Order:
         if not self.is_newest_first or self.first is None or self.last is None:
             return False
         return bound > self.last and (self.first >= bound or self.first > self.last)
-
-
-def _envelope(body: Any, url: str) -> tuple[list[Any], bool | None, str | None]:
-    if isinstance(body, list):
-        return body, False, None
-    data = body.get("data", []) if isinstance(body, dict) else None
-    if data is None and isinstance(body, dict):
-        data = []
-    if not isinstance(data, list) or ("data" not in body and "has_more" not in body and body.get("object") != "list"):
-        raise RequestError(f"{url} answered with something that is no listing (no `data`).", url=url, status=200)
-    has_more = body.get("has_more")
-    last_id = body.get("last_id")
-    return data, has_more if has_more is None else bool(has_more), last_id if isinstance(last_id, str) else None
 
 
 def _next_cursor(data: list[Any], last_id: str | None, url: str) -> str:

@@ -1,4 +1,4 @@
-"""When a failed request is sent again, and after how long: openai-python's rules."""
+"""When a failed request is sent again, and after how long: the rules of the official Python client."""
 
 from __future__ import annotations
 
@@ -8,60 +8,65 @@ import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
-from openai_fine_tuning import settings
+from openai_fine_tuning.settings import RequestPolicy
 
-RETRIED_STATUSES = frozenset({408, 409, 429})
+_MAX_HEADER = 64
+"""A number or date in a header is shorter than this."""
 
 
 def should_retry(status: int, headers: Mapping[str, str], code: str | None) -> bool:
-    """Whether an answer with this status is worth another attempt.
+    """Return whether an answer with this status is worth another attempt.
 
     Args:
         status: The HTTP status.
-        headers: The answer's headers; `x-should-retry` overrides every other rule but that for a used-up quota.
-        code: `error.code` of the body: `insufficient_quota` never gets better by waiting.
+        headers: The answer's headers.
+        code: `error.code` of the body.
     """
-    if code == "insufficient_quota":
+    if code == "insufficient_quota":  # never gets better by waiting
         return False
-    told = headers.get("x-should-retry", "").strip().lower()
-    if told in ("true", "false"):
-        return told == "true"
-    return status in RETRIED_STATUSES or status >= 500
+    asked = headers.get("x-should-retry", "").strip().lower()
+    if asked == "true":  # the host says so itself
+        return True
+    if asked == "false":
+        return False
+    if status in {408, 409, 429}:  # request timeout, lock timeout, rate limit
+        return True
+    return status >= 500  # internal errors
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The wait in seconds that the host asks for: `retry-after-ms`, else `Retry-After` (seconds or an HTTP date)."""
+    """Return the wait in seconds that the host asks for: `retry-after-ms`, else `Retry-After` (seconds or a date)."""
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
-        return max(0.0, milliseconds / 1000)
+        return milliseconds / 1000
     value = headers.get("retry-after")
     seconds = _number(value)
     if seconds is not None:
-        return max(0.0, seconds)
+        return seconds
     until = http_date(value)
     if until is None:
         return None
-    # By the host's own clock where it tells it: the two may disagree with this machine's, but not with each other.
+    # The host's own clock, if it sends the time: it may differ from this machine's clock.
     now = http_date(headers.get("date"))
     return max(0.0, until - (time.time() if now is None else now))
 
 
-def backoff(attempt: int) -> float:
-    """The wait in seconds after the given attempt (1 is the first), where the host asks for none."""
-    wait = min(settings.BACKOFF_SECONDS * 2.0 ** (attempt - 1), settings.MAX_BACKOFF_SECONDS)
+def backoff(attempt: int, policy: RequestPolicy) -> float:
+    """Return the wait in seconds after the given attempt (1 is the first), where the host asks for none."""
+    wait = min(policy.backoff * 2.0 ** min(attempt - 1, 60), policy.max_backoff)
     return wait * (1 - 0.25 * random.random())  # noqa: S311 - jitter, not a secret
 
 
 def exhausted_for(headers: Mapping[str, str]) -> float | None:
-    """Seconds until the host takes requests again, where its rate-limit headers say that none are left."""
+    """Return the seconds until the host takes requests again, if its rate-limit headers say that none are left."""
     if _number(headers.get("x-ratelimit-remaining-requests")) != 0:
         return None
     return _duration(headers.get("x-ratelimit-reset-requests", ""))
 
 
 def http_date(value: str | None) -> float | None:
-    """An HTTP date as unix seconds, or None where it is missing or is none."""
-    if not value:
+    """Return an HTTP date as unix seconds, or None where it is missing or malformed."""
+    if not value or len(value) > _MAX_HEADER:
         return None
     try:
         return parsedate_to_datetime(value).timestamp()
@@ -71,7 +76,7 @@ def http_date(value: str | None) -> float | None:
 
 def _number(value: str | None) -> float | None:
     try:
-        number = float(value) if value is not None else None
+        number = float(value) if value is not None and len(value) <= _MAX_HEADER else None
     except ValueError:
         return None
     return number if number is None or 0 <= number < float("inf") else None
@@ -81,8 +86,8 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def _duration(text: str) -> float | None:
-    """A reset such as `12s`, `20ms`, `6m0s` or `1.5`, in seconds."""
-    text = text.strip()
+    """Return a reset such as `12s`, `20ms`, `6m0s` or `1.5` in seconds."""
+    text = text.strip()[: _MAX_HEADER + 1]
     if (plain := _number(text)) is not None:
         return plain
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)

@@ -1,11 +1,13 @@
-"""Addresses: which host a credential may go to, and how ids become parts of a path."""
+"""Addresses: which hosts a credential may go to, and how ids become parts of a path."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 from contextlib import suppress
-from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urldefrag, urljoin, urlsplit, urlunsplit
+
+from urllib3.util import parse_url
 
 from openai_fine_tuning.errors import ConfigurationError
 
@@ -15,9 +17,15 @@ JOBS_PATH = "/fine_tuning/jobs"
 FILES_PATH = "/files"
 """The listing of files."""
 
+Origin = tuple[str, str, int]
+"""Scheme, host and port. Two addresses with the same origin are on one host."""
+
+_PORTS = {"http": 80, "https": 443}
+_MAX_LOCATION = 4_000
+
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name is this machine: the only one that credentials go to without https."""
+    """Return whether a host name is this machine: the only one that credentials go to without https by default."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -25,49 +33,59 @@ def is_loopback(host: str) -> bool:
 
 
 def is_safe_id(value: str) -> bool:
-    """Whether an id can be put into a path: `.` and `..` would be taken for folders, whatever their quoting."""
+    """Return whether an id can be put into a path: `.` and `..` mean folders, however they are quoted."""
     return value not in ("", ".", "..")
 
 
 def quoted(value: str) -> str:
-    """An id as one part of a path."""
+    """Return an id as one part of a path."""
     return quote(value.encode("utf-8", "surrogatepass"), safe="")
 
 
 def job_path(job_id: str) -> str:
-    """A job."""
+    """Return the path of a job."""
     return f"{JOBS_PATH}/{quoted(job_id)}"
 
 
 def listing_path(job: str, resource: str) -> str:
-    """The `checkpoints` or `events` of a job; `job` is its path."""
+    """Return the path of the `checkpoints` or `events` of a job; `job` is the job's path."""
     return f"{job}/{resource}"
 
 
 def file_path(file_id: str) -> str:
-    """What the host tells of a file."""
+    """Return the path of a file's record."""
     return f"{FILES_PATH}/{quoted(file_id)}"
 
 
 def content_path(file_id: str) -> str:
-    """What a file holds."""
+    """Return the path of a file's content."""
     return f"{file_path(file_id)}/content"
 
 
-def checked_url(base_url: str) -> tuple[str, dict[str, str]]:
-    """A base URL without a slash at its end, and its query. Raises `ConfigurationError` where it cannot be right."""
-    # What is no address is not repeated: it may be the key, in the wrong place.
+def checked_url(base_url: str, *, allow_http: bool = False) -> tuple[str, dict[str, str]]:
+    """Return a base URL without a slash at its end, and its query.
+
+    Args:
+        base_url: What the user set.
+        allow_http: Whether plain http may go to another machine.
+
+    Raises:
+        ConfigurationError: The address cannot be right. What is not an address is not repeated: it may be the key.
+    """
     base_url = base_url.strip()
     parts = host = None
     with suppress(ValueError):
         parts = urlsplit(base_url)
         host, _ = parts.hostname, parts.port
-    if parts is None or not host or parts.scheme not in ("http", "https") or re.search(r"[\s\"'`<>]", base_url):
-        raise _wrong_url("is no address: it looks like https://api.openai.com/v1.")
-    if parts.username or parts.password:
+    if parts is None or not host or parts.scheme not in _PORTS or re.search(r"[\s\"'`<>\\]", base_url):
+        raise _wrong_url("is not an address: expected one such as https://api.openai.com/v1.")
+    if parts.username is not None or parts.password is not None:
         raise _wrong_url("holds a user name or password: put the credential into the key instead.")
-    if parts.scheme == "http" and not is_loopback(host):
-        raise _wrong_url(f"is plain http to {host}, which would show the key to anyone on the way: use https.")
+    if parts.scheme == "http" and not (allow_http or is_loopback(host)):
+        raise _wrong_url(
+            f"is plain http to {host}, which would show the key to anyone on the way: use https, or allow it in a "
+            "network that you trust (openai_allow_http)."
+        )
     return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", "")), dict(parse_qsl(parts.query))
 
 
@@ -75,8 +93,40 @@ def _wrong_url(words: str) -> ConfigurationError:
     return ConfigurationError(f"The base URL {words}", setting="base_url")
 
 
-def origin(url: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port: two addresses with the same are of one host."""
-    parts = urlsplit(url)
-    default = {"http": 80, "https": 443}.get(parts.scheme)
-    return parts.scheme, (parts.hostname or "").lower(), parts.port or default
+def origin(url: str) -> Origin:
+    """Return the origin that a connection to an address uses.
+
+    Two parsers read the address, because requests connects to what urllib3 reads or to what `urlsplit` reads,
+    depending on its version. An address that they read differently has no origin.
+
+    Raises:
+        ValueError: It has none, or holds a user name.
+    """
+    parts, sent = urlsplit(url), parse_url(url)
+    scheme, host = parts.scheme, parts.hostname or ""
+    port = parts.port or _PORTS.get(scheme, 0)
+    as_sent = (sent.scheme, (sent.host or "").strip("[]"), sent.port or _PORTS.get(sent.scheme or "", 0))
+    if not host or not port or "@" in parts.netloc or sent.auth or (scheme, host, port) != as_sent:
+        raise ValueError("the address is malformed")
+    return scheme, host, port
+
+
+def redirect_target(location: str, *, url: str) -> str:
+    """Return the address that a `Location` header leads to.
+
+    Args:
+        location: The header, as the host sent it.
+        url: The address that answered.
+
+    Raises:
+        ValueError: It is not a plain address, so programs may read it differently.
+    """
+    if not location or len(location) > _MAX_LOCATION:
+        raise ValueError("it is empty or very long")
+    if re.search(r"[^\x21-\x7e]|\\", location):
+        raise ValueError("it holds a backslash, a space, a control character or a letter outside ASCII")
+    if location.startswith("///") or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:(?!//[^/])", location):
+        raise ValueError("it has no host")
+    target, _ = urldefrag(urljoin(url, location))
+    origin(target)
+    return target

@@ -145,7 +145,7 @@ class Failures:
     def _listing_failure(self) -> RequestError | None:
         """What came of asking for one job of the listing; None where it was answered."""
         try:
-            self._api.get_json(JOBS_PATH, {"limit": 1}, attempts=3)
+            self._api.get_page(JOBS_PATH, {"limit": 1}, attempts=3)
         except RequestError as error:
             return error
         return None

@@ -1,0 +1,192 @@
+"""Connections to a host: whose certificates are trusted, and bounds on the time of an answer from its first byte on."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import math
+import os
+import ssl
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+import certifi
+import truststore
+from requests.adapters import HTTPAdapter
+from typing_extensions import override
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from openai_fine_tuning.errors import ConfigurationError
+
+_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+CERTIFICATES = (*_BUNDLES, "SSL_CERT_FILE", "SSL_CERT_DIR")
+"""Variables that name trusted authorities, in the order in which they are looked at."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How slowly an answer may come.
+
+    Attributes:
+        seconds: From the request to the last byte; infinity for a download.
+        bytes_per_second: On average over `window` seconds of waiting.
+        window: See above.
+    """
+
+    seconds: float = math.inf
+    bytes_per_second: float = 0
+    window: float = math.inf
+
+
+pace: ContextVar[Pace] = ContextVar("pace")
+"""Set by the client before it sends a request, in the thread that sends it."""
+
+
+class SlowAnswerError(Exception):
+    """An answer that came more slowly than its `Pace` allows. The message says which bound it missed.
+
+    Attributes:
+        setting: The source's argument that lifts the bound.
+    """
+
+    def __init__(self, message: str, *, setting: str) -> None:
+        super().__init__(message)
+        self.setting = setting
+
+
+class _PacedStream(io.RawIOBase):
+    """The bytes of one answer, headers included, as they come from the socket."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket, bounds: Pace) -> None:
+        self._raw, self._socket, self._bounds = raw, sock, bounds
+        self._deadline = time.monotonic() + bounds.seconds
+        self._waited = 0.0
+        self._bytes = -1  # none has come: the host thinks, which the read timeout bounds
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def readinto(self, buffer: Any) -> int | None:
+        began, timeout = time.monotonic(), self._socket.gettimeout() or math.inf
+        left = self._deadline - began
+        try:
+            if left <= 0:
+                raise TimeoutError
+            if left < timeout:
+                self._socket.settimeout(left)
+            count = self._raw.readinto(buffer)
+        except TimeoutError:
+            if left >= timeout:
+                raise
+            words = f"took longer than {self._bounds.seconds:g} s"
+            raise SlowAnswerError(words, setting="fine_tuning_answer_seconds") from None
+        self._measure(time.monotonic() - began, count or 0)
+        return count
+
+    def _measure(self, seconds: float, count: int) -> None:
+        if self._bytes >= 0:
+            self._waited += seconds
+        self._bytes = max(self._bytes, 0) + count
+        if self._waited >= self._bounds.window:
+            if self._bytes < self._waited * self._bounds.bytes_per_second:
+                words = f"sent fewer than {self._bounds.bytes_per_second:g} bytes a second for {self._waited:.0f} s"
+                raise SlowAnswerError(words, setting="fine_tuning_timeout_seconds")
+            self._waited, self._bytes = 0.0, 0
+
+    @override
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+
+class _PacedResponse(http.client.HTTPResponse):
+    def __init__(self, sock: socket, *arguments: Any, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        self.fp = io.BufferedReader(_PacedStream(self.fp.detach(), sock, pace.get(Pace())))
+
+
+class _Connection(HTTPConnection):
+    response_class = _PacedResponse
+
+
+class _TLSConnection(HTTPSConnection):
+    response_class = _PacedResponse
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TLSPool(HTTPSConnectionPool):
+    ConnectionCls = _TLSConnection
+
+
+_POOLS = {"http": _Pool, "https": _TLSPool}
+
+
+class Adapter(HTTPAdapter):
+    """Sends the requests of a session, over at most `size` connections to one host."""
+
+    def __init__(self, size: int, *, uses_tls: bool) -> None:
+        self._tls: dict[str, Any] = {"ssl_context": tls_context()} if uses_tls else {}
+        super().__init__(pool_connections=1, pool_maxsize=size)
+
+    @override
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, **{**options, **self._tls})
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    @override
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **{**options, **self._tls})
+        if not proxy.lower().startswith("socks"):  # its connections are classes of their own
+            manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+    @override
+    def cert_verify(self, conn: Any, *_: Any) -> None:
+        conn.cert_reqs = "CERT_REQUIRED"  # by the context; requests would add its own authorities here
+
+
+def tls_context() -> ssl.SSLContext:
+    """Return the authorities that are trusted.
+
+    The file or folder in `REQUESTS_CA_BUNDLE`, else in `CURL_CA_BUNDLE`, else those in `SSL_CERT_FILE` and
+    `SSL_CERT_DIR`, are trusted alone. If none is set: the operating system's store, and certifi's authorities.
+
+    Raises:
+        ConfigurationError: What a variable names cannot be read.
+    """
+    found = {name: os.environ[name] for name in CERTIFICATES if os.environ.get(name)}
+    first = next(iter(found), None)
+    chosen = [first] if first in _BUNDLES else list(found)
+    return _context(tuple((str(name), found[str(name)]) for name in chosen))
+
+
+@lru_cache(maxsize=4)
+def _context(places: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
+    if not places:
+        context: ssl.SSLContext = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(certifi.where())
+        return context
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for name, value in places:
+        for place in value.split(os.pathsep) if name == "SSL_CERT_DIR" else [value]:
+            try:
+                if Path(place).is_dir():
+                    context.load_verify_locations(capath=place)
+                else:
+                    context.load_verify_locations(cafile=place)
+            except OSError as error:
+                reason = error.strerror or "it holds no certificate"
+                raise ConfigurationError(f"{name} names {place}, which cannot be used: {reason}.") from None
+    return context
