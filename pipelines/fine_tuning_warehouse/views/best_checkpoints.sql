@@ -22,8 +22,8 @@
 -- is_retained: Whether the host still keeps the checkpoint; false only where it keeps none of the job's.
 -- reason: Why this one, in words.
 
--- Numbers in words: 4 decimals, 8 for small ones.
-WITH told AS (
+-- Numbers as text: 4 decimals, 8 for small ones.
+WITH shown AS (
   SELECT
     h.*,
     CASE
@@ -47,7 +47,7 @@ numbered AS (
         COALESCE(step_number, -1) DESC,
         checkpoint_id
     ) AS place
-  FROM told AS t
+  FROM shown AS t
 ),
 
 job_totals AS (
@@ -59,7 +59,7 @@ job_totals AS (
     SUM(CASE WHEN is_retained THEN 1 ELSE 0 END) AS retained,
     SUM(CASE WHEN is_retained AND evaluation_value IS NOT NULL THEN 1 ELSE 0 END) AS retained_with_value,
     MIN(CASE WHEN NOT is_retained THEN rank_in_job END) AS best_dropped_rank
-  FROM told
+  FROM shown
   GROUP BY account, fine_tuning_job_id
 ),
 
@@ -104,9 +104,9 @@ joined AS (
   FROM numbered AS b
   JOIN job_totals AS n
     ON n.account = b.account AND n.fine_tuning_job_id = b.fine_tuning_job_id
-  JOIN told AS f
+  JOIN shown AS f
     ON f.account = b.account AND f.fine_tuning_job_id = b.fine_tuning_job_id
-  LEFT JOIN told AS d
+  LEFT JOIN shown AS d
     ON d.account = b.account
     AND d.fine_tuning_job_id = b.fine_tuning_job_id
     AND d.rank_in_job = n.best_dropped_rank

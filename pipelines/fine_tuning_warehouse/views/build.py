@@ -22,8 +22,10 @@ DIALECTS = ("duckdb", "postgres", "redshift", "snowflake", "bigquery", "clickhou
 SOURCES = ((files(__package__) / "build.py").read_text(encoding="utf-8"), *(view.text for view in VIEWS))
 """All that a view's SELECT comes from but for the destination."""
 
-_LOSSES = ("train_loss", "valid_loss", "full_valid_loss")
-_REWARDS = ("train_mean_reward", "valid_mean_reward", "full_valid_mean_reward")
+_LOSSES = ("full_valid_loss", "valid_loss", "train_loss")
+_REWARDS = ("full_valid_mean_reward", "valid_mean_reward", "train_mean_reward")
+_EACH = {"each_loss": _LOSSES, "each_reward": _REWARDS, "each_value": (*_LOSSES, *_REWARDS)}
+"""Names in a view's SQL that stand for several metrics, the one that says most first."""
 
 # Columns that a view reads beside those that the source declares: they may be missing.
 _MORE_COLUMNS: dict[str, dict[str, str]] = {
@@ -136,8 +138,34 @@ class Builder:
 def _parsed(view: View) -> exp.Query:
     query = parse_one(view.text, read="duckdb")
     if not isinstance(query, exp.Query):
-        raise TypeError(f"{view.name}.sql is no SELECT")
-    return query
+        raise TypeError(f"{view.name}.sql is not a SELECT")
+    for select in list(query.find_all(exp.Select)):
+        select.set("expressions", [each for item in select.expressions for each in _for_each(item, item.alias_or_name)])
+    for case in list(query.find_all(exp.Case)):
+        case.set("ifs", [each for when in case.args["ifs"] for each in _for_each(when, when.sql())])
+    usable: exp.Query = query.transform(_usable, copy=False)
+    return usable
+
+
+def _for_each(item: exp.Expression, text: str) -> Iterator[exp.Expression]:
+    """Repeat an item of a SELECT, or a WHEN of a CASE, for each metric that a name in its text stands for."""
+    each = next((each for each in _EACH if each in text), None)
+    for metric in (None,) if each is None else _EACH[each]:
+        yield item if metric is None else item.transform(_renamed, each, metric)
+
+
+def _renamed(node: Any, each: str, metric: str) -> Any:
+    if isinstance(node, (exp.Identifier, exp.Literal)) and isinstance(node.this, str) and each in node.this:
+        node.set("this", node.this.replace(each, metric))
+    return node
+
+
+def _usable(node: Any) -> Any:
+    """Write `USABLE(number)` out: the number, or null where it is NaN or infinite."""
+    if isinstance(node, exp.Anonymous) and node.name.upper() == "USABLE":
+        (number,) = node.expressions
+        return exp.Case().when(number.copy().between(-1e30, 1e30), number)
+    return node
 
 
 def _columns(table: str, used: set[str]) -> Iterator[tuple[str, str]]:

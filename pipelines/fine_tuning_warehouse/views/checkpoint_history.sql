@@ -45,19 +45,14 @@
 --   (below 2), severe (from there, or a train loss of 0); null without a validation loss.
 -- change_from_previous: evaluation_value less that of the job's previous checkpoint by step.
 
+-- An item with each_loss, each_reward or each_value stands for one of each metric of that kind, in its place. USABLE is
+-- null for NaN and infinity.
 WITH event_values AS (
   SELECT
     c.account,
     c.id AS checkpoint_id,
-    MAX(CASE WHEN e.data__train_loss BETWEEN -1e30 AND 1e30 THEN e.data__train_loss END) AS train_loss,
-    MAX(CASE WHEN e.data__valid_loss BETWEEN -1e30 AND 1e30 THEN e.data__valid_loss END) AS valid_loss,
-    MAX(CASE WHEN e.data__full_valid_loss BETWEEN -1e30 AND 1e30 THEN e.data__full_valid_loss END) AS full_valid_loss,
-    MIN(CASE WHEN e.data__train_mean_reward BETWEEN -1e30 AND 1e30 THEN e.data__train_mean_reward END)
-      AS train_mean_reward,
-    MIN(CASE WHEN e.data__valid_mean_reward BETWEEN -1e30 AND 1e30 THEN e.data__valid_mean_reward END)
-      AS valid_mean_reward,
-    MIN(CASE WHEN e.data__full_valid_mean_reward BETWEEN -1e30 AND 1e30 THEN e.data__full_valid_mean_reward END)
-      AS full_valid_mean_reward
+    MAX(USABLE(e.data__each_loss)) AS each_loss,
+    MIN(USABLE(e.data__each_reward)) AS each_reward
   FROM checkpoints AS c
   JOIN events AS e
     ON e.account = c.account
@@ -70,13 +65,8 @@ file_values AS (
   SELECT
     c.account,
     c.id AS checkpoint_id,
-    MAX(CASE WHEN r.train_loss BETWEEN -1e30 AND 1e30 THEN r.train_loss END) AS train_loss,
-    MAX(CASE WHEN r.valid_loss BETWEEN -1e30 AND 1e30 THEN r.valid_loss END) AS valid_loss,
-    MAX(CASE WHEN r.full_valid_loss BETWEEN -1e30 AND 1e30 THEN r.full_valid_loss END) AS full_valid_loss,
-    MIN(CASE WHEN r.train_mean_reward BETWEEN -1e30 AND 1e30 THEN r.train_mean_reward END) AS train_mean_reward,
-    MIN(CASE WHEN r.valid_mean_reward BETWEEN -1e30 AND 1e30 THEN r.valid_mean_reward END) AS valid_mean_reward,
-    MIN(CASE WHEN r.full_valid_mean_reward BETWEEN -1e30 AND 1e30 THEN r.full_valid_mean_reward END)
-      AS full_valid_mean_reward
+    MAX(USABLE(r.each_loss)) AS each_loss,
+    MIN(USABLE(r.each_reward)) AS each_reward
   FROM checkpoints AS c
   JOIN result_metrics AS r
     ON r.account = c.account
@@ -90,15 +80,7 @@ own_values AS (
     account,
     id AS checkpoint_id,
     fine_tuning_job_id,
-    CASE WHEN metrics__train_loss BETWEEN -1e30 AND 1e30 THEN metrics__train_loss END AS train_loss,
-    CASE WHEN metrics__valid_loss BETWEEN -1e30 AND 1e30 THEN metrics__valid_loss END AS valid_loss,
-    CASE WHEN metrics__full_valid_loss BETWEEN -1e30 AND 1e30 THEN metrics__full_valid_loss END AS full_valid_loss,
-    CASE WHEN metrics__train_mean_reward BETWEEN -1e30 AND 1e30 THEN metrics__train_mean_reward END
-      AS train_mean_reward,
-    CASE WHEN metrics__valid_mean_reward BETWEEN -1e30 AND 1e30 THEN metrics__valid_mean_reward END
-      AS valid_mean_reward,
-    CASE WHEN metrics__full_valid_mean_reward BETWEEN -1e30 AND 1e30 THEN metrics__full_valid_mean_reward END
-      AS full_valid_mean_reward
+    USABLE(metrics__each_value) AS each_value
   FROM checkpoints
 ),
 
@@ -108,42 +90,12 @@ known_values AS (
     o.account,
     o.checkpoint_id,
     o.fine_tuning_job_id,
-    COALESCE(o.train_loss, e.train_loss, f.train_loss) AS train_loss,
-    COALESCE(o.valid_loss, e.valid_loss, f.valid_loss) AS valid_loss,
-    COALESCE(o.full_valid_loss, e.full_valid_loss, f.full_valid_loss) AS full_valid_loss,
-    COALESCE(o.train_mean_reward, e.train_mean_reward, f.train_mean_reward) AS train_mean_reward,
-    COALESCE(o.valid_mean_reward, e.valid_mean_reward, f.valid_mean_reward) AS valid_mean_reward,
-    COALESCE(o.full_valid_mean_reward, e.full_valid_mean_reward, f.full_valid_mean_reward) AS full_valid_mean_reward,
+    COALESCE(o.each_value, e.each_value, f.each_value) AS each_value,
     CASE
-      WHEN o.train_loss IS NOT NULL THEN 'checkpoint'
-      WHEN e.train_loss IS NOT NULL THEN 'event'
+      WHEN o.each_value IS NOT NULL THEN 'checkpoint'
+      WHEN e.each_value IS NOT NULL THEN 'event'
       ELSE 'result_file'
-    END AS train_loss_source,
-    CASE
-      WHEN o.valid_loss IS NOT NULL THEN 'checkpoint'
-      WHEN e.valid_loss IS NOT NULL THEN 'event'
-      ELSE 'result_file'
-    END AS valid_loss_source,
-    CASE
-      WHEN o.full_valid_loss IS NOT NULL THEN 'checkpoint'
-      WHEN e.full_valid_loss IS NOT NULL THEN 'event'
-      ELSE 'result_file'
-    END AS full_valid_loss_source,
-    CASE
-      WHEN o.train_mean_reward IS NOT NULL THEN 'checkpoint'
-      WHEN e.train_mean_reward IS NOT NULL THEN 'event'
-      ELSE 'result_file'
-    END AS train_mean_reward_source,
-    CASE
-      WHEN o.valid_mean_reward IS NOT NULL THEN 'checkpoint'
-      WHEN e.valid_mean_reward IS NOT NULL THEN 'event'
-      ELSE 'result_file'
-    END AS valid_mean_reward_source,
-    CASE
-      WHEN o.full_valid_mean_reward IS NOT NULL THEN 'checkpoint'
-      WHEN e.full_valid_mean_reward IS NOT NULL THEN 'event'
-      ELSE 'result_file'
-    END AS full_valid_mean_reward_source
+    END AS each_value_source
   FROM own_values AS o
   LEFT JOIN event_values AS e
     ON e.account = o.account AND e.checkpoint_id = o.checkpoint_id
@@ -156,12 +108,7 @@ job_counts AS (
     account,
     fine_tuning_job_id,
     COUNT(*) AS checkpoints,
-    COUNT(train_loss) AS train_losses,
-    COUNT(valid_loss) AS valid_losses,
-    COUNT(full_valid_loss) AS full_valid_losses,
-    COUNT(train_mean_reward) AS train_rewards,
-    COUNT(valid_mean_reward) AS valid_rewards,
-    COUNT(full_valid_mean_reward) AS full_valid_rewards
+    COUNT(each_value) AS with_each_value
   FROM known_values
   GROUP BY account, fine_tuning_job_id
 ),
@@ -171,8 +118,8 @@ job_kinds AS (
     n.*,
     CASE
       WHEN j.method__type = 'reinforcement' THEN TRUE
-      WHEN n.train_rewards + n.valid_rewards + n.full_valid_rewards > 0
-        AND n.train_losses + n.valid_losses + n.full_valid_losses = 0 THEN TRUE
+      WHEN n.with_train_mean_reward + n.with_valid_mean_reward + n.with_full_valid_mean_reward > 0
+        AND n.with_train_loss + n.with_valid_loss + n.with_full_valid_loss = 0 THEN TRUE
       ELSE FALSE
     END AS is_reinforcement,
     j.model AS base_model,
@@ -200,19 +147,11 @@ job_metrics AS (
   SELECT
     k.*,
     CASE
-      WHEN is_reinforcement AND full_valid_rewards = checkpoints THEN 'full_valid_mean_reward'
-      WHEN is_reinforcement AND valid_rewards = checkpoints THEN 'valid_mean_reward'
-      WHEN is_reinforcement AND train_rewards = checkpoints THEN 'train_mean_reward'
-      WHEN is_reinforcement AND full_valid_rewards > 0 THEN 'full_valid_mean_reward'
-      WHEN is_reinforcement AND valid_rewards > 0 THEN 'valid_mean_reward'
-      WHEN is_reinforcement AND train_rewards > 0 THEN 'train_mean_reward'
+      WHEN is_reinforcement AND with_each_reward = checkpoints THEN 'each_reward'
+      WHEN is_reinforcement AND with_each_reward > 0 THEN 'each_reward'
       WHEN is_reinforcement THEN NULL
-      WHEN full_valid_losses = checkpoints THEN 'full_valid_loss'
-      WHEN valid_losses = checkpoints THEN 'valid_loss'
-      WHEN train_losses = checkpoints THEN 'train_loss'
-      WHEN full_valid_losses > 0 THEN 'full_valid_loss'
-      WHEN valid_losses > 0 THEN 'valid_loss'
-      WHEN train_losses > 0 THEN 'train_loss'
+      WHEN with_each_loss = checkpoints THEN 'each_loss'
+      WHEN with_each_loss > 0 THEN 'each_loss'
     END AS evaluation_metric
   FROM job_kinds AS k
 ),
@@ -245,22 +184,8 @@ evaluated AS (
     c.metrics__full_valid_mean_reward AS full_valid_mean_reward,
     m.is_reinforcement,
     m.evaluation_metric,
-    CASE m.evaluation_metric
-      WHEN 'full_valid_loss' THEN v.full_valid_loss
-      WHEN 'valid_loss' THEN v.valid_loss
-      WHEN 'train_loss' THEN v.train_loss
-      WHEN 'full_valid_mean_reward' THEN v.full_valid_mean_reward
-      WHEN 'valid_mean_reward' THEN v.valid_mean_reward
-      WHEN 'train_mean_reward' THEN v.train_mean_reward
-    END AS evaluation_value,
-    CASE m.evaluation_metric
-      WHEN 'full_valid_loss' THEN v.full_valid_loss_source
-      WHEN 'valid_loss' THEN v.valid_loss_source
-      WHEN 'train_loss' THEN v.train_loss_source
-      WHEN 'full_valid_mean_reward' THEN v.full_valid_mean_reward_source
-      WHEN 'valid_mean_reward' THEN v.valid_mean_reward_source
-      WHEN 'train_mean_reward' THEN v.train_mean_reward_source
-    END AS source_if_any,
+    CASE m.evaluation_metric WHEN 'each_value' THEN v.each_value END AS evaluation_value,
+    CASE m.evaluation_metric WHEN 'each_value' THEN v.each_value_source END AS source_if_any,
     v.train_loss AS known_train_loss,
     COALESCE(v.full_valid_loss, v.valid_loss) AS known_valid_loss,
     v.train_mean_reward AS known_train_reward,
