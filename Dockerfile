@@ -1,6 +1,8 @@
 # docker build --tag fine-tuning-warehouse .
 # docker run --env OPENAI_API_KEY --volume fine-tuning:/data fine-tuning-warehouse
-ARG PYTHON=3.13-slim-bookworm
+# An exact version, so that a build is repeatable. A digest pins the very bytes (--build-arg PYTHON=VERSION@sha256:DIGEST):
+# it differs between registries' mirrors and architectures, so take the one of your own registry.
+ARG PYTHON=3.13.9-slim-bookworm
 
 FROM python:${PYTHON} AS build
 # Other warehouses, by dlt's names of them: --build-arg DESTINATIONS=postgres,snowflake
@@ -8,8 +10,11 @@ ARG DESTINATIONS=duckdb
 # --build-arg EXTRAS=[lake,s3]
 ARG EXTRAS=
 COPY . /src
-RUN python -m venv /opt/ftw \
-    && /opt/ftw/bin/pip install --no-cache-dir "/src${EXTRAS}" "dlt[${DESTINATIONS}]"
+WORKDIR /src
+# uv takes no release that is newer than pyproject.toml says.
+RUN pip install --no-cache-dir uv==0.13.9 \
+    && python -m venv /opt/ftw \
+    && uv pip install --no-cache --python /opt/ftw/bin/python "/src${EXTRAS}" "dlt[${DESTINATIONS}]"
 
 FROM python:${PYTHON}
 COPY --from=build /opt/ftw /opt/ftw
