@@ -213,6 +213,14 @@ def test_five_thousand_jobs_are_listed_and_the_newest_offered(tmp_path: Path) ->
     assert data.all_points(reader, [JOB]) == [], "there is no view of them"
 
 
+@pytest.mark.parametrize("sql", ["DROP TABLE jobs", "FROM read_text('/etc/passwd')", "FROM enable_logging()"])
+def test_the_page_asks_by_the_closed_query_alone(reader: data.Reader, sql: str) -> None:
+    with pytest.raises(CommandError):
+        reader.rows(sql)
+    sources = "".join(path.read_text(encoding="utf-8") for path in NOTEBOOK.parent.glob("*.py"))
+    assert "duckdb.connect" not in sources
+
+
 def test_a_question_is_asked_once_until_the_file_changes(
     demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,199 @@
+"""Every sentence of SECURITY.md that promises something is held by a test."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from command import Command
+from fine_tuning_simulator import ScriptedWorld, Simulator
+from histories import add_history
+from repository import ROOT, kept_files
+from test_secrets import AUDIT
+
+HERE = Path(__file__).parent
+
+HELD = {
+    # The key
+    "The key is sent to the configured base URL": (
+        "test_secrets::test_no_other_host_is_connected_to",
+        "test_secrets::test_no_other_host_is_connected_to_below_python_either",
+    ),
+    "A redirect is followed only where": (
+        "test_secrets::test_a_redirect_to_another_host_is_not_followed",
+        "test_secrets::test_a_redirect_within_the_host_is_followed_and_one_in_a_circle_ends",
+        "test_download::test_a_redirect_elsewhere_is_not_followed",
+    ),
+    "The key refuses to be attached": ("test_secrets::test_a_redirect_to_another_host_is_not_followed",),
+    "Connections use https, and certificates": ("test_secrets::test_a_certificate_that_no_one_vouches_for_is_refused",),
+    "Plain http works to this machine": (
+        "test_secrets::test_a_url_with_a_password_or_without_https_is_refused",
+        "test_command_check::test_plain_http_to_another_machine_is_exit_2",
+    ),
+    "A base URL with a user name or a password": (
+        "test_secrets::test_a_url_with_a_password_or_without_https_is_refused",
+    ),
+    "With a token of Microsoft Entra ID": ("test_hosts::test_an_endpoint_without_a_key_is_read_with_tokens_of_entra",),
+    "Each configured account uses its own": (
+        "test_command_accounts::test_all_are_read_each_from_its_host_with_its_key",
+        "test_archive::test_the_files_of_another_account_come_with_its_key",
+    ),
+    "A key of the environment is not used": (
+        "test_accounts::test_the_environment_of_a_single_account_gives_nothing_to_a_configured_one",
+    ),
+    "The key is written nowhere": (
+        "test_secrets::test_the_key_stands_nowhere_after_verbose_runs_that_fail",
+        "test_secrets::test_no_error_says_the_key_whatever_the_host_echoes",
+        "test_credentials::test_no_error_says_a_token_neither_the_present_nor_a_past_one",
+    ),
+    "The state of dlt holds a fingerprint": (
+        "test_credentials::test_the_fingerprint_is_of_the_key_or_of_the_tenant_and_of_organisation_and_project",
+    ),
+    "A key that the host repeats": ("test_secrets::test_no_error_says_the_key_whatever_the_host_echoes",),
+    "A password of a destination": ("test_secrets::test_no_part_of_a_password_of_a_destination_is_told",),
+    # The network
+    "`ftw sync` connects to no host but": (
+        "test_secrets::test_no_other_host_is_connected_to",
+        "test_secrets::test_no_other_host_is_connected_to_below_python_either",
+    ),
+    "Telemetry of dlt is off": (
+        "test_security_promises::test_telemetry_stays_off_where_the_configuration_turns_it_on",
+    ),
+    "The page of `ftw explore` asks no host": ("test_explorer_browser::test_a_run_is_shown_as_sql_says",),
+    # What a host sends
+    "What a host sends is data": (
+        "test_hostile_data::test_hostile_texts_go_through_as_data",
+        "test_hostile_data::test_the_id_of_a_job_cannot_leave_its_place_in_an_address",
+    ),
+    "Nothing that is printed on a terminal": (
+        "test_hostile_data::test_hostile_words_of_the_host_do_not_steer_the_terminal",
+        "test_hostile_data::test_a_traceback_in_the_log_does_not_steer_the_terminal",
+        "test_command_query::test_a_table_shows_every_row_and_cannot_steer_the_terminal",
+        "test_command_best::test_csv_on_a_terminal_shows_control_characters_as_escapes",
+    ),
+    "A record that cannot be typed": ("test_hostile_data::test_any_json_is_either_a_row_or_rejected_with_the_reason",),
+    "A file of an archive never has a name": ("test_archive::test_an_id_never_becomes_a_path",),
+    # Your files
+    "A sync that is killed loses nothing": (
+        "test_crashes::test_a_load_that_is_killed_at_any_statement_is_made_whole_by_the_next_sync",
+        "test_crashes::test_a_sync_that_is_killed_before_its_load_leaves_nothing_and_the_next_reads_it_all",
+    ),
+    "CSV in a pipe is the data": (
+        "test_command_query::test_csv_in_a_pipe_is_the_data_and_no_spreadsheet_runs_it_where_that_is_asked",
+    ),
+    "With `--spreadsheet-safe`, and always": (
+        "test_command_query::test_csv_in_a_pipe_is_the_data_and_no_spreadsheet_runs_it_where_that_is_asked",
+        "test_explorer::test_downloads_hold_all_columns",
+    ),
+    # ftw query
+    "`ftw query` runs one statement": (
+        "test_command_query::test_no_statement_writes_or_reads_another_file_or_reaches_the_network",
+    ),
+    "It reads the DuckDB file and no other file": (
+        "test_command_query::test_no_statement_writes_or_reads_another_file_or_reaches_the_network",
+        "test_command_query::test_what_only_looks_dangerous_shows_nothing_private",
+        "test_hostile_data::test_query_can_do_nothing_but_read_its_database",
+    ),
+    "It reaches no network and loads no extension": (
+        "test_command_query::test_no_statement_writes_or_reads_another_file_or_reaches_the_network",
+    ),
+    "It can neither read nor delete the secrets": (
+        "test_command_query::test_the_user_keeps_stored_secrets_that_other_programs_read",
+    ),
+    "No query ends the process": ("test_command_query::test_the_command_refuses_in_a_line_and_does_not_crash",),
+    # ftw explore
+    "`ftw explore` serves 127.0.0.1 alone": (
+        "test_explorer::test_nobody_sees_anything_without_the_token_and_no_other_site_with_it",
+    ),
+    "The token becomes a cookie": (
+        "test_explorer::test_nobody_sees_anything_without_the_token_and_no_other_site_with_it",
+    ),
+    "The token is in no log": ("test_explorer::test_nobody_sees_anything_without_the_token_and_no_other_site_with_it",),
+    "The address that `ftw explore` opens": ("test_explorer::test_it_serves_on_this_machine_and_ends_when_asked",),
+    "Requests for another host name": (
+        "test_explorer::test_nobody_sees_anything_without_the_token_and_no_other_site_with_it",
+    ),
+    "The page has a strict Content-Security-Policy": (
+        "test_explorer::test_a_page_may_load_only_what_this_server_has_and_be_framed_by_nobody",
+    ),
+    "The queries of the page are as closed": ("test_explorer::test_the_page_asks_by_the_closed_query_alone",),
+    # How it is built
+    "Actions of the workflows are pinned": ("test_security_promises::test_what_builds_a_release_is_pinned",),
+    "No secret is stored for a release": ("test_security_promises::test_what_builds_a_release_is_pinned",),
+    "The systemd service has a bound": ("test_security_promises::test_the_systemd_service_has_a_bound_on_its_memory",),
+}
+"""The beginning of each sentence, and the tests that fail if it is untrue."""
+
+
+def promises() -> list[str]:
+    """The sentences of the section "What is promised"."""
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    section = text.partition("\n## What is promised\n")[2].partition("\n## ")[0]
+    items = re.findall(r"^\* (.*?)(?=^\* |^#|\Z)", section, re.DOTALL | re.MULTILINE)
+    return [sentence for item in items for sentence in re.split(r"(?<=\.) (?=[A-Z`])", " ".join(item.split()))]
+
+
+def test_every_promise_is_held_by_tests_and_every_test_exists() -> None:
+    sentences = promises()
+    assert len(sentences) > 30
+    held = {sentence: [start for start in HELD if sentence.startswith(start)] for sentence in sentences}
+    assert {sentence: starts for sentence, starts in held.items() if len(starts) != 1} == {}
+    assert set(HELD) == {start for starts in held.values() for start in starts}, "a sentence is gone"
+    tests = {
+        f"{file.stem}::{node.name}"
+        for file in HERE.rglob("test_*.py")
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert {start for start, names in HELD.items() if not names} == set()
+    assert {name for names in HELD.values() for name in names} - tests == set()
+
+
+def test_telemetry_stays_off_where_the_configuration_turns_it_on(
+    tmp_path: Path, world: ScriptedWorld, host: Simulator
+) -> None:
+    add_history(world, range(1))
+    ftw = Command(tmp_path, host.base_url)
+    site, log = tmp_path / "site", tmp_path / "connections"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(AUDIT.format(log=str(log)))
+    asked = {"RUNTIME__DLTHUB_TELEMETRY": "true", "DLTHUB_TELEMETRY": "true", "PYTHONPATH": str(site)}
+    assert ftw("sync", env=asked).code == 0
+    lines = log.read_text().splitlines()
+    assert lines
+    assert [line for line in lines if "'127.0.0.1'" not in line] == []
+
+
+def test_what_builds_a_release_is_pinned() -> None:
+    for workflow in (ROOT / ".github/workflows").iterdir():
+        used = re.findall(r"uses: \S+?@(\S+)", workflow.read_text(encoding="utf-8"))
+        assert used
+        assert all(re.fullmatch("[0-9a-f]{40}", commit) for commit in used)
+    release = (ROOT / ".github/workflows/release.yml").read_text(encoding="utf-8")
+    assert re.search(r"uv==\d+\.\d+\.\d+ --hash=sha256:[0-9a-f]{64}", release)
+    assert "--require-hashes" in release
+    assert "secrets." not in release
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert re.search(r"^ARG PYTHON=3\.\d+\.\d+-slim-\w+$", dockerfile, re.MULTILINE)
+    assert set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)) == {"python:${PYTHON}"}
+    assert re.search(r"pip install .*uv==\d+\.\d+\.\d+", dockerfile)
+
+
+def test_the_systemd_service_has_a_bound_on_its_memory() -> None:
+    unit = (ROOT / "pipelines/schedules/systemd/fine-tuning-sync.service").read_text(encoding="utf-8")
+    assert re.search(r"^MemoryMax=\d+G$", unit, re.MULTILINE)
+
+
+def test_no_secret_and_no_host_of_a_package_registry_stands_in_the_repository() -> None:
+    named = re.compile(rb"sk-(?:proj-)?[A-Za-z0-9]{40,}|BEGIN [A-Z ]*PRIVATE KEY|files\.pythonhosted|pypi\.org/simple")
+    found = [name for name in sorted(kept_files()) if named.search((ROOT / name).read_bytes())]
+    assert [name for name in found if name != "tests/test_security_promises.py"] == []
+    assert ".dlt/secrets.toml" in (ROOT / ".gitignore").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", ["root", "OPENAI_API_KEY=sk-", "history of your shell", "can lie"])
+def test_what_is_not_promised_is_said(text: str) -> None:
+    assert text in (ROOT / "SECURITY.md").read_text(encoding="utf-8").partition("## What is not promised")[2]
