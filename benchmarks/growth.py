@@ -21,7 +21,7 @@ import duckdb
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.sync.run import Reading, run_sync
-from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 
 NOW = 1_780_000_000
 
@@ -105,7 +105,7 @@ def main() -> None:
     clock, world = Clock(start=NOW, speed=0), ScriptedWorld()
     with tempfile.TemporaryDirectory() as directory, Simulator(world, clock=clock) as host:
         file = options.keep or Path(directory) / "growth.duckdb"
-        account, warehouse = Account("default", "any", host.base_url), Warehouse("duckdb", file)
+        account, warehouse = Account("default", "any", host.base_url), DuckDb(file)
         world.add_job(id="ftjob-first", created_at=NOW - 90_000_000)
         run_sync(account, warehouse, Reading())
         with duckdb.connect(str(file)) as connection:

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fine_tuning_warehouse.warehouses.duckdb import DuckDb
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -30,7 +32,6 @@ from command import Command
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.sync.run import Reading, run_sync
-from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from histories import NOW, add_history, assert_holds, mixed_faults, truth_of
 from openai_fine_tuning import settings as source_settings
 from openai_fine_tuning.schema import TABLES
@@ -85,7 +86,7 @@ def faults(rounds: int) -> Result:
         with tempfile.TemporaryDirectory() as folder, Simulator(world, clock=Clock(start=NOW, speed=0)) as host:
             host.faults.extend(mixed_faults(0.15, number + 1000))
             ftw = Command(Path(folder), host.base_url)
-            run_sync(Account("default", "key", host.base_url), Warehouse("duckdb", ftw.database), Reading())
+            run_sync(Account("default", "key", host.base_url), DuckDb(ftw.database), Reading())
             injected += sum(fault.hits for fault in host.faults)
             answers += len(host.requests)
             lost += not _is_whole(ftw.rows, world)

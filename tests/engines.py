@@ -33,7 +33,7 @@ class Engine:
     @property
     def options(self) -> tuple[str, ...]:
         """What names it on the command line."""
-        table_format = ("--table-format", "iceberg") if self.warehouse.is_lake else ()
+        table_format = ("--table-format", self.warehouse.table_format) if self.warehouse.table_format else ()
         return ("--destination", self.warehouse.destination, *table_format)
 
     def sync(self, host: Simulator, account: str = "default", **reading: Any) -> Summary:

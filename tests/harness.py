@@ -14,7 +14,7 @@ from filelock import FileLock
 from fine_tuning_simulator import Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.sync.run import Reading, Summary, run_sync
-from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 
 NOW = 1_780_000_000
 """The simulated host's time at the start of a test (2026-05-28)."""
@@ -62,7 +62,7 @@ class Database:
         self.host.requests.clear()
         return run_sync(
             Account(account, key, self.host.base_url),
-            Warehouse("duckdb", database or self.path),
+            DuckDb(database or self.path),
             Reading(**reading),
         )
 

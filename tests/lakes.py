@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engines import Engine
-from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from fine_tuning_warehouse.warehouses.iceberg import Iceberg
+from fine_tuning_warehouse.warehouses.postgres import PostgreSql
 
 if TYPE_CHECKING:
     from bucket import Bucket
@@ -42,7 +43,7 @@ def bucket_lake(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Engine:
 @pytest.fixture
 def postgres_engine(postgres: Postgres) -> Engine:
     """An empty PostgreSQL database."""
-    return Engine(Warehouse("postgres"), {"DESTINATION__POSTGRES__CREDENTIALS": postgres.credentials})
+    return Engine(PostgreSql(), {"DESTINATION__POSTGRES__CREDENTIALS": postgres.credentials})
 
 
 def needs(module: str) -> None:
@@ -55,4 +56,4 @@ def _lake(url: str, env: dict[str, str], monkeypatch: pytest.MonkeyPatch, folder
     env = {"DESTINATION__FILESYSTEM__BUCKET_URL": url, **env}
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    return Engine(Warehouse("filesystem", None, "fine_tuning", "iceberg"), env, folder)
+    return Engine(Iceberg(), env, folder)

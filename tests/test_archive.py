@@ -35,8 +35,10 @@ from fine_tuning_warehouse.archive.marker import unfinished
 from fine_tuning_warehouse.archive.originals import named
 from fine_tuning_warehouse.errors import BusyError, CommandError, UsageError
 from fine_tuning_warehouse.views import VIEWS
+from fine_tuning_warehouse.warehouses.duckdb import DuckDb
+from fine_tuning_warehouse.warehouses.iceberg import Iceberg
+from fine_tuning_warehouse.warehouses.postgres import PostgreSql
 from fine_tuning_warehouse.warehouses.rows import relation
-from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from harness import DAY, HOUR, NOW, Database
 from histories import add_history
 from openai_fine_tuning import settings
@@ -79,7 +81,7 @@ class Archiving:
             self.database.begin()
         host.requests.clear()
         whose = [] if account is None else [Account(account, key, host.base_url)]
-        warehouse = plan.pop("warehouse", Warehouse("duckdb", self.database.path))
+        warehouse = plan.pop("warehouse", DuckDb(self.database.path))
         return archive(open_store(str(folder or self.folder)), Plan(warehouse, whose, **plan))
 
     @property
@@ -551,13 +553,13 @@ def test_another_warehouse_does_not_replace_the_rows_of_the_first(
 ) -> None:
     archiving()
     before = archiving.content()
-    other = Warehouse("duckdb", tmp_path / "other.duckdb")
+    other = DuckDb(tmp_path / "other.duckdb")
     for account in ("default", "staging"):
         with pytest.raises(UsageError, match="archive of another warehouse"):
             archiving(account=account, warehouse=other)
         assert archiving.content() == before
     with pytest.raises(UsageError, match="dataset"):
-        archiving(warehouse=Warehouse("duckdb", database.path, "elsewhere"))
+        archiving(warehouse=DuckDb(database.path, "elsewhere"))
     assert archiving.content() == before
     with duckdb.connect(str(database.path)) as connection:
         for view in reversed(VIEWS):
@@ -786,8 +788,8 @@ def test_postgres_is_archived_as_duckdb_is(
     world.add_job(id="ftjob-zoë", created_at=NOW - HOUR, metadata={"a": "\x00", "b": "ü"}, training_file=None)
     world.add_job(id="ftjob-odd", created_at=NOW - HOUR, result_files="file-000")
     folder, other = tmp_path / "postgres", tmp_path / "again"
-    archiving(folder=folder, warehouse=Warehouse("postgres"))
-    archiving(folder=other, warehouse=Warehouse("postgres"), account=None)
+    archiving(folder=folder, warehouse=PostgreSql())
+    archiving(folder=other, warehouse=PostgreSql(), account=None)
     archiving()
     assert archiving.damaged(folder) == {}
     assert_alike(archiving.folder, folder)
@@ -828,7 +830,7 @@ def test_a_lake_is_archived_as_duckdb_is(
     if importlib.util.find_spec(needed) is None:
         pytest.skip(f"needs {needed}: uv run --group engines pytest")
     monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", (tmp_path / "lake").as_uri())
-    lake = Warehouse("filesystem", table_format=table_format)
+    lake = Iceberg(table_format=table_format)
     archiving(warehouse=lake, training_files=True)
     assert archiving.damaged() == {}
     assert archiving.manifest["tables"]["jobs"] == JOBS

@@ -16,7 +16,7 @@ from command import forking
 from fine_tuning_simulator import ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.archive import Plan, archive, check, open_store
-from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from histories import add_history
 
 JOBS = 3
@@ -49,7 +49,7 @@ def archive_in_child(
 
     for owner, name in ((Folder, "draft"), (Folder, "publish"), (Folder, "remove"), (Download, "has_advanced")):
         watched(owner, name)
-    plan = Plan(Warehouse("duckdb", database), [Account("default", "key", base_url)], training_files=True)
+    plan = Plan(DuckDb(database), [Account("default", "key", base_url)], training_files=True)
     archive(open_store(str(folder)), plan)
     sender.send(dict(passed))
     sender.close()

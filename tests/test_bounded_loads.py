@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fine_tuning_simulator import ScriptedWorld
-from fine_tuning_warehouse.warehouses import duckdb_file
+from fine_tuning_warehouse.warehouses import duckdb
 from harness import DAY, NOW, Database
 
 JOBS, CHECKPOINTS = 60, 10
@@ -46,7 +46,7 @@ def test_a_part_holds_little_more_than_its_rows_and_what_was_under_way(
 def test_a_load_that_does_not_fit_its_bound_is_loaded_all_the_same(
     long_history: ScriptedWorld, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(duckdb_file, "_LEAST_MEGABYTES", 1)
+    monkeypatch.setattr(duckdb, "_LEAST_MEGABYTES", 1)
     caplog.set_level("INFO", "fine_tuning_warehouse")
     database.sync()
     assert "A load did not fit" in caplog.text

@@ -17,7 +17,7 @@ from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 from fine_tuning_warehouse import output
 from fine_tuning_warehouse.best import as_text, best_checkpoints
 from fine_tuning_warehouse.views import VIEWS
-from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 
 if TYPE_CHECKING:
     from postgres import Postgres
@@ -256,4 +256,4 @@ def test_two_accounts_are_told_apart(tmp_path: Path) -> None:
     measured = [{**judged[0], "evaluation_metric": "valid_loss", "evaluation_value": 0.5}]
     assert " · severe\n" in as_text(measured, 60)
     with pytest.raises(Exception, match="no database"):
-        best_checkpoints(Warehouse("duckdb", tmp_path / "none.duckdb"))
+        best_checkpoints(DuckDb(tmp_path / "none.duckdb"))

@@ -17,6 +17,9 @@ from fine_tuning_warehouse.copy import Copied, copy_history
 from fine_tuning_warehouse.errors import UsageError
 from fine_tuning_warehouse.sync.run import Reading, Summary, run_sync
 from fine_tuning_warehouse.views import VIEWS
+from fine_tuning_warehouse.warehouses.duckdb import DuckDb
+from fine_tuning_warehouse.warehouses.iceberg import Iceberg
+from fine_tuning_warehouse.warehouses.postgres import PostgreSql
 from fine_tuning_warehouse.warehouses.rows import open_rows
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from harness import HOUR, NOW, Database
@@ -69,7 +72,7 @@ def synced(host: Simulator, target: Warehouse, account: str = "default", key: st
 
 def assert_goes_on(history: Database, target: Warehouse, world: ScriptedWorld) -> None:
     """Copy twice, sync into the copy, let something happen, and sync into both."""
-    source = Warehouse("duckdb", history.path)
+    source = DuckDb(history.path)
     with duckdb.connect(str(history.path)) as connection:
         # What a sync has left whose load did not complete.
         connection.execute(
@@ -111,7 +114,7 @@ def assert_goes_on(history: Database, target: Warehouse, world: ScriptedWorld) -
 def test_a_copy_in_duckdb_goes_on_where_the_original_stood(
     history: Database, tmp_path: Path, world: ScriptedWorld
 ) -> None:
-    target = Warehouse("duckdb", tmp_path / "copy.duckdb")
+    target = DuckDb(tmp_path / "copy.duckdb")
     assert_goes_on(history, target, world)
     with duckdb.connect(str(tmp_path / "copy.duckdb"), read_only=True) as connection:
         ((comment,),) = connection.execute(
@@ -125,7 +128,7 @@ def test_a_copy_in_duckdb_goes_on_where_the_original_stood(
 def test_a_copy_in_postgresql_goes_on_where_the_original_stood(
     history: Database, postgres: Postgres, world: ScriptedWorld
 ) -> None:
-    assert_goes_on(history, Warehouse("postgres"), world)
+    assert_goes_on(history, PostgreSql(), world)
     assert postgres.rows("SELECT count(*), count(DISTINCT (account, id)) FROM checkpoints") == [(21, 21)]
     assert postgres.rows("SELECT metrics__newest_metric FROM checkpoints WHERE id = 'ftckpt-new'") == [(4.0,)]
     assert len(postgres.rows("SELECT * FROM sync_history")) == 5
@@ -139,9 +142,9 @@ def test_a_copy_in_a_lake_goes_on_where_the_original_stood(
     if importlib.util.find_spec("pyiceberg") is None:
         pytest.skip("needs pyiceberg: uv run --group engines pytest")
     monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", (tmp_path / "lake").as_uri())
-    lake = Warehouse("filesystem", table_format="iceberg")
+    lake = Iceberg()
     assert_goes_on(history, lake, world)
-    back = Warehouse("duckdb", tmp_path / "back.duckdb")
+    back = DuckDb(tmp_path / "back.duckdb")
     copied(lake, back)
     assert content(back) == content(lake)
 
@@ -150,13 +153,13 @@ def test_a_copy_in_a_lake_goes_on_where_the_original_stood(
 def test_what_has_changed_since_is_copied_too_until_the_copy_is_synced(
     history: Database, tmp_path: Path, world: ScriptedWorld, clock: Clock
 ) -> None:
-    source, target = Warehouse("duckdb", history.path), Warehouse("duckdb", tmp_path / "copy.duckdb")
+    source, target = DuckDb(history.path), DuckDb(tmp_path / "copy.duckdb")
     copied(source, target)
     world.add_job(id="ftjob-new", created_at=NOW - HOUR, status="running", finished_at=None)
     history.sync()
     copied(source, target)
     assert content(target) == content(source)
-    third = Warehouse("duckdb", tmp_path / "third.duckdb")
+    third = DuckDb(tmp_path / "third.duckdb")
     copied(target, third)
     clock.advance(60)
     world.update_job("ftjob-new", status="failed", finished_at=NOW + 30)
@@ -168,15 +171,15 @@ def test_what_has_changed_since_is_copied_too_until_the_copy_is_synced(
     copied(target, third)
     assert content(third) == before
     with pytest.raises(UsageError, match="into itself"):
-        copied(source, Warehouse("duckdb", history.path))
+        copied(source, DuckDb(history.path))
 
 
 @pytest.mark.thorough
 def test_rows_of_which_no_sync_completed_are_copied_without_a_state(history: Database, tmp_path: Path) -> None:
     with duckdb.connect(str(history.path)) as connection:
         connection.execute("DELETE FROM fine_tuning._dlt_pipeline_state WHERE pipeline_name = 'fine_tuning_default'")
-    target = Warehouse("duckdb", tmp_path / "copy.duckdb")
-    done = copied(Warehouse("duckdb", history.path), target)
+    target = DuckDb(tmp_path / "copy.duckdb")
+    done = copied(DuckDb(history.path), target)
     assert {label: one.has_state for label, one in done.items()} == {"Another Team": True, "default": False}
     before = content(target)
     assert synced(history.host, target).requests > 10
@@ -201,7 +204,7 @@ def test_the_command_tells_what_it_did_and_what_is_wrong(history: Database, tmp_
         ("Another Team", True, 1),
         ("default", True, 1),
     ]
-    assert synced(history.host, Warehouse("duckdb", ftw.folder / "copy.duckdb")).requests == 1
+    assert synced(history.host, DuckDb(ftw.folder / "copy.duckdb")).requests == 1
 
 
 @pytest.mark.engine
@@ -225,7 +228,7 @@ def test_two_copies_at_once_into_an_empty_database_bring_every_row_once(
     arguments = ("copy", "--database", str(history.path), "--destination", "postgres")
     with ftw.start(*arguments) as first, ftw.start(*arguments) as second:
         assert [one.end().code for one in (first, second)] == [0, 0]
-    assert content(Warehouse("postgres")) == content(Warehouse("duckdb", history.path))
+    assert content(PostgreSql()) == content(DuckDb(history.path))
 
 
 @pytest.mark.thorough
@@ -233,7 +236,7 @@ def test_two_copies_at_once_into_an_empty_database_bring_every_row_once(
 def test_a_copy_that_was_killed_is_made_whole_by_the_next_one(
     history: Database, postgres: Postgres, tmp_path: Path
 ) -> None:
-    source = Warehouse("duckdb", history.path)
+    source = DuckDb(history.path)
     ftw = Command(tmp_path)
     ftw.env["DESTINATION__POSTGRES__CREDENTIALS"] = postgres.credentials
     arguments = ("copy", "--database", str(history.path), "--destination", "postgres", "--dataset")
@@ -244,7 +247,7 @@ def test_a_copy_that_was_killed_is_made_whole_by_the_next_one(
             time.sleep(share * whole)
             running.process.kill()
             states.add(running.end().code)
-        target = Warehouse("postgres", dataset=f"killed_{number}")
+        target = PostgreSql(dataset=f"killed_{number}")
         copied(source, target)
         assert content(target) == content(source)
         assert synced(history.host, target).requests == 1

@@ -21,7 +21,8 @@ from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.sync.run import Reading, Summary, run_sync
-from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from fine_tuning_warehouse.warehouses.duckdb import DuckDb
+from fine_tuning_warehouse.warehouses.postgres import PostgreSql
 from harness import Database
 from histories import add_history, assert_holds, truth_of
 from openai_fine_tuning import settings
@@ -184,7 +185,7 @@ def sync_in_child(
     tempfile.tempdir = env["TMPDIR"]
     counts: Counter[str] = Counter()
     killing(deadly, counts)
-    warehouse = Warehouse("duckdb", database) if database else Warehouse("postgres")
+    warehouse = DuckDb(database) if database else PostgreSql()
     run_sync(Account("default", "key", base_url), warehouse, reading)
     sender.send(dict(counts))
     sender.close()
@@ -345,7 +346,7 @@ def test_an_error_while_it_loads_leaves_what_was_there_and_the_next_sync_loads_i
         with pytest.raises(CommandError, match=r"failed: .*no more"):
             run_sync(
                 Account("default", "key", host.base_url),
-                Warehouse("duckdb", database.path),
+                DuckDb(database.path),
                 Reading(),
                 summary=summary,
             )

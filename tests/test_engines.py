@@ -14,7 +14,7 @@ import pytest
 from command import Command, is_told_well
 from engines import Engine
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
-from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from harness import DAY, HOUR, NOW, Database
 from histories import add_history, assert_holds, truth_of
 from openai_fine_tuning.schema import TABLES
@@ -53,7 +53,7 @@ def test_three_syncs_with_changes_give_the_rows_that_duckdb_has_for_the_same_req
 ) -> None:
     engine: Engine = request.getfixturevalue(name)
     clock = host.clock
-    file = Engine(Warehouse("duckdb", tmp_path / "warehouse.duckdb"), {})
+    file = Engine(DuckDb(tmp_path / "warehouse.duckdb"), {})
     add_history(world, range(4))
     add_running_job(world)
     for number in range(3):
@@ -185,7 +185,7 @@ def test_a_destination_that_cannot_merge_is_refused(host: Simulator, ftw: Comman
 def test_a_table_that_was_dropped_is_made_anew_by_a_full_refresh(
     world: ScriptedWorld, host: Simulator, database: Database
 ) -> None:
-    assert_is_made_anew(Engine(Warehouse("duckdb", database.path), {}), world, host, database.execute)
+    assert_is_made_anew(Engine(DuckDb(database.path), {}), world, host, database.execute)
 
 
 @pytest.mark.engine
@@ -295,7 +295,7 @@ def test_a_role_that_may_not_load_is_told_what_to_be_granted_before_anything_is_
 
 
 @pytest.mark.engine
-def test_each_account_has_staging_tables_of_its_own(
+def test_accounts_share_one_staging_schema_since_their_loads_take_turns(
     world: ScriptedWorld, host: Simulator, postgres: Postgres, postgres_engine: Engine
 ) -> None:
     """dlt empties them at the start of a load: two accounts at once would empty each other's."""
@@ -303,7 +303,7 @@ def test_each_account_has_staging_tables_of_its_own(
     for account in ("default", "research"):
         postgres_engine.sync(host, account)
     schemas = postgres.rows("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'fine%' ORDER BY 1")
-    assert schemas == [("fine_tuning",), ("fine_tuning_staging",), ("fine_tuning_staging_research",)]
+    assert schemas == [("fine_tuning",), ("fine_tuning_staging",)]
     assert postgres.rows("SELECT account, count(*) FROM jobs GROUP BY 1 ORDER BY 1") == [
         ("default", 2),
         ("research", 2),

@@ -14,7 +14,7 @@ from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError, root_cause
 from fine_tuning_warehouse.sync.run import Reading, Summary, run_sync
 from fine_tuning_warehouse.verify import Comparison, verify
-from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from fine_tuning_warehouse.warehouses.working_directory import working_directory
 from harness import DAY, HOUR, NOW, Database
 from histories import add_history, assert_holds, truth_of
@@ -42,7 +42,7 @@ def children(database: Database) -> list[str]:
 def states(database: Database) -> dict[str, Any]:
     """The frontiers that the warehouse keeps: resource to fingerprint to frontier."""
     with working_directory() as directory:
-        pipeline = Warehouse("duckdb", database.path).pipeline(directory)
+        pipeline = DuckDb(database.path).pipeline(directory)
         pipeline.sync_destination()
         (source,) = pipeline.state["sources"].values()
         return {name: one["frontiers"]["default"] for name, one in source["resources"].items() if "frontiers" in one}
@@ -50,7 +50,7 @@ def states(database: Database) -> dict[str, Any]:
 
 def compared(database: Database, key: str) -> Comparison:
     """A verification with a key."""
-    return verify(Account("default", key, database.host.base_url), Warehouse("duckdb", database.path))
+    return verify(Account("default", key, database.host.base_url), DuckDb(database.path))
 
 
 def test_a_rotated_key_costs_the_job_listing_and_nothing_else(world: ScriptedWorld, database: Database) -> None:
@@ -147,7 +147,7 @@ def test_an_unfinished_first_sync_is_not_taken_over(world: ScriptedWorld, clock:
     def first_part(key: str) -> Report:
         report = Report()
         with working_directory() as directory:
-            pipeline = Warehouse("duckdb", database.path).pipeline(directory)
+            pipeline = DuckDb(database.path).pipeline(directory)
             source = Account("default", key, database.host.base_url).source(
                 RESOURCES,
                 fine_tuning_concurrency=1,
@@ -224,7 +224,7 @@ def test_a_host_that_fails_while_it_is_to_be_decided_leaves_it_open(database: Da
     with pytest.raises(CommandError, match="403"):
         run_sync(
             Account("default", "new", database.host.base_url),
-            Warehouse("duckdb", database.path),
+            DuckDb(database.path),
             Reading(),
             summary=summary,
         )

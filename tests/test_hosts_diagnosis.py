@@ -20,7 +20,8 @@ from fine_tuning_warehouse.accounts.account import ENTRA, Account
 from fine_tuning_warehouse.accounts.diagnosis import advice_on_resource, diagnose
 from fine_tuning_warehouse.accounts.lookup import SOURCE
 from fine_tuning_warehouse.check import Finding, check
-from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from fine_tuning_warehouse.warehouses.duckdb import DuckDb
+from fine_tuning_warehouse.warehouses.postgres import PostgreSql
 from harness import HOUR, NOW
 from openai_fine_tuning import RequestError, settings
 
@@ -45,7 +46,7 @@ def azure(world: ScriptedWorld) -> Iterator[Simulator]:
 
 def findings(account: Account) -> dict[str, Finding]:
     """What a check finds, by part."""
-    return {finding.what: finding for _, finding in check([account], Warehouse("duckdb", Path("w.duckdb")))}
+    return {finding.what: finding for _, finding in check([account], DuckDb(Path("w.duckdb")))}
 
 
 def of(base_url: str, **settings: Any) -> Account:
@@ -232,7 +233,7 @@ def test_what_speaks_no_https_and_a_proxy_that_cannot_be_asked_are_told_at_once(
 
 
 def test_a_destination_that_is_not_set_up_is_told_as_a_sync_tells_it(host: Simulator) -> None:
-    found = {finding.what: finding for _, finding in check([of(host.base_url)], Warehouse("postgres", None))}
+    found = {finding.what: finding for _, finding in check([of(host.base_url)], PostgreSql())}
     assert found["destination"].is_fine is False
     assert "DESTINATION__POSTGRES__CREDENTIALS" in found["destination"].words
 

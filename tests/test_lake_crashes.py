@@ -19,7 +19,7 @@ from fine_tuning_simulator import ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.sync.run import Reading, run_sync
-from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from fine_tuning_warehouse.warehouses.iceberg import Iceberg
 from histories import add_history, assert_holds, truth_of
 
 pytest_plugins = ["lakes"]
@@ -110,7 +110,7 @@ def sync_to_death(where: str, number: int, base_url: str, env: dict[str, str]) -
     os.environ.update(env)
     os.chdir(env["HOME"])
     dying(where, number)
-    run_sync(Account("default", "key", base_url), Warehouse("filesystem", None, "fine_tuning", "iceberg"), Reading())
+    run_sync(Account("default", "key", base_url), Iceberg(), Reading())
 
 
 @pytest.mark.thorough

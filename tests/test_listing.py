@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError
-from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from fine_tuning_warehouse.warehouses.working_directory import working_directory
 from harness import DAY, HOUR, NOW, Database
 from openai_fine_tuning.api.pagination import Order
@@ -188,7 +188,7 @@ def test_a_cut_listing_whose_place_the_host_forgets_is_read_from_its_start(
     world.page_limit = 2
     add_jobs(world, range(12))
     with working_directory() as directory:
-        pipeline = Warehouse("duckdb", database.path).pipeline(directory, label="default")
+        pipeline = DuckDb(database.path).pipeline(directory, label="default")
         part = Account("default", "key", database.host.base_url).source(
             ("jobs",), fine_tuning_concurrency=1, fine_tuning_stop_after_seconds=0
         )

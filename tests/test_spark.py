@@ -12,7 +12,7 @@ from command import Command
 from engines import Engine
 from fine_tuning_simulator import Clock, GeneratedWorld, Simulator
 from fine_tuning_warehouse.views import VIEWS
-from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from harness import DAY, HOUR, Database
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def test_spark_answers_the_views_over_a_lake_as_duckdb_does(
     tmp_path: Path, clock: Clock, lake: Engine, spark: Any
 ) -> None:
     with Simulator(GeneratedWorld(seed=3, jobs=16, clock=clock), clock=clock) as host:
-        file = Engine(Warehouse("duckdb", tmp_path / "warehouse.duckdb"), {})
+        file = Engine(DuckDb(tmp_path / "warehouse.duckdb"), {})
         database = Database(tmp_path / "warehouse.duckdb", host)
         for number in range(2):
             for one in (file, lake):

@@ -14,7 +14,7 @@ from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.verify import Comparison, lines, verify
-from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from harness import DAY, HOUR, NOW, Database
 
 
@@ -36,7 +36,7 @@ def _history(world: ScriptedWorld) -> None:
 
 
 def compared(database: Database) -> Comparison:
-    return verify(Account("default", "key", database.host.base_url), Warehouse("duckdb", database.path))
+    return verify(Account("default", "key", database.host.base_url), DuckDb(database.path))
 
 
 def verdicts(comparison: Comparison) -> list[tuple[str, str, str]]:
@@ -167,7 +167,7 @@ def test_only_the_account_in_question_is_compared(database: Database) -> None:
     database.sync(account="one")
     database.sync(account="two")
     change(database, "DELETE FROM fine_tuning.jobs WHERE account = 'two'")
-    one = verify(Account("one", "key", database.host.base_url), Warehouse("duckdb", database.path))
+    one = verify(Account("one", "key", database.host.base_url), DuckDb(database.path))
     assert one.findings == []
 
 
@@ -210,5 +210,5 @@ def test_the_command_tells_each_finding_the_failures_first(
 
 def test_without_a_warehouse_there_is_nothing_to_verify(tmp_path: Path, host: Simulator) -> None:
     with pytest.raises(CommandError, match="ftw sync"):
-        verify(Account("default", "key", host.base_url), Warehouse("duckdb", tmp_path / "none.duckdb"))
+        verify(Account("default", "key", host.base_url), DuckDb(tmp_path / "none.duckdb"))
     assert not (tmp_path / "none.duckdb").exists()

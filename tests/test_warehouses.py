@@ -15,8 +15,9 @@ from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.best import best_checkpoints
 from fine_tuning_warehouse.errors import UsageError
 from fine_tuning_warehouse.verify import verify
-from fine_tuning_warehouse.warehouses.preflight import merge_strategy
-from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from fine_tuning_warehouse.warehouses.duckdb import DuckDb
+from fine_tuning_warehouse.warehouses.iceberg import Iceberg
+from fine_tuning_warehouse.warehouses.other import OtherDestination
 from histories import add_history
 
 if TYPE_CHECKING:
@@ -95,11 +96,11 @@ def test_postgresql_is_read_as_duckdb_is(ftw: Command, world: ScriptedWorld, pos
 
 def test_a_destination_that_cannot_merge_is_refused(tmp_path: Path) -> None:
     for warehouse, words in (
-        (Warehouse("filesystem"), "cannot merge rows as it is set; with --table-format"),
-        (Warehouse("dummy", table_format="iceberg"), "has no tables in iceberg: leave --table-format out"),
+        (Iceberg(table_format=None), "cannot merge rows as it is set; with --table-format"),
+        (Iceberg(table_format="hudi"), "has no tables in hudi: it has"),  # type: ignore[arg-type]
     ):
         with pytest.raises(UsageError, match=words):
-            merge_strategy(warehouse, warehouse.pipeline(tmp_path / warehouse.destination))
+            warehouse.hints(warehouse.pipeline(tmp_path / str(warehouse.table_format)))
 
 
 @pytest.mark.engine
@@ -110,8 +111,8 @@ def test_an_engine_that_no_view_is_written_for_is_read_as_duckdb_is(
     pytest.importorskip("sqlalchemy", reason="needs SQLAlchemy: uv run --group engines pytest")
     add_history(world, range(3))
     monkeypatch.setenv("DESTINATION__SQLALCHEMY__CREDENTIALS", f"sqlite:///{tmp_path}/warehouse.db")
-    engine = Engine(Warehouse("sqlalchemy", None), {})
-    file = Engine(Warehouse("duckdb", tmp_path / "warehouse.duckdb"), {})
+    engine = Engine(OtherDestination("sqlalchemy"), {})
+    file = Engine(DuckDb(tmp_path / "warehouse.duckdb"), {})
     assert engine.sync(host).rows == file.sync(host).rows
     assert engine.tables() == file.tables()
     comparison = verify(Account("default", "key", host.base_url), engine.warehouse)

@@ -17,7 +17,7 @@ from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.sync.run import Reading, Summary, run_sync
-from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from histories import DAY, HOUR, NOW, Truth, assert_holds, mixed_faults
 
 RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
@@ -149,9 +149,7 @@ class SyncsOfARandomWorld(RuleBasedStateMachine):
         """A sync; None where it failed."""
         assert self.host is not None
         try:
-            return run_sync(
-                Account("default", "key", self.host.base_url), Warehouse("duckdb", self.database), Reading(**reading)
-            )
+            return run_sync(Account("default", "key", self.host.base_url), DuckDb(self.database), Reading(**reading))
         except CommandError:
             assert self.host.faults, "it failed although nothing was wrong"
             return None

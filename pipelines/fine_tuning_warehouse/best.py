@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import CommandError
 from .output import as_table, safe, table_width
-from .warehouses.duckdb_lock import READ_WAIT_SECONDS
+from .warehouses.locking import READ_WAIT_SECONDS
 from .warehouses.rows import Relation, Rows, open_rows
 from .warehouses.warehouse import Warehouse
 

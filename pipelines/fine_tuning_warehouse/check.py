@@ -19,7 +19,6 @@ from openai_fine_tuning.api.urls import (
 from .accounts.account import Account
 from .accounts.diagnosis import advice_on_resource, describe_settings, diagnose, is_listing
 from .errors import CommandError
-from .warehouses.preflight import check_grants, check_ready
 from .warehouses.warehouse import Warehouse
 from .warehouses.working_directory import working_directory
 
@@ -104,11 +103,7 @@ def _tried(
 def _check_destination(accounts: Sequence[Account], warehouse: Warehouse) -> Finding:
     try:
         with working_directory() as directory:
-            pipelines = [warehouse.pipeline(directory, label=account.label) for account in accounts]
-            check_ready(warehouse, pipelines[0])
-            for pipeline in pipelines:
-                check_grants(warehouse, pipeline)
+            was_tried = warehouse.preflight(warehouse.pipeline(directory, label=accounts[0].label))
     except CommandError as error:
         return Finding("destination", False, str(error))
-    can_be_written = warehouse.database is not None or warehouse.destination == "postgres"
-    return Finding("destination", True, f"{warehouse.shown} {'can be written' if can_be_written else 'answers'}")
+    return Finding("destination", True, f"{warehouse.shown} {'can be written' if was_tried else 'answers'}")

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dlt
 import pyarrow as pa
@@ -21,20 +21,17 @@ import pyarrow.compute as pc
 from openai_fine_tuning.schema import SYNCS, TABLES, schema
 
 from .errors import CommandError, UsageError
-from .views import write_views
-from .warehouses.advisory_lock import turn
-from .warehouses.comments import write_comments
-from .warehouses.duckdb_lock import LOCK_WAIT_SECONDS
 from .warehouses.errors import destination_errors
 from .warehouses.load_id import LOAD_ID, add_load_ids
-from .warehouses.locking import held
-from .warehouses.preflight import check_grants, merge_strategy
+from .warehouses.locking import LOCK_WAIT_SECONDS
 from .warehouses.rows import Rows, open_rows
 from .warehouses.state import Stored, find_stored, stored_by
 from .warehouses.tables import make_lacking
-from .warehouses.waiting import Patience
 from .warehouses.warehouse import Warehouse
 from .warehouses.working_directory import working_directory
+
+if TYPE_CHECKING:
+    from dlt.common.pipeline import LoadInfo
 
 _MARK = "copied"
 
@@ -76,33 +73,30 @@ def copy_history(
     if source == target:
         raise UsageError(f"{source.shown} cannot be copied into itself.")
     failed = f"The copy into {target.shown} failed; run it again"
-    patience = Patience(target, lock_wait_seconds)
-    with held(target) as lease, working_directory() as directory:
-        labels, stored = _labels(source, lock_wait_seconds), {}
-        if not labels:
-            raise CommandError(f"{source.shown} holds no rows of ours: there is nothing to copy.")
+    labels, stored = _labels(source, lock_wait_seconds), {}
+    if not labels:
+        raise CommandError(f"{source.shown} holds no rows of ours: there is nothing to copy.")
+    with target.lock(labels, lock_wait_seconds), working_directory() as directory:
         present = _present(target, lock_wait_seconds)
         for number, label in enumerate(labels):
             # The state before the rows: a sync in between brings rows that the state does not count on.
-            stored[label] = find_stored(
-                label, source, directory / f"from-{number}", Patience(source, lock_wait_seconds)
-            )
+            stored[label] = find_stored(label, source, directory / f"from-{number}", lock_wait_seconds)
             if present:
-                there = find_stored(label, target, directory / f"there-{number}", patience)
+                there = find_stored(label, target, directory / f"there-{number}", lock_wait_seconds)
                 _refuse_another(there, stored[label], source, target, label)
         with open_rows(source, names=[*TABLES, "sync_history"], lock_wait_seconds=lock_wait_seconds) as rows:
             for number, label in enumerate(labels):
-                history = _History(rows, label, stored[label], target)
-                pipeline = target.pipeline(directory / f"to-{number}", label=label, lease=lease)
-                check_grants(target, pipeline)
+                history = _History(rows, label, stored[label])
+                pipeline = target.pipeline(directory / f"to-{number}", label=label)
                 with destination_errors(target, failed):
-                    copied = _load(pipeline, history, source, target, present=present, patience=patience)
+                    copied = _load(
+                        pipeline, history, source, target, present=present, lock_wait_seconds=lock_wait_seconds
+                    )
                 yield copied
-        pipeline = target.pipeline(directory / "views", label=labels[-1], lease=lease)
-        with destination_errors(target, failed), turn(pipeline):
-            patience.apply(pipeline.sync_destination)
-            patience.apply(lambda: write_comments(pipeline))
-            patience.apply(lambda: write_views(pipeline))
+        pipeline = target.pipeline(directory / "views", label=labels[-1])
+        with destination_errors(target, failed):
+            target.restore(pipeline, lock_wait_seconds)
+            target.describe(pipeline, lock_wait_seconds)
 
 
 def _labels(warehouse: Warehouse, lock_wait_seconds: float) -> list[str]:
@@ -112,7 +106,7 @@ def _labels(warehouse: Warehouse, lock_wait_seconds: float) -> list[str]:
 
 
 def _present(target: Warehouse, lock_wait_seconds: float) -> list[str]:
-    if target.database is not None and not target.database.is_file():
+    if not target.exists():
         return []
     return _labels(target, lock_wait_seconds)
 
@@ -124,22 +118,24 @@ def _load(
     target: Warehouse,
     *,
     present: list[str],
-    patience: Patience,
+    lock_wait_seconds: float,
 ) -> Copied:
+    def load() -> LoadInfo:
+        pipeline.sync_destination()
+        there = stored_by(pipeline)
+        _refuse_another(there, history.stored, source, target, history.label)
+        if not pipeline.has_pending_data:
+            # Where several may load, another copy may have brought the same rows since they were looked for.
+            is_new = history.label not in present and history.copied.has_state and not _has_state(there)
+            copied = history.source(target.hints(pipeline), is_new=is_new)
+            add_load_ids(copied.selected_resources.values())
+            pipeline.extract(copied)
+            pipeline.normalize()
+        make_lacking(pipeline)
+        return pipeline.load()
+
     # Nobody else loads between the look at what is there and the end.
-    with turn(pipeline):
-        patience.apply(pipeline.sync_destination)
-        _refuse_another(stored_by(pipeline), history.stored, source, target, history.label)
-        if not (target.is_duckdb_file or target.is_lake):
-            # It was not held alone until now: another copy may have brought the same rows.
-            present = _present(target, LOCK_WAIT_SECONDS)
-        is_new = history.label not in present
-        copied = history.source(merge_strategy(target, pipeline), is_new=is_new)
-        add_load_ids(copied.selected_resources.values())
-        pipeline.extract(copied)
-        pipeline.normalize()
-        patience.apply(lambda: make_lacking(pipeline))
-        history.copied.load_ids += patience.apply(pipeline.load).loads_ids
+    history.copied.load_ids += target.load(pipeline, load, lock_wait_seconds).loads_ids
     return history.copied
 
 
@@ -152,27 +148,23 @@ class _History:
         copied: What came out of it so far.
     """
 
-    def __init__(self, rows: Rows, label: str, stored: Stored, target: Warehouse) -> None:
+    def __init__(self, rows: Rows, label: str, stored: Stored) -> None:
         self._rows = rows
         self._tables = [relation for relation in rows.relations if relation.kind == "table"]
-        self._target = target
         self.label = label
         self.stored = stored
         self.copied = Copied(label, {one.name: 0 for one in self._tables}, has_state=_has_state(stored))
 
-    def source(self, strategy: Any, *, is_new: bool) -> Any:
+    def source(self, merge: Mapping[str, Any], *, is_new: bool) -> Any:
         """The source: under the name of the one that syncs, with the columns that the tables have.
 
         Args:
-            strategy: How rows are merged into those that are there.
+            merge: dlt's hints for merging rows into those that are there.
             is_new: There are none of this account, so that they need no merging.
         """
         into = schema()
         self.stored.columns_into(into, [relation.name for relation in self._tables])
-        hints: Any = {
-            "table_format": self._target.table_format,
-            "write_disposition": "append" if is_new else {"disposition": "merge", "strategy": strategy},
-        }
+        hints: Any = {**merge, "write_disposition": "append"} if is_new else merge
 
         @dlt.source(section="openai_fine_tuning", schema=into)
         def history() -> Any:
@@ -239,11 +231,10 @@ def _refuse_another(there: Stored, stored: Stored, source: Warehouse, target: Wa
     """Raise `UsageError` where the target's history of an account is not this one, or has gone on since."""
     if not _has_state(there) or _digest(there) in (_digest(stored), there.state.get(_MARK)):
         return
-    where = f"--to-database {target.shown}" if target.is_duckdb_file else f"--destination {target.destination}"
     raise UsageError(
         f"{target.shown} has a history of account {label} that is no copy of {source.shown}, or was synced "
         "since: nothing was written. Go on there with `ftw sync`, or copy into another dataset: "
-        f"{where} --dataset NAME."
+        f"{target.option} --dataset NAME."
     )
 
 

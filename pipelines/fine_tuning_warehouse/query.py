@@ -10,7 +10,8 @@ from typing import Any
 import duckdb
 
 from .errors import CommandError, UsageError
-from .warehouses.duckdb_lock import READ_WAIT_SECONDS, is_locked
+from .warehouses.duckdb import is_locked
+from .warehouses.locking import READ_WAIT_SECONDS
 
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "allow_persistent_secrets": "false",  # up to DuckDB 1.5.1 the next setting does not protect the user's secrets

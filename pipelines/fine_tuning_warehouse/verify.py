@@ -25,10 +25,9 @@ from .accounts.account import Account
 from .accounts.diagnosis import to_command_error
 from .errors import CommandError, root_cause
 from .sync.run import Watch, watch_nothing
-from .warehouses.duckdb_lock import LOCK_WAIT_SECONDS
+from .warehouses.locking import LOCK_WAIT_SECONDS
 from .warehouses.rows import Rows, open_rows
 from .warehouses.state import Stored, find_stored
-from .warehouses.waiting import Patience
 from .warehouses.warehouse import Warehouse
 from .warehouses.working_directory import working_directory
 
@@ -111,7 +110,7 @@ def verify(
     """
     report = Report()
     with working_directory() as directory, (watch or watch_nothing)(report):
-        stored = find_stored(account.label, warehouse, directory / "kept", Patience(warehouse, lock_wait_seconds))
+        stored = find_stored(account.label, warehouse, directory / "kept", lock_wait_seconds)
         if stored.schema is None:
             raise CommandError(f"{warehouse.shown} holds no sync of account {account.label}: run `ftw sync` first.")
         source = account.source(RESOURCES, fine_tuning_concurrency=concurrency, fine_tuning_report=report)

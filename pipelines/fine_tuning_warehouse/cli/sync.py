@@ -13,7 +13,7 @@ import click
 
 from fine_tuning_warehouse import output
 from fine_tuning_warehouse.errors import DONE, INCOMPLETE, CommandError, UsageError
-from fine_tuning_warehouse.warehouses.duckdb_lock import LOCK_WAIT_SECONDS
+from fine_tuning_warehouse.warehouses.locking import LOCK_WAIT_SECONDS
 
 from .failures import json_on_failure
 from .options import (

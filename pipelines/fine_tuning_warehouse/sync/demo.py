@@ -8,7 +8,6 @@ from typing import Any
 
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError, UsageError
-from fine_tuning_warehouse.warehouses.waiting import Patience
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from fine_tuning_warehouse.warehouses.working_directory import working_directory
 
@@ -48,7 +47,7 @@ def demo_account(label: str, warehouse: Warehouse, *, lock_wait_seconds: float) 
 
 def _syncs_so_far(label: str, warehouse: Warehouse, lock_wait_seconds: float) -> int:
     """How many syncs of an account the warehouse holds; none where it does not exist yet."""
-    if warehouse.database is not None and not warehouse.database.exists():
+    if not warehouse.exists():
         return 0
     import dlt  # noqa: PLC0415 - see accounts
 
@@ -60,7 +59,7 @@ def _syncs_so_far(label: str, warehouse: Warehouse, lock_wait_seconds: float) ->
                 return client.execute_sql("SELECT count(*) FROM syncs WHERE account = %s", label)
 
         try:
-            rows = Patience(warehouse, lock_wait_seconds).apply(count)
+            rows = warehouse.attempt(count, lock_wait_seconds)
         except CommandError:
             raise
         except Exception:  # noqa: BLE001 - no table yet, or no warehouse; what is wrong with it the sync tells

@@ -21,17 +21,10 @@ from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.accounts.diagnosis import to_command_error
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.version import __version__
-from fine_tuning_warehouse.views import write_views
-from fine_tuning_warehouse.warehouses.advisory_lock import turn
-from fine_tuning_warehouse.warehouses.comments import write_comments
-from fine_tuning_warehouse.warehouses.duckdb_file import kept_open, load_in_bounds, remove_if_empty
-from fine_tuning_warehouse.warehouses.duckdb_lock import LOCK_WAIT_SECONDS
 from fine_tuning_warehouse.warehouses.errors import destination_errors
 from fine_tuning_warehouse.warehouses.load_id import add_load_ids
-from fine_tuning_warehouse.warehouses.locking import held
-from fine_tuning_warehouse.warehouses.preflight import check_grants, merge_strategy
+from fine_tuning_warehouse.warehouses.locking import LOCK_WAIT_SECONDS
 from fine_tuning_warehouse.warehouses.tables import add_stored_columns, make_lacking
-from fine_tuning_warehouse.warehouses.waiting import Patience
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from fine_tuning_warehouse.warehouses.working_directory import working_directory
 from openai_fine_tuning import CancelledError, FineTuningSourceError, Report
@@ -56,7 +49,6 @@ __all__ = [
 if TYPE_CHECKING:
     from dlt.common.pipeline import LoadInfo
 
-    from fine_tuning_warehouse.warehouses.lake import Lease
 
 COMMIT_SECONDS = 300.0
 """What a long sync has read is loaded, together with its state, about this often."""
@@ -119,8 +111,8 @@ def run_sync(
         CommandError: It failed; what was loaded before stays, and the next sync goes on there.
     """
     summary = summary if summary is not None else _nothing_done(account, reading)
-    with held(warehouse) as lease:
-        _run_held(account, warehouse, reading, watch=watch, summary=summary, lease=lease)
+    with warehouse.lock([account.label], reading.lock_wait_seconds):
+        _run_held(account, warehouse, reading, watch=watch, summary=summary)
     return summary
 
 
@@ -152,12 +144,12 @@ def sync_accounts(
     totals = totals if totals is not None else Totals.of(accounts)
     began = time.monotonic()
     try:
-        with held(warehouse) as lease:
+        with warehouse.lock([account.label for account in accounts], reading.lock_wait_seconds):
             for account in accounts:
                 summary = _nothing_done(account, reading)
                 totals.accounts.append(summary)
                 try:
-                    _run_held(account, warehouse, reading, watch=watch, summary=summary, lease=lease)
+                    _run_held(account, warehouse, reading, watch=watch, summary=summary)
                 except CommandError as error:
                     summary.status, summary.error = "failed", str(error)
                     totals.failures[account.label] = error
@@ -182,26 +174,23 @@ def _run_held(
     *,
     watch: Watch | None = None,
     summary: Summary,
-    lease: Lease | None,
 ) -> None:
     """As `run_sync`, by one that holds the warehouse already."""
     began = time.monotonic()
     report = Report()
-    new_file = warehouse.database if warehouse.database is not None and not warehouse.database.exists() else None
+    was_there = warehouse.exists()
     try:
         with working_directory() as directory, (watch or watch_nothing)(report):
-            pipeline = warehouse.pipeline(directory, label=account.label, lease=lease)
-            check_grants(warehouse, pipeline)
-            patience = Patience(warehouse, reading.lock_wait_seconds)
-            for load_ids in _run_parts(pipeline, account, warehouse, reading, report, patience=patience):
+            pipeline = warehouse.pipeline(directory, label=account.label)
+            for load_ids in _run_parts(pipeline, account, warehouse, reading, report):
                 summary.load_ids.extend(load_ids)
-            with _sync_errors(warehouse), turn(pipeline):
-                patience.apply(lambda: _describe(pipeline))
+            with _sync_errors(warehouse):
+                warehouse.describe(pipeline, reading.lock_wait_seconds)
     except FineTuningSourceError as error:
         raise to_command_error(account, error) from error
     finally:
-        if new_file is not None:
-            remove_if_empty(new_file)
+        if not was_there:
+            warehouse.discard_empty()
         _fill(summary, report, reading)
         summary.seconds = time.monotonic() - began
 
@@ -219,8 +208,6 @@ def _run_parts(
     warehouse: Warehouse,
     reading: Reading,
     report: Report,
-    *,
-    patience: Patience,
 ) -> Iterator[list[str]]:
     """Read and commit in turn until everything owed is read; yields the load ids of each part."""
     sync_id, started_at = str(uuid.uuid4()), datetime.now(timezone.utc)
@@ -238,31 +225,34 @@ def _run_parts(
     while not report.is_complete:
         log = _sync_log(sync_id, started_at, account.label, report=report)
         add_load_ids(log.selected_resources.values())
-        if not warehouse.is_duckdb_file:
-            settled: Any = {**MERGE, "strategy": merge_strategy(warehouse, pipeline)}
-            for resource in (*source.selected_resources.values(), *log.selected_resources.values()):
-                resource.apply_hints(
-                    table_format=warehouse.table_format,
-                    write_disposition=settled,
-                )
+        hints = warehouse.hints(pipeline)
+        for resource in (*source.selected_resources.values(), *log.selected_resources.values()):
+            resource.apply_hints(**hints)
         with _sync_errors(warehouse):
-            load_ids = _run(pipeline, [source, log], patience, report)
+            load_ids = _run(pipeline, [source, log], warehouse, reading, report)
         yield load_ids
 
 
-def _run(pipeline: dlt.Pipeline, sources: list[Any], patience: Patience, report: Report) -> list[str]:
+def _run(
+    pipeline: dlt.Pipeline, sources: list[Any], warehouse: Warehouse, reading: Reading, report: Report
+) -> list[str]:
     """Extract, normalise and load, into tables that are made again where they were dropped; returns the load ids."""
     if pipeline.first_run:
-        patience.apply(lambda: _restore(pipeline, sources[0], report))
+        warehouse.attempt(lambda: _restore(pipeline, sources[0], warehouse, report), reading.lock_wait_seconds)
     pipeline.extract(sources)
     pa.default_memory_pool().release_unused()  # the C library keeps what Arrow's tables took, beside what a load takes
     pipeline.normalize()
-    with turn(pipeline):
-        return list(patience.apply(lambda: _load(pipeline, report)).loads_ids)
+
+    def load() -> LoadInfo:
+        make_lacking(pipeline)
+        return pipeline.load()
+
+    loaded = warehouse.load(pipeline, load, reading.lock_wait_seconds, largest_batch=report.largest_batch)
+    return list(loaded.loads_ids)
 
 
-def _restore(pipeline: dlt.Pipeline, source: Any, report: Report) -> None:
-    with kept_open(pipeline):
+def _restore(pipeline: dlt.Pipeline, source: Any, warehouse: Warehouse, report: Report) -> None:
+    with warehouse.session(pipeline):
         pipeline.sync_destination()
         missing = add_stored_columns(pipeline, source.schema)
     if missing:
@@ -270,20 +260,6 @@ def _restore(pipeline: dlt.Pipeline, source: Any, report: Report) -> None:
             f"Missing in the warehouse: {'; '.join(missing)}. They are made again, and everything is read once more, "
             "for each account at its next sync. What the host no longer has cannot be read again."
         )
-
-
-def _load(pipeline: dlt.Pipeline, report: Report) -> LoadInfo:
-    def load() -> LoadInfo:
-        make_lacking(pipeline)
-        return pipeline.load()
-
-    return load_in_bounds(pipeline, load, largest_batch=report.largest_batch)
-
-
-def _describe(pipeline: dlt.Pipeline) -> None:
-    with kept_open(pipeline):
-        write_comments(pipeline)
-        write_views(pipeline)
 
 
 def _sync_errors(warehouse: Warehouse) -> AbstractContextManager[None]:

@@ -18,27 +18,23 @@ from .files import View
 if TYPE_CHECKING:
     import dlt
 
-# Where comments say what a view was made from, it is made anew only when that changes; elsewhere, after every sync.
-_COMMENTS = {
-    "duckdb": "SELECT view_name, comment FROM duckdb_views() "
-    "WHERE schema_name = %s AND database_name = current_database()",
-    "postgres": "SELECT c.relname, obj_description(c.oid, 'pg_class') FROM pg_class AS c "
-    "JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relkind = 'v'",
-}
+    from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
 
-def write_views(pipeline: dlt.Pipeline) -> None:
+def write_views(pipeline: dlt.Pipeline, warehouse: Warehouse) -> None:
     """Make the views over the tables that exist, in the same dataset; destinations without SQL views are left alone.
+
+    Where comments say what a view was made from, it is made anew only when that changes; elsewhere, after every sync.
 
     Raises:
         CommandError: A view could not be made. The tables are loaded all the same.
     """
-    from dlt.destinations.job_client_impl import SqlJobClientBase  # noqa: PLC0415 - see accounts
+    from fine_tuning_warehouse.warehouses.dlt_seam import is_sql  # noqa: PLC0415 - see accounts
 
     try:
         with pipeline.destination_client() as client:
-            if isinstance(client, SqlJobClientBase) and client.capabilities.sqlglot_dialect in DIALECTS:
-                _Views(client).write()
+            if is_sql(client) and client.capabilities.sqlglot_dialect in DIALECTS:
+                _Views(client, warehouse).write()
     except CommandError:
         raise
     except Exception as error:
@@ -57,15 +53,13 @@ class _RefusedViewError(CommandError):
 
 
 class _Views:
-    """The views of one destination."""
+    """The views of one warehouse."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, warehouse: Warehouse) -> None:
+        self._warehouse = warehouse
         self._sql = client.sql_client
         self._dialect = client.capabilities.sqlglot_dialect
-        tables = {
-            name: {str(column).lower(): str(hints.get("data_type")) for column, hints in columns.items()}
-            for name, columns in client.get_storage_tables(READ_TABLES)
-        }
+        tables = warehouse.columns(client, READ_TABLES)
         self._builder = Builder(
             self._dialect,
             tables,
@@ -85,7 +79,7 @@ class _Views:
                 self._replace(outdated, in_the_way)
                 return
             except _RefusedViewError as error:
-                if self._dialect in _COMMENTS and not self._outdated():
+                if self._warehouse.view_comments is not None and not self._outdated():
                     return  # a sync beside this one was quicker
                 if not self._sql.capabilities.supports_ddl_transactions or error.view in in_the_way:
                     raise
@@ -104,7 +98,7 @@ class _Views:
         return readers
 
     def _outdated(self) -> list[View]:
-        query = _COMMENTS.get(self._dialect)
+        query = self._warehouse.view_comments
         if query is None:
             return list(self._builder.views)
         present = dict(self._sql.execute_sql(query, self._sql.dataset_name) or ())
@@ -121,7 +115,7 @@ class _Views:
                 if view not in outdated and view not in in_the_way:
                     continue
                 self._execute(view, f"CREATE OR REPLACE VIEW {self._name(view.name)} AS {self._builder.select(view)}")
-                if self._dialect in _COMMENTS:
+                if self._warehouse.view_comments is not None:
                     self._execute(view, ";\n".join(self._comments(view)))
 
     def _transaction(self) -> AbstractContextManager[Any]:
@@ -138,7 +132,7 @@ class _Views:
     def _comments(self, view: View) -> Iterator[str]:
         name = self._name(view.name)
         yield f"COMMENT ON VIEW {name} IS {_text(self._comment(view))}"
-        for column, description in view.columns.items():
+        for column, description in view.columns.items() if self._warehouse.comments_view_columns else ():
             yield f"COMMENT ON COLUMN {name}.{self._sql.escape_column_name(column)} IS {_text(description)}"
 
     def _name(self, name: str) -> str:

@@ -8,26 +8,19 @@ from typing import Any
 
 import dlt
 
+from .warehouse import Warehouse
+
 logger = logging.getLogger(__name__)
 
-_PRESENT = {
-    "duckdb": "SELECT c.table_name, t.comment, c.column_name, c.comment FROM duckdb_columns() AS c "
-    "JOIN duckdb_tables() AS t USING (database_name, schema_name, table_name) WHERE c.schema_name = %s",
-    "postgres": "SELECT c.relname, obj_description(c.oid, 'pg_class'), a.attname, col_description(c.oid, a.attnum) "
-    "FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_attribute AS a ON a.attrelid = c.oid "
-    "WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped",
-}
-"""The columns that exist, each with its comment and that of its table, by destination."""
 
-
-def write_comments(pipeline: dlt.Pipeline) -> None:
+def write_comments(pipeline: dlt.Pipeline, warehouse: Warehouse) -> None:
     """Write the descriptions of the schema onto the tables that exist, where they are not there yet.
 
     A database whose tables belong to another role refuses; they are left as they are, since only words are lacking.
     """
     from dlt.destinations.exceptions import DatabaseTerminalException  # noqa: PLC0415 - see accounts
 
-    query = _PRESENT.get(pipeline.destination.destination_name)
+    query = warehouse.table_comments
     if query is None:
         return
     described = pipeline.default_schema.tables  # a property that reads the schema anew each time

@@ -1,55 +1,75 @@
-"""Holding a warehouse while something is written to it: one at a time, where it could not take two."""
+"""How long commands wait for a database that another program holds, and the file that keeps a second sync out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from fine_tuning_warehouse.errors import BusyError, CommandError
 
-from .preflight import check_database_file, check_ready
-from .warehouse import Warehouse
-from .working_directory import working_directory
+logger = logging.getLogger(__name__)
 
-if TYPE_CHECKING:
-    from .lake import Lease
+LOCK_WAIT_SECONDS = 60.0
+"""How long a sync waits for a reader that holds the DuckDB file, or for another load."""
+
+READ_WAIT_SECONDS = 10.0
+"""How long a quick look into a DuckDB file waits for a sync that holds it."""
+
+_PAUSE_SECONDS = 0.2
+
+Result = TypeVar("Result")
+
+
+def retried(
+    step: Callable[[], Result],
+    seconds: float,
+    *,
+    is_held: Callable[[BaseException], bool],
+    waiting: Callable[[BaseException], str],
+) -> Result:
+    """Repeat a step while it fails because something is held; raise its error when the time is over.
+
+    Args:
+        step: What to do.
+        seconds: How long to repeat it.
+        is_held: Whether an error means that something is held.
+        waiting: Returns what to log when the waiting begins, given the error.
+    """
+
+    def announce(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome is not None else None
+        if state.attempt_number == 1 and error is not None:
+            logger.warning("%s", waiting(error))
+
+    return Retrying(
+        retry=retry_if_exception(is_held),
+        stop=stop_after_delay(seconds),
+        wait=wait_fixed(_PAUSE_SECONDS),
+        before_sleep=announce,
+        reraise=True,
+    )(step)
 
 
 @contextmanager
-def held(warehouse: Warehouse) -> Iterator[Lease | None]:
-    """Hold a warehouse that can be written; yields the lease of a lake, and None elsewhere.
+def file_lock(lock_file: Path, shown: str, *, wait_seconds: float = 0) -> Iterator[None]:
+    """Hold a file beside a database, so that one sync runs on it at a time.
+
+    Args:
+        lock_file: The file. It stays there; the lock on it ends with the process.
+        shown: The name of the database in messages.
+        wait_seconds: How long to wait for another holder.
 
     Raises:
-        BusyError: Another holds it.
-        UsageError: A setting of the destination is missing, or it cannot merge.
-        CommandError: The destination refuses.
+        BusyError: Another sync holds it.
+        CommandError: The file cannot be made or locked.
     """
-    if warehouse.database is not None:
-        check_database_file(warehouse.database)
-        with _locked(warehouse.database, warehouse.shown):
-            yield None
-        return
-    with working_directory() as directory:
-        pipeline = warehouse.pipeline(directory)
-        check_ready(warehouse, pipeline)
-        if not warehouse.is_lake:
-            yield None
-            return
-        from .lake import hold, lease_of  # noqa: PLC0415 - dlt's libraries for files
-
-        with hold(lease_of(pipeline, warehouse.shown)) as lease:
-            yield lease
-
-
-@contextmanager
-def _locked(database: Path, shown: str) -> Iterator[None]:
-    """Hold a DuckDB file, by a file beside it."""
-    lock_file = database.with_name(database.name + ".lock")
-    lock = FileLock(lock_file, timeout=0)
+    lock = FileLock(lock_file, timeout=wait_seconds)
     try:
         lock.acquire()
     except Timeout:
@@ -58,8 +78,9 @@ def _locked(database: Path, shown: str) -> Iterator[None]:
         raise BusyError(
             f"Another sync is running on {shown}: wait for it to end (it holds {lock_file.name})."
         ) from None
-    except OSError as error:
-        raise CommandError(f"The database {shown} cannot be written: {error.strerror or error}.") from None
+    except (OSError, NotImplementedError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise CommandError(f"The database {shown} cannot be written: {reason}.") from None
     try:
         yield
     finally:

@@ -1,84 +1,38 @@
-"""Whether a warehouse can be written: asked before anything is requested from the host."""
+"""Checks of a destination before anything is requested from the host: can it be reached, and can it merge?"""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fine_tuning_warehouse.errors import CommandError, UsageError
-from fine_tuning_warehouse.text import shown_path
+from openai_fine_tuning.settings import MERGE
 
 from .errors import destination_errors
-from .grants import missing_grants
-from .warehouse import DEFAULT_DATABASE, Warehouse
+from .warehouse import Warehouse
 
 if TYPE_CHECKING:
     import dlt
 
 
-def check_ready(warehouse: Warehouse, pipeline: dlt.Pipeline) -> None:
-    """Look at a DuckDB file; connect to any other destination once, and make sure that it can merge.
+def check_connection(warehouse: Warehouse, pipeline: dlt.Pipeline) -> None:
+    """Connect to a destination once, and make sure that it can merge.
 
     Raises:
         UsageError: A setting, or a package, is missing or cannot be right; or it cannot merge.
         CommandError: The destination refuses.
     """
-    if warehouse.database is not None:
-        check_database_file(warehouse.database)
-        return
     unreached = f"The destination {warehouse.destination} cannot be reached"
     with destination_errors(warehouse, unreached), pipeline.destination_client() as client:
         client.is_storage_initialized()
         _check_folder(client)
-    merge_strategy(warehouse, pipeline)
+    merge_hints(warehouse, pipeline)
 
 
-def check_grants(warehouse: Warehouse, pipeline: dlt.Pipeline) -> None:
-    """Make sure that a role of PostgreSQL may load what a pipeline loads; other destinations are not asked.
-
-    Raises:
-        CommandError: It may not: the GRANTs that it lacks are named.
-    """
-    if warehouse.destination != "postgres":
-        return
-    from openai_fine_tuning.schema import TABLES  # noqa: PLC0415 - imports dlt
-
-    unreached = f"The destination {warehouse.destination} cannot be reached"
-    with destination_errors(warehouse, unreached), pipeline.sql_client() as client:
-        role, grants = missing_grants(client, TABLES)
-    if grants:
-        raise CommandError(
-            f"The role {role} may not load into {warehouse.shown}. As an owner of the database: {' '.join(grants)}"
-        )
-
-
-def check_database_file(path: Path) -> None:
-    """Raise `CommandError` where the file can hold no database, before anything is requested."""
-    shown = shown_path(path)
-    if path.is_dir():
-        example = shown_path(path / DEFAULT_DATABASE)
-        raise CommandError(f"The database {shown} is a folder: name a file, such as {example}.")
-    if not path.parent.is_dir():
-        raise CommandError(f"The database {shown} cannot be made: there is no folder {path.parent}.")
-    if not path.exists():
-        if not os.access(path.parent, os.W_OK):
-            raise CommandError(f"The database {shown} cannot be made: the folder {path.parent} cannot be written to.")
-        return
-    try:
-        with path.open("r+b") as file:
-            start = file.read(12)
-    except OSError as error:
-        raise CommandError(f"The database {shown} cannot be written: {error.strerror or error}.") from None
-    if start and start[8:12] != b"DUCK":
-        raise CommandError(f"{shown} is no DuckDB database. It was left as it is: choose another --database.")
-
-
-def merge_strategy(warehouse: Warehouse, pipeline: dlt.Pipeline) -> str:
-    """The way of merging that the destination supports: `delete-insert`, which bears doubles, else `upsert`.
+def merge_hints(warehouse: Warehouse, pipeline: dlt.Pipeline) -> dict[str, Any]:
+    """Return dlt's hints for merging: by `delete-insert`, which tolerates duplicates, else by `upsert`.
 
     Raises:
-        UsageError: It supports neither, or not the table format.
+        UsageError: The destination supports neither, or not the table format.
     """
     capabilities = pipeline.destination.capabilities()
     formats = capabilities.supported_table_formats or ()
@@ -91,7 +45,7 @@ def merge_strategy(warehouse: Warehouse, pipeline: dlt.Pipeline) -> str:
         supported = list(capabilities.merge_strategies_selector(supported, table_schema=table))
     for strategy in ("delete-insert", "upsert"):
         if strategy in supported:
-            return strategy
+            return {"table_format": warehouse.table_format, "write_disposition": {**MERGE, "strategy": strategy}}
     how = f" as it is set; with --table-format {' or '.join(formats)} it may" if formats else ""
     raise UsageError(
         f"The destination {warehouse.destination} cannot merge rows{how}: every sync would add what is there again."

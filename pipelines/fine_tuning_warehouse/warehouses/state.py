@@ -11,11 +11,10 @@ import dlt
 
 from fine_tuning_warehouse.errors import CommandError
 from openai_fine_tuning import StateTooNewError
-from openai_fine_tuning.schema import SCHEMA
 from openai_fine_tuning.state.watermark import check_version
 
+from .dlt_seam import source_state
 from .errors import destination_errors
-from .waiting import Patience
 from .warehouse import Warehouse
 
 _HINTS = ("name", "data_type", "nullable", "description", "primary_key", "precision", "scale", "timezone")
@@ -46,38 +45,37 @@ class Stored:
                 schema.update_table({"name": name, "columns": columns})
 
 
-def find_stored(label: str, warehouse: Warehouse, directory: Path, patience: Patience) -> Stored:
+def find_stored(label: str, warehouse: Warehouse, directory: Path, lock_wait_seconds: float) -> Stored:
     """Read what the syncs of an account have left in a warehouse.
 
     Args:
         label: The account's.
         warehouse: Where.
         directory: A fresh directory to work in.
-        patience: Waits for a program that holds the DuckDB file.
+        lock_wait_seconds: How long to wait for a program that holds the database.
 
     Raises:
         CommandError: There is no warehouse, it cannot be read, or a later release has synced into it.
     """
-    if warehouse.database is not None and not warehouse.database.is_file():
-        raise CommandError(f"There is no database {warehouse.shown}: `ftw sync` makes it.")
+    warehouse.require()
     pipeline = warehouse.pipeline(directory, label=label)
     with destination_errors(warehouse, f"{warehouse.shown} cannot be read"):
-        patience.apply(pipeline.sync_destination)
+        warehouse.restore(pipeline, lock_wait_seconds)
     return stored_by(pipeline)
 
 
 def stored_by(pipeline: dlt.Pipeline) -> Stored:
-    """The same of a pipeline that has read what its destination has.
+    """Return what the syncs of an account have left, for a pipeline that has read the state of its destination.
 
     Raises:
         CommandError: A later release has synced into it.
     """
-    if SCHEMA not in pipeline.schema_names:
+    state = source_state(pipeline)
+    if state is None:
         return Stored({}, None)
-    state: dict[str, Any] = pipeline.state.get("sources", {}).get(SCHEMA, {})
     try:
         for resource in state.get("resources", {}).values():
             check_version(resource)
     except StateTooNewError as error:
         raise CommandError(str(error)) from None
-    return Stored(state, pipeline.schemas[SCHEMA])
+    return Stored(state, pipeline.default_schema)

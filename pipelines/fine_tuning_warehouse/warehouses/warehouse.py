@@ -1,21 +1,26 @@
-"""Where the rows go: a DuckDB file, or any destination that dlt knows."""
+"""The interface that each kind of warehouse fills in, and how options name one.
+
+A kind is a module beside this one: `duckdb` (one file), `ducklake`, `postgres`, `iceberg`, and `other` for every other
+destination of dlt. Nothing outside this package asks which kind a warehouse is.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from importlib.util import find_spec
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from fine_tuning_warehouse.accounts.labels import DEFAULT_LABEL, label_in_names
-from fine_tuning_warehouse.errors import UsageError
+from fine_tuning_warehouse.errors import CommandError, UsageError
 from fine_tuning_warehouse.paths import named_path
-from fine_tuning_warehouse.text import shown_path
 
 if TYPE_CHECKING:
     import dlt
+    from dlt.common.pipeline import LoadInfo
 
-    from .lake import Lease
+    from .rows import Rows
 
 DEFAULT_DATABASE = "fine_tuning_warehouse.duckdb"
 DEFAULT_DATASET = "fine_tuning"
@@ -23,92 +28,194 @@ PIPELINE_PREFIX = "fine_tuning_"
 
 TableFormat = Literal["iceberg", "delta"]
 
+Result = TypeVar("Result")
 
-@dataclass(frozen=True)
-class Warehouse:
-    """The destination of a sync.
+
+class Warehouse(ABC):
+    """A place that holds the tables of fine-tuning histories.
 
     Attributes:
-        destination: dlt's name of it.
-        database: The DuckDB file, for `duckdb` only.
+        destination: dlt's name of the destination.
         dataset: The schema (or folder) that holds the tables.
-        table_format: `iceberg` or `delta`, for `filesystem`.
+        table_format: The format of the tables where the destination has several; None elsewhere.
     """
 
-    destination: str = "duckdb"
-    database: Path | None = None
-    dataset: str = DEFAULT_DATASET
+    destination: str
+    dataset: str
     table_format: TableFormat | None = None
 
-    @property
-    def is_duckdb_file(self) -> bool:
-        """Whether it is a DuckDB file on this machine."""
-        return self.destination == "duckdb"
+    table_comments: ClassVar[str | None] = None
+    """Query for the tables' columns: (table, its comment, column, its comment). None where nothing is commented."""
+
+    view_comments: ClassVar[str | None] = None
+    """Query for the views: (view, its comment). None where views cannot be commented."""
+
+    comments_view_columns: ClassVar[bool] = True
+    """Whether the columns of a view can be commented."""
 
     @property
     def shown(self) -> str:
-        """What people call it."""
-        if self.database is not None:
-            return shown_path(self.database)
+        """The name of the warehouse in messages."""
         return f"{self.destination} (dataset {self.dataset})"
 
     @property
-    def is_lake(self) -> bool:
-        """Whether its tables are files, in a folder or a bucket."""
-        return self.destination == "filesystem"
+    def option(self) -> str:
+        """The option of `ftw copy` that copies into this warehouse."""
+        return f"--destination {self.destination}"
 
-    def pipeline(self, directory: Path, *, label: str = DEFAULT_LABEL, lease: Lease | None = None) -> dlt.Pipeline:
-        """dlt's pipeline into it.
+    def exists(self) -> bool:
+        """Return whether a sync has made it. True where only a connection can tell."""
+        return True
+
+    def require(self) -> None:
+        """Raise `CommandError` where `exists` is False."""
+        if not self.exists():
+            raise CommandError(f"There is no database {self.shown}: `ftw sync` makes it.")
+
+    def discard_empty(self) -> None:  # noqa: B027 - most have nothing to remove
+        """Remove what a sync that loaded nothing has just made."""
+
+    def pipeline(self, directory: Path, *, label: str = DEFAULT_LABEL) -> dlt.Pipeline:
+        """Return dlt's pipeline into it.
 
         Args:
-            directory: Where it works.
-            label: The account whose state it keeps; any where none is read or written.
-            lease: Under which it writes, for a lake.
+            directory: A fresh directory for the pipeline to work in.
+            label: The account that has its state kept under this pipeline's name.
         """
         import dlt  # noqa: PLC0415 - see accounts
 
         return dlt.pipeline(
             f"{PIPELINE_PREFIX}{label_in_names(label)}",
             pipelines_dir=str(directory),
-            destination=self._dlt_destination(label, lease),
+            destination=self.dlt_destination(label),
             dataset_name=self.dataset,
         )
 
-    def _dlt_destination(self, label: str, lease: Lease | None) -> Any:
-        import dlt  # noqa: PLC0415 - see accounts
-        from dlt.common.destination.client import DestinationClientDwhConfiguration  # noqa: PLC0415
-        from dlt.common.destination.exceptions import UnknownDestinationModule  # noqa: PLC0415
+    @abstractmethod
+    def dlt_destination(self, label: str) -> Any:
+        """Return dlt's destination for the pipeline of an account. Raises `UsageError` where it cannot be had."""
 
-        if self.database is not None:
-            from .duckdb_file import DuckDbFile  # noqa: PLC0415 - imports dlt
+    @abstractmethod
+    def lock(self, labels: Sequence[str], lock_wait_seconds: float) -> AbstractContextManager[None]:
+        """Check that it can be written, and hold it while some accounts are synced or copied into it.
 
-            return DuckDbFile(self.database)
-        if self.is_lake:
-            self._check_table_format()
-            from .lake import Lake  # noqa: PLC0415 - dlt's libraries for files
+        Args:
+            labels: The accounts.
+            lock_wait_seconds: How long to wait for another sync, where waiting helps.
 
-            lake = Lake()
-            lake.lease = lease
-            return lake
-        try:
-            destination: Any = dlt.common.destination.Destination.from_reference(self.destination)
-        except (UnknownDestinationModule, ImportError):
-            known = ", ".join(sorted(name for name in dlt.destinations.__all__ if name != "destination"))
-            raise UsageError(f"dlt has no destination {self.destination!r}. It has {known}.") from None
-        if issubclass(destination.spec, DestinationClientDwhConfiguration):
-            # Tables that dlt empties and fills for a merge: two accounts that sync at once must not share them.
-            layout = "%s_staging" if label == DEFAULT_LABEL else f"%s_staging_{label_in_names(label)}"
-            destination.config_params["staging_dataset_name_layout"] = layout
-        return destination
+        Raises:
+            BusyError: Another sync holds it.
+            UsageError: A setting is missing, or the destination cannot merge.
+            CommandError: The destination refuses.
+        """
 
-    def _check_table_format(self) -> None:
-        # dlt finds out when all is read.
-        needed, extra = {
-            "iceberg": (("pyiceberg", "sqlalchemy"), "fine-tuning-warehouse[lake]"),
-            "delta": (("deltalake",), "dlt[deltalake]"),
-        }.get(str(self.table_format), ((), ""))
-        if any(find_spec(module) is None for module in needed):
-            raise UsageError(f"Tables in {self.table_format} need more to be installed: pip install '{extra}'.")
+    @abstractmethod
+    def preflight(self, pipeline: dlt.Pipeline) -> bool:
+        """Check that a pipeline can load into it, before anything is requested from the host.
+
+        Returns:
+            Whether everything was tried that a load needs. Where False, the destination has only answered.
+
+        Raises:
+            UsageError: A setting or a package is missing, or the destination cannot merge.
+            CommandError: The destination refuses.
+        """
+
+    def hints(self, pipeline: dlt.Pipeline) -> dict[str, Any]:
+        """Return the hints of dlt by which a resource is merged into it."""
+        from .preflight import merge_hints  # noqa: PLC0415 - see accounts
+
+        return merge_hints(self, pipeline)
+
+    def exclusive_load(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> AbstractContextManager[None]:
+        """Keep other loads out, where they would not keep out of each other's way.
+
+        Raises:
+            BusyError: Another load took longer than `lock_wait_seconds`.
+        """
+        del pipeline, lock_wait_seconds
+        return nullcontext()
+
+    def attempt(self, step: Callable[[], Result], lock_wait_seconds: float) -> Result:
+        """Do a step that can be repeated where it left off; repeat it while another program holds the database.
+
+        Raises:
+            CommandError: The database was held for too long.
+        """
+        del lock_wait_seconds
+        return step()
+
+    def session(self, pipeline: dlt.Pipeline) -> AbstractContextManager[None]:
+        """Keep what is opened for one step of dlt open for the next."""
+        del pipeline
+        return nullcontext()
+
+    def restore(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> None:
+        """Give a new pipeline the state and schema that the last load has left."""
+
+        def restore() -> None:
+            with self.session(pipeline):
+                pipeline.sync_destination()
+
+        self.attempt(restore, lock_wait_seconds)
+
+    def load(
+        self, pipeline: dlt.Pipeline, step: Callable[[], LoadInfo], lock_wait_seconds: float, *, largest_batch: int = 0
+    ) -> LoadInfo:
+        """Load what a pipeline has normalised.
+
+        Args:
+            pipeline: The pipeline.
+            step: Loads. It may be repeated where it left off.
+            lock_wait_seconds: How long to wait for a program that holds the database, or for another load.
+            largest_batch: Bytes of the largest Arrow table in it.
+        """
+        del largest_batch
+        with self.exclusive_load(pipeline, lock_wait_seconds):
+            return self.attempt(step, lock_wait_seconds)
+
+    def describe(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> None:
+        """Write comments and views after a load, where they are missing or have changed.
+
+        Raises:
+            CommandError: A view could not be made. The tables are loaded all the same.
+        """
+        from fine_tuning_warehouse.views import write_views  # noqa: PLC0415 - see accounts
+
+        from .comments import write_comments  # noqa: PLC0415
+
+        def describe() -> None:
+            with self.session(pipeline):
+                write_comments(pipeline, self)
+                write_views(pipeline, self)
+
+        with self.exclusive_load(pipeline, lock_wait_seconds):
+            self.attempt(describe, lock_wait_seconds)
+
+    @abstractmethod
+    def read(self, wanted: Sequence[str], directory: Path, stack: ExitStack, lock_wait_seconds: float) -> Rows:
+        """Open it for reading; `rows.open_rows` is what others call.
+
+        Args:
+            wanted: The tables and views.
+            directory: A directory for temporary files.
+            stack: Closes what is opened.
+            lock_wait_seconds: How long to wait for a sync that holds the database.
+        """
+
+    @abstractmethod
+    def columns(self, client: Any, names: Collection[str]) -> dict[str, dict[str, str]]:
+        """Return the columns of tables that exist: table to column to dlt's type, all in lower case.
+
+        Args:
+            client: dlt's client of the destination.
+            names: The tables to look at.
+        """
+
+    def locations(self, client: Any, names: Collection[str]) -> Mapping[str, tuple[str, str]]:
+        """Return where the files of tables lie: table to (format, URL). `{}` where an engine finds tables by name."""
+        del client, names
+        return {}
 
 
 def find_warehouse(
@@ -119,30 +226,52 @@ def find_warehouse(
     table_format: TableFormat | None,
     default: str,
 ) -> Warehouse:
-    """The warehouse that the options name.
+    """Return the warehouse that the options name.
+
+    Args:
+        database: The path of a DuckDB file.
+        destination: dlt's name of a destination; None for DuckDB.
+        dataset: The schema; None for the usual one.
+        table_format: For `filesystem` only.
+        default: The DuckDB file where none is named.
 
     Raises:
         UsageError: The options do not go together.
-        CommandError: The database cannot even be looked for.
+        CommandError: The file system refuses to look for the database.
     """
     dataset = DEFAULT_DATASET if dataset is None else dataset
     if not dataset.isidentifier():
-        raise UsageError(f"The dataset {dataset!r} is no plain name: letters, digits and underscores.")
+        raise UsageError(f"Invalid --dataset {dataset!r}: expected a name of letters, digits and underscores.")
     destination = destination or "duckdb"
-    if destination != "duckdb":
-        if database is not None:
-            raise UsageError("--database is for DuckDB; other destinations take dlt's own credentials.")
-        if destination == "filesystem" and table_format is None:
+    if table_format is not None and destination != "filesystem":
+        raise UsageError("--table-format is for --destination filesystem.")
+    if database is not None and destination != "duckdb":
+        raise UsageError("--database is for DuckDB; other destinations take dlt's own credentials.")
+    if destination == "duckdb":
+        from .duckdb import DuckDb  # noqa: PLC0415 - a kind imports this module
+
+        path = named_path(database or default, "The database").absolute()
+        if path.stem.lower() == dataset.lower():
+            raise UsageError(
+                f"The database file {path.name} and the dataset {dataset} have the same name, which DuckDB cannot tell "
+                "apart: choose another --database or --dataset."
+            )
+        return DuckDb(path, dataset)
+    if destination == "postgres":
+        from .postgres import PostgreSql  # noqa: PLC0415
+
+        return PostgreSql(dataset=dataset)
+    if destination == "filesystem":
+        if table_format is None:
             raise UsageError(
                 "--destination filesystem needs --table-format iceberg (or delta): plain files cannot merge."
             )
-        return Warehouse(destination, None, dataset, table_format)
-    if table_format is not None:
-        raise UsageError("--table-format is for --destination filesystem.")
-    path = named_path(database or default, "The database").absolute()
-    if path.stem.lower() == dataset.lower():
-        raise UsageError(
-            f"The database file {path.name} and the dataset {dataset} have the same name, which DuckDB cannot tell "
-            "apart: choose another --database or --dataset."
-        )
-    return Warehouse("duckdb", path, dataset)
+        from .iceberg import Iceberg  # noqa: PLC0415
+
+        return Iceberg(dataset, table_format)
+    from .other import OtherDestination  # noqa: PLC0415
+
+    return OtherDestination(destination, dataset)
+
+
+__all__ = ["DEFAULT_DATABASE", "DEFAULT_DATASET", "TableFormat", "Warehouse", "find_warehouse"]

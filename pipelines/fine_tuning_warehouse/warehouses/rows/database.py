@@ -9,7 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from fine_tuning_warehouse.errors import CommandError
-from fine_tuning_warehouse.warehouses.duckdb_lock import is_locked
+from fine_tuning_warehouse.warehouses.duckdb import is_locked
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
 from .relations import (
@@ -23,18 +23,14 @@ from .relations import (
 from .types import kept_type
 
 
-def open_file(warehouse: Warehouse, directory: Path) -> duckdb.DuckDBPyConnection:
-    """Open a file for reading. Raises `CommandError` where it cannot be, but for one that is held."""
-    assert warehouse.database is not None  # noqa: S101 - a DuckDB file has a path
-    if not warehouse.database.is_file():
-        raise CommandError(f"There is no database {warehouse.shown}: `ftw sync` makes it.")
+def open_file(database: Path, shown: str, directory: Path) -> duckdb.DuckDBPyConnection:
+    """Open a file for reading. Raises `CommandError` where that fails, except where another program has it open."""
     try:
-        connection = duckdb.connect(str(warehouse.database), read_only=True, config=bounded(directory))
+        return duckdb.connect(str(database), read_only=True, config=bounded(directory))
     except duckdb.Error as error:
         if is_locked(error):
-            raise  # it is waited for
-        raise CommandError(f"The database {warehouse.shown} cannot be opened: {first_line(error)}") from None
-    return connection
+            raise
+        raise CommandError(f"The database {shown} cannot be opened: {first_line(error)}") from None
 
 
 def bounded(directory: Path) -> dict[str, str | bool | int | float | list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from fine_tuning_warehouse.errors import CommandError
+from fine_tuning_warehouse.warehouses.dlt_seam import read_stored_schema
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from openai_fine_tuning.schema import SCHEMA
 
@@ -23,13 +23,10 @@ def lake_tables(client: Any, warehouse: Warehouse, names: Sequence[str]) -> dict
         DestinationUndefinedEntity,
         OpenTableFormatNotSupported,
     )
-    from dlt.common.schema import Schema  # noqa: PLC0415
 
     # The schema that the last sync left beside the tables says which there are.
-    stored = client.get_stored_schema(SCHEMA)
-    if stored is None:
+    if read_stored_schema(client) is None:
         return {}
-    client.schema = Schema.from_stored_schema(json.loads(stored.schema))
     tables: dict[str, Any] = {}
     for name in names:
         if name == LOADS:

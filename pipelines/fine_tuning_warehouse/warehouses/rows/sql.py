@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from fine_tuning_warehouse.views.build import DIALECTS
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
 from .relations import (
@@ -17,6 +18,11 @@ from .relations import (
     relations_of,
 )
 from .types import array_of, arrow_type
+
+
+def supports_views(client: Any) -> bool:
+    """Return whether the views can be made in the dialect of a client."""
+    return client.capabilities.sqlglot_dialect in DIALECTS
 
 
 class SqlRows(Rows):

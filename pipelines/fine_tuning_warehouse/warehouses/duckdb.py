@@ -1,0 +1,211 @@
+"""A DuckDB file: one process writes to it, and only while no other has it open."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from typing_extensions import override
+
+from fine_tuning_warehouse.errors import CommandError, root_cause
+from fine_tuning_warehouse.text import shown_path
+
+from .locking import file_lock, retried
+from .warehouse import DEFAULT_DATABASE, DEFAULT_DATASET, Result, Warehouse
+
+if TYPE_CHECKING:
+    import dlt
+    from dlt.common.pipeline import LoadInfo
+
+    from .rows import Rows
+
+logger = logging.getLogger(__name__)
+
+_EMPTY_BYTES = 12_288
+"""The size of a file in which DuckDB holds nothing."""
+
+_LEAST_MEGABYTES = 64
+"""Enough for a load of a million checkpoints or events, and for their merge into as many."""
+
+_BATCHES_HELD = 8
+"""Rows are read, staged and merged a batch at a time; wide ones (long texts) take more memory each."""
+
+
+@dataclass(frozen=True)
+class DuckDb(Warehouse):
+    """A DuckDB file.
+
+    Attributes:
+        database: The file.
+        dataset: The schema that holds the tables.
+    """
+
+    database: Path
+    dataset: str = DEFAULT_DATASET
+
+    destination: ClassVar[str] = "duckdb"  # type: ignore[misc]
+    table_comments: ClassVar[str | None] = (
+        "SELECT c.table_name, t.comment, c.column_name, c.comment FROM duckdb_columns() AS c "
+        "JOIN duckdb_tables() AS t USING (database_name, schema_name, table_name) "
+        "WHERE c.schema_name = %s AND c.database_name = current_database()"
+    )
+    view_comments: ClassVar[str | None] = (
+        "SELECT view_name, comment FROM duckdb_views() WHERE schema_name = %s AND database_name = current_database()"
+    )
+
+    @override
+    @property
+    def shown(self) -> str:
+        """The path, relative where it lies below the working directory."""
+        return shown_path(self.database)
+
+    @override
+    @property
+    def option(self) -> str:
+        """The option of `ftw copy` that copies into this file."""
+        return f"--to-database {self.shown}"
+
+    @override
+    def exists(self) -> bool:
+        """Return whether there is a file."""
+        return self.database.is_file()
+
+    @override
+    def discard_empty(self) -> None:
+        """Remove a file that holds nothing: left behind, it would be taken for a warehouse."""
+        file = self.database
+        if file.is_file() and file.stat().st_size <= _EMPTY_BYTES and not file.with_name(f"{file.name}.wal").exists():
+            file.unlink()
+
+    @override
+    def dlt_destination(self, label: str) -> Any:
+        """Return a destination whose clients share one open file."""
+        from .dlt_seam import DuckDbFile  # noqa: PLC0415 - imports dlt
+
+        return DuckDbFile(self.database)
+
+    @override
+    @contextmanager
+    def lock(self, labels: Sequence[str], lock_wait_seconds: float) -> Iterator[None]:
+        """Hold the file for all accounts; another sync is not waited for."""
+        check_database_file(self.database)
+        with file_lock(self.database.with_name(f"{self.database.name}.lock"), self.shown):
+            yield
+
+    @override
+    def preflight(self, pipeline: dlt.Pipeline) -> bool:
+        """Check the file and its folder."""
+        check_database_file(self.database)
+        return True
+
+    @override
+    def attempt(self, step: Callable[[], Result], lock_wait_seconds: float) -> Result:
+        """Do a step; repeat it while another program has the file open."""
+        try:
+            return retried(
+                step,
+                lock_wait_seconds,
+                is_held=is_locked,
+                waiting=lambda error: f"Waiting for another program{_holder(error)} that holds {self.shown} ...",
+            )
+        except Exception as error:
+            if not is_locked(error):
+                raise
+            raise CommandError(
+                f"Another program{_holder(error)} holds {self.shown} for longer than {lock_wait_seconds:g} s. "
+                "Nothing is lost: close it, and sync again."
+            ) from None
+
+    @override
+    def session(self, pipeline: dlt.Pipeline) -> AbstractContextManager[None]:
+        """Keep the file open between dlt's steps."""
+        return _kept_open(pipeline)
+
+    @override
+    def load(
+        self, pipeline: dlt.Pipeline, step: Callable[[], LoadInfo], lock_wait_seconds: float, *, largest_batch: int = 0
+    ) -> LoadInfo:
+        """Load with little memory, however much there is to load; what does not fit is loaded without a bound."""
+        megabytes = _LEAST_MEGABYTES + largest_batch * _BATCHES_HELD // 1_000_000
+
+        def load() -> LoadInfo:
+            try:
+                with _kept_open(pipeline, megabytes=megabytes):
+                    return step()
+            except Exception as error:
+                if not str(root_cause(error)).startswith("Out of Memory Error"):
+                    raise
+                logger.info("A load did not fit %d MB of memory: again, without a bound", megabytes)
+            with _kept_open(pipeline):
+                return step()
+
+        return self.attempt(load, lock_wait_seconds)
+
+    @override
+    def read(self, wanted: Sequence[str], directory: Path, stack: ExitStack, lock_wait_seconds: float) -> Rows:
+        """Open the file for reading."""
+        from .rows.database import DuckdbRows, open_file  # noqa: PLC0415 - imports DuckDB
+
+        self.require()
+        connection = self.attempt(lambda: open_file(self.database, self.shown, directory), lock_wait_seconds)
+        return DuckdbRows(stack.enter_context(connection), self, wanted)
+
+    @override
+    def columns(self, client: Any, names: Collection[str]) -> dict[str, dict[str, str]]:
+        """Return what the database says of its tables."""
+        from .other import storage_columns  # noqa: PLC0415
+
+        return storage_columns(client, names)
+
+
+@contextmanager
+def _kept_open(pipeline: dlt.Pipeline, *, megabytes: int | None = None) -> Iterator[None]:
+    """Keep the file open.
+
+    Args:
+        pipeline: The pipeline that writes to it.
+        megabytes: The memory that DuckDB may take; by default four fifths of the machine's. dlt's configuration comes
+            first.
+    """
+    with pipeline.sql_client() as client:
+        if megabytes is not None and "memory_limit" not in (client.credentials.global_config or {}):
+            client.execute_sql(f"SET memory_limit = '{megabytes}MB'")
+        yield
+
+
+def is_locked(error: BaseException) -> bool:
+    """Return whether a file could not be opened because another program has it open."""
+    return "Could not set lock on file" in str(root_cause(error))
+
+
+def _holder(error: BaseException) -> str:
+    """Return the program that has the file open, in words, as far as DuckDB knows it."""
+    process = re.search(r"held in (\S+) \(PID (\d+)\)", str(root_cause(error)))
+    return f" ({process[1]}, process {process[2]})" if process else ""
+
+
+def check_database_file(path: Path) -> None:
+    """Raise `CommandError` where the file cannot hold a database, before anything is requested."""
+    shown = shown_path(path)
+    if path.is_dir():
+        example = shown_path(path / DEFAULT_DATABASE)
+        raise CommandError(f"The database {shown} is a folder: name a file, such as {example}.")
+    if not path.parent.is_dir():
+        raise CommandError(f"The database {shown} cannot be made: there is no folder {path.parent}.")
+    if not path.exists():
+        if not os.access(path.parent, os.W_OK):
+            raise CommandError(f"The database {shown} cannot be made: the folder {path.parent} cannot be written to.")
+        return
+    try:
+        with path.open("r+b") as file:
+            start = file.read(12)
+    except OSError as error:
+        raise CommandError(f"The database {shown} cannot be written: {error.strerror or error}.") from None
+    if start and start[8:12] != b"DUCK":
+        raise CommandError(f"{shown} is not a DuckDB database. It was left as it is: choose another --database.")
