@@ -144,6 +144,49 @@ def test_on_the_hosts_of_azure_a_key_of_openai_is_known_by_its_looks_and_a_token
     assert "the role" in advice_on_resource(replace(account, auth=ENTRA), lacking)
 
 
+LITELLM = "Invalid request, No litellm managed file id or custom_llm_provider provided."
+REGION = "Attempted to access resource with incorrect regional hostname. Please make your request to us.api.openai.com"
+
+
+@pytest.mark.parametrize(
+    ("account", "status", "code", "detail", "advice"),
+    [
+        ({}, None, None, "Name or service not known", ["There is no host host.example.com", "MY_URL", "DNS"]),
+        ({}, None, None, "Connection refused", ["Is the host up", "MY_URL"]),
+        ({}, 200, None, "", ["not an API but a page", "MY_URL"]),
+        ({}, 302, None, "", ["Check MY_URL."]),
+        ({}, 400, None, LITELLM, ["LiteLLM", "MY_URL", "https://host.example.com/openai_passthrough/v1."]),
+        ({}, 500, None, "You must be a LiteLLM Enterprise user to use this feature.", ["openai_passthrough"]),
+        (
+            {"base_url": "https://host.example.com/x?a-key=s"},
+            400,
+            None,
+            LITELLM,
+            ["/x/openai_passthrough/v1?a-key=..."],
+        ),
+        ({}, 401, "incorrect_hostname", REGION, ["set MY_URL to https://us.api.openai.com/v1"]),
+        ({}, 401, "incorrect_hostname", "Ask evil.example.com instead.", ["set MY_URL to that of its region"]),
+        ({}, 404, None, "Not Found", ["ends in /v1 on most hosts", "MY_URL"]),
+        ({}, 400, None, "API version not supported", ["Check the api-version in MY_URL"]),
+        ({}, 401, None, "Missing scopes: api.fine_tuning.jobs.read", ["Give the key of MY_KEY the scopes"]),
+        ({"org_id": "o"}, 401, "mismatched_organization", "", ["the organization in MY_ORG"]),
+        ({"project_id": "p"}, 401, None, "No such project.", ["the project in MY_PROJECT"]),
+        ({}, 401, "invalid_api_key", "Incorrect API key", ["The key was refused: check MY_KEY", "MY_URL"]),
+        ({}, 401, None, "This IP is not allowed.", ["The key in MY_KEY may not be used from this address"]),
+        ({}, 403, None, "No.", ["does not let it read", "MY_KEY"]),
+    ],
+)
+def test_a_failure_leads_to_the_setting_to_change(
+    account: dict[str, Any], status: int | None, code: str | None, detail: str, advice: list[str]
+) -> None:
+    broken = replace(of("https://host.example.com/v1"), **account)
+    error = RequestError("It failed.", url=broken.base_url, status=status, code=code, detail=detail)
+    words = diagnose(broken, error, tries=False)
+    assert words.startswith("It failed. ")
+    for word in advice:
+        assert word in words
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl, which makes a certificate")
 def test_a_certificate_that_nobody_knows_is_told_as_one_of_a_proxy(tmp_path: Path) -> None:
     made = [tmp_path / "key.pem", tmp_path / "certificate.pem"]
