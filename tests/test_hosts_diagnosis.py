@@ -145,7 +145,6 @@ def test_on_the_hosts_of_azure_a_key_of_openai_is_known_by_its_looks_and_a_token
 
 
 LITELLM = "Invalid request, No litellm managed file id or custom_llm_provider provided."
-REGION = "Attempted to access resource with incorrect regional hostname. Please make your request to us.api.openai.com"
 
 
 @pytest.mark.parametrize(
@@ -153,7 +152,7 @@ REGION = "Attempted to access resource with incorrect regional hostname. Please 
     [
         ({}, None, None, "Name or service not known", ["There is no host host.example.com", "MY_URL", "DNS"]),
         ({}, None, None, "Connection refused", ["Is the host up", "MY_URL"]),
-        ({}, 200, None, "", ["not an API but a page", "MY_URL"]),
+        ({}, 200, None, "", ["Is this the address of the API?", "MY_URL"]),
         ({}, 302, None, "", ["Check MY_URL."]),
         ({}, 400, None, LITELLM, ["LiteLLM", "MY_URL", "https://host.example.com/openai_passthrough/v1."]),
         ({}, 500, None, "You must be a LiteLLM Enterprise user to use this feature.", ["openai_passthrough"]),
@@ -164,8 +163,7 @@ REGION = "Attempted to access resource with incorrect regional hostname. Please 
             LITELLM,
             ["/x/openai_passthrough/v1?a-key=..."],
         ),
-        ({}, 401, "incorrect_hostname", REGION, ["set MY_URL to https://us.api.openai.com/v1"]),
-        ({}, 401, "incorrect_hostname", "Ask evil.example.com instead.", ["set MY_URL to that of its region"]),
+        ({}, 401, "incorrect_hostname", "Ask another host.", ["set MY_URL to that of its region"]),
         ({}, 404, None, "Not Found", ["ends in /v1 on most hosts", "MY_URL"]),
         ({}, 400, None, "API version not supported", ["Check the api-version in MY_URL"]),
         ({}, 401, None, "Missing scopes: api.fine_tuning.jobs.read", ["Give the key of MY_KEY the scopes"]),
@@ -185,6 +183,26 @@ def test_a_failure_leads_to_the_setting_to_change(
     assert words.startswith("It failed. ")
     for word in advice:
         assert word in words
+
+
+@pytest.mark.parametrize(
+    ("message", "named"),
+    [
+        ("Attempted to access resource with incorrect regional hostname. Use us.api.openai.com.", "us.api.openai.com"),
+        ("Please use evil.example.com.", None),
+    ],
+)
+def test_the_host_of_another_region_is_named(host: Simulator, message: str, named: str | None) -> None:
+    host.faults.append(Fault("status", times=None, status=401, code="incorrect_hostname", message=message))
+    words = failure(of(host.base_url))
+    assert f"set MY_URL to {f'https://{named}/v1' if named else 'that of its region'}" in words
+    assert "MY_KEY" not in words
+
+
+def test_litellms_own_routes_are_recognised_and_its_pass_through_is_named(host: Simulator) -> None:
+    host.faults.append(Fault("status", times=None, status=400, message=LITELLM))
+    pass_through = host.base_url.removesuffix("/v1") + "/openai_passthrough/v1"
+    assert f"set MY_URL to its pass-through, {pass_through}." in failure(of(host.base_url))
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl, which makes a certificate")

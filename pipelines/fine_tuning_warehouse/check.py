@@ -17,7 +17,7 @@ from openai_fine_tuning.api.urls import (
 )
 
 from .accounts.account import Account
-from .accounts.diagnosis import advice_on_resource, describe_settings, diagnose, is_listing
+from .accounts.diagnosis import advice_on_resource, describe_settings, diagnose
 from .errors import CommandError
 from .warehouses.warehouse import Warehouse
 from .warehouses.working_directory import working_directory
@@ -53,8 +53,6 @@ def _check_host(account: Account) -> Iterator[Finding]:
     api = account.api()
     try:
         listing = api.get_page(JOBS_PATH, {"limit": 1}, attempts=2).content
-        if not is_listing(listing):
-            raise RequestError(f"{api.url(JOBS_PATH)} answers, but not with a listing", url=api.base_url, status=200)
         yield Finding("host", True, account.host)
         yield from _check_resources(account, api, listing)
     except FineTuningSourceError as error:

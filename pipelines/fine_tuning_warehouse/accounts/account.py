@@ -98,13 +98,14 @@ class Account:
                 auth=self._scheme,
                 org_id=self.org_id,
                 project_id=self.project_id,
+                extra_headers=self.extra_headers,
+                allow_http=self.allow_http,
                 concurrency=concurrency,
-                **self._steering(),
             )
         except ConfigurationError as error:
             where = f" See {self.setting_location(error.setting)}." if error.setting and self.locations else ""
-            if error.setting == "base_url" and self.base_url.strip().startswith("http:"):
-                where += f" {self.setting_location('allow_http')} set to true allows it."
+            if error.setting == "base_url" and self.base_url.lower().startswith("http:"):
+                where += f" To allow it, set {self.setting_location('allow_http')} to true."
             raise UsageError(f"{error}{where}") from None
 
     def source(self, resources: Sequence[str], **arguments: Any) -> DltSource:
@@ -117,14 +118,11 @@ class Account:
             openai_org_id=self.org_id,
             openai_project_id=self.project_id,
             openai_auth=self._scheme,
+            openai_extra_headers=dict(self.extra_headers) or None,
+            openai_allow_http=self.allow_http,
             account_label=self.label,
-            **self._steering("openai_"),
             **arguments,
         ).with_resources(*resources)
-
-    def _steering(self, prefix: str = "") -> dict[str, Any]:
-        values = {"extra_headers": dict(self.extra_headers), "allow_http": self.allow_http}
-        return {f"{prefix}{name}": value for name, value in values.items() if value}
 
     @property
     def _secret(self) -> str | TokenProvider:
@@ -161,6 +159,7 @@ def build_account(
         UsageError: A setting is invalid, or would send the credential to a host that it was not meant for.
     """
     from openai_fine_tuning.api.auth import is_azure  # noqa: PLC0415 - see Account.api
+    from openai_fine_tuning.api.urls import is_loopback  # noqa: PLC0415
     from openai_fine_tuning.settings import DEFAULT_BASE_URL  # noqa: PLC0415
 
     settings = dict(found)
@@ -190,6 +189,9 @@ def build_account(
     account = Account(label, **values, locations=locations, problem=problem, section=section)
     if not problem:
         account.api().close()  # what is invalid shows before anything begins
+        if urlsplit(account.base_url).scheme == "http" and not is_loopback(host_of(account.base_url)):
+            setting = account.setting_location("allow_http")
+            logger.warning("%s is plain http: anyone on the way can read the key (%s).", account.host, setting)
     return account
 
 

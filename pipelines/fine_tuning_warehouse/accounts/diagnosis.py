@@ -19,7 +19,7 @@ from openai_fine_tuning import ConfigurationError, FineTuningSourceError, HostEr
 from openai_fine_tuning.api.auth import is_azure
 from openai_fine_tuning.api.urls import JOBS_PATH
 
-from .account import ENTRA, Account, is_openai
+from .account import ENTRA, Account
 from .azure import host_of, shown_url
 
 DATED_VERSION = "2024-10-21"
@@ -90,11 +90,6 @@ def advice_on_resource(account: Account, error: FineTuningSourceError) -> str:
     return f"{error}. {advice}" if advice else str(error)
 
 
-def is_listing(content: Any) -> bool:
-    """Return whether an answer is a page of a listing."""
-    return isinstance(content, dict) and isinstance(content.get("data"), list)
-
-
 @dataclass(frozen=True)
 class _Failure:
     """A failed request of an account."""
@@ -113,6 +108,12 @@ class _Failure:
         """What the host said, in lower case; the whole message where it was not a request that failed."""
         error = self.error
         return (f"{error.code or ''} {error.detail}" if isinstance(error, RequestError) else str(error)).lower()
+
+    @property
+    def about(self) -> str:
+        """What the answer is about, as `RequestError.about` has it; `bound` where it exceeded a bound of a setting."""
+        error = self.error
+        return ("bound" if error.setting else error.about) if isinstance(error, RequestError) else ""
 
     @property
     def is_missing_scope(self) -> bool:
@@ -138,11 +139,12 @@ class _Failure:
             return False
         api = replace(self.account, **changed).api()
         try:
-            return is_listing(api.get_page(JOBS_PATH, {"limit": 1}, attempts=1).content)
+            api.get_page(JOBS_PATH, {"limit": 1}, attempts=1)
         except FineTuningSourceError:
             return False
         finally:
             api.close()
+        return True
 
 
 @dataclass(frozen=True)
@@ -178,10 +180,9 @@ class _Cause:
 
 
 def _regional_host(failure: _Failure) -> str:
-    named = [host for host in re.findall(r"[a-z0-9.-]*\bapi\.openai\.com\b", failure.words) if is_openai(host)]
-    right = next((host for host in named if host != failure.host), None)
-    where = failure.account.setting_location("base_url")
+    right = failure.error.expected_host if isinstance(failure.error, RequestError) else None
     address = f"https://{right}/v1" if right else "that of its region, such as https://us.api.openai.com/v1"
+    where = failure.account.setting_location("base_url")
     return f"The key is right, but its project is on another host: set {where} to {address}."
 
 
@@ -271,15 +272,17 @@ _CAUSES = (
     _Cause(
         _NO_ANSWER,
         "It was asked for through the proxy in {proxy}: is that right? NO_PROXY={host} goes around it.",
-        when=lambda failure: failure.proxy,
+        when=lambda failure: failure.proxy and failure.about != "bound",
     ),
-    _Cause(_NO_ANSWER, "Is the host up, and {base_url} right?"),
+    _Cause(_NO_ANSWER, "Is the host up, and {base_url} right?", when=lambda failure: failure.about != "bound"),
     _Cause((*range(200, 600),), _litellm, words="custom_llm_provider|litellm enterprise"),
     _Cause(
         range(200, 300),
         "What answers is not an API but a page: a proxy's or a network's log-in, or a website whose API is at another "
         "address. Check {base_url}.",
+        when=lambda failure: failure.about == "page",
     ),
+    _Cause(range(200, 300), "Is this the address of the API? Check {base_url}."),
     _Cause(range(300, 400), "Check {base_url}."),
     _Cause((401, 403, 421), _regional_host, words="incorrect_hostname|incorrect regional hostname"),
     _Cause((400, 404), _version),
