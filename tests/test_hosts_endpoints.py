@@ -240,7 +240,7 @@ GATEWAY = "https://gateway.example.com/v1"
         ({"AZURE_OPENAI_ENDPOINT": RESOURCE, "AZURE_OPENAI_KEY": "key"}, "AZURE_OPENAI_KEY", "AZURE_OPENAI_API_KEY"),
     ],
 )
-def test_a_variable_of_another_client_that_says_something_else_is_refused_and_both_names_are_given(
+def test_a_variable_of_another_client_that_says_something_else_is_refused(
     monkeypatch: pytest.MonkeyPatch, env: dict[str, str], theirs: str, ours: str
 ) -> None:
     with pytest.raises(UsageError) as raised:

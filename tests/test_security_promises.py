@@ -32,11 +32,41 @@ HELD = {
     "Plain http works to this machine": (
         "test_secrets::test_a_url_with_a_password_or_without_https_is_refused",
         "test_command_check::test_plain_http_to_another_machine_is_exit_2",
+        "test_accounts_gateways::test_plain_http_to_another_machine_is_refused_with_the_setting_that_allows_it",
     ),
     "A base URL with a user name or a password": (
         "test_secrets::test_a_url_with_a_password_or_without_https_is_refused",
     ),
     "With a token of Microsoft Entra ID": ("test_hosts::test_an_endpoint_without_a_key_is_read_with_tokens_of_entra",),
+    "A file in a folder, such as": (
+        "test_accounts_sources::test_a_folder_cannot_name_the_host_of_a_key_in_the_environment",
+        "test_accounts_sources::test_a_folder_cannot_name_the_host_of_a_key_in_the_users_own_files",
+        "test_accounts_sources::test_a_link_to_the_users_secrets_does_not_make_them_the_folders",
+        "test_accounts_sources::test_the_command_asks_nothing_of_a_host_that_a_folder_named",
+    ),
+    "Its host, its extra headers": (
+        "test_accounts_sources::test_a_folder_can_neither_add_headers_to_a_key_nor_take_its_encryption",
+        "test_accounts_sources::test_a_folder_cannot_add_to_the_headers_in_the_users_own_files",
+    ),
+    "A host of OpenAI, and for a key": (
+        "test_accounts_sources::test_a_folder_may_name_a_host_of_openai",
+        "test_accounts_sources::test_an_azure_key_goes_to_no_host_but_azures",
+    ),
+    "Any other host must come": (
+        "test_accounts_sources::test_a_host_that_the_user_names_gets_the_key",
+        "test_accounts_sources::test_a_key_of_a_configured_account_in_the_environment_goes_where_the_environment_says",
+    ),
+    "A token of Entra is sent": (
+        "test_accounts_sources::test_tokens_of_entra_go_to_azure_or_where_the_environment_says",
+    ),
+    "`AZURE_OPENAI_API_KEY` is not sent": ("test_accounts_sources::test_an_azure_key_goes_to_no_host_but_azures",),
+    "A variable of another client": (
+        "test_hosts_endpoints::test_a_variable_of_another_client_that_says_something_else_is_refused",
+    ),
+    "The values of extra headers are secrets": (
+        "test_accounts_gateways::test_headers_of_the_environment_go_with_every_request_and_are_not_shown",
+        "test_accounts_gateways::test_headers_that_cannot_be_sent_are_exit_2_and_not_repeated",
+    ),
     "Each configured account uses its own": (
         "test_command_accounts::test_all_are_read_each_from_its_host_with_its_key",
         "test_archive::test_the_files_of_another_account_come_with_its_key",
