@@ -31,7 +31,7 @@ from fine_tuning_warehouse.archive import (
     open_store,
     parquet,
 )
-from fine_tuning_warehouse.archive.marker import unfinished
+from fine_tuning_warehouse.archive.lock import only_run, unfinished
 from fine_tuning_warehouse.archive.originals import named
 from fine_tuning_warehouse.errors import BusyError, CommandError, UsageError
 from fine_tuning_warehouse.views import VIEWS
@@ -441,7 +441,7 @@ def test_a_training_file_of_another_size_than_the_host_says_is_missing(
     archiving(training_files=True)
     assert archiving.missing() == {"file-short": "the host sent 5 bytes of a file that has 9"}
     assert not (folder / "training_files/file-short.jsonl").exists()
-    assert list(folder.rglob("*.part")) == []
+    assert list(folder.glob(".*")) == []
 
 
 def test_breaks_while_files_come_are_got_over(archiving: Archiving, host: Simulator, world: ScriptedWorld) -> None:
@@ -637,12 +637,13 @@ def test_two_runs_at_once_do_not_write_to_one_archive(
 
         monkeypatch.setattr("fcntl.flock", files_only)
     database.begin()
-    with open_store(str(folder)).only_run(), pytest.raises(BusyError, match="Another archive run"):
+    with only_run(open_store(str(folder))), pytest.raises(BusyError, match="Another archive run"):
         archiving(account=None)
     archiving(account=None)
 
 
 def test_a_run_notices_that_one_of_another_machine_has_begun(folder: Path) -> None:
+    folder.mkdir()
     store = open_store(str(folder))
     with unfinished(store) as first:
         first.check()
@@ -736,7 +737,11 @@ DAMAGES: list[tuple[Damaging, str, str]] = [
     (lambda root: (root / "result_files/new.csv").touch(), "result_files/new.csv", "not listed"),
     (lambda root: (root / "tables/jobs.parquet.part").touch(), "tables/jobs.parquet.part", "not listed"),
     (lambda root: (root / "archive.unfinished").touch(), "archive.unfinished", "has not ended"),
-    (lambda root: resign(root / "manifest.json", '"README.md"', '"../mine"'), "../mine", "no path of an archive"),
+    (
+        lambda root: resign(root / "manifest.json", '"README.md"', '"../mine"'),
+        "../mine",
+        "cannot be a path of an archive",
+    ),
     (lambda root: resign(root / "manifest.json", '"rows": 12,', '"rows": 13,'), "tables/events.parquet", "12 rows"),
 ]
 

@@ -16,6 +16,7 @@ from command import forking
 from fine_tuning_simulator import ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.archive import Plan, archive, check, open_store
+from fine_tuning_warehouse.archive.store import DRAFTS
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from histories import add_history
 
@@ -31,7 +32,7 @@ def archive_in_child(
     os.environ.update(env)
     os.chdir(env["HOME"])
     tempfile.tempdir = env["TMPDIR"]
-    from fine_tuning_warehouse.archive.folder import Folder
+    from fine_tuning_warehouse.archive.store import Store
     from openai_fine_tuning.api.download import Download
 
     passed: Counter[str] = Counter()
@@ -47,7 +48,7 @@ def archive_in_child(
 
         setattr(owner, name, step)
 
-    for owner, name in ((Folder, "draft"), (Folder, "publish"), (Folder, "remove"), (Download, "has_advanced")):
+    for owner, name in ((Store, "draft"), (Store, "publish"), (Store, "remove"), (Download, "has_advanced")):
         watched(owner, name)
     plan = Plan(DuckDb(database), [Account("default", "key", base_url)], training_files=True)
     archive(open_store(str(folder)), plan)
@@ -97,7 +98,7 @@ class Runs:
         checked = check(open_store(str(self.folder)))
         assert checked.damaged == []
         assert checked.manifest.missing == []
-        assert list(self.folder.rglob("*.part")) == []
+        assert list(self.folder.glob(f"{DRAFTS}*")) == []
 
 
 @pytest.fixture

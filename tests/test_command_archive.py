@@ -203,7 +203,7 @@ def test_an_interrupted_run_leaves_no_half_file(ftw: Command, host: Simulator) -
         wait_until(lambda: silent.hits > 0)
         running.signal(signal.SIGTERM)
         assert running.end().code == 128 + signal.SIGTERM
-    assert list(ftw.folder.rglob("*.part")) == []
+    assert list((ftw.folder / "kept").glob(".*")) == []
     host.faults.clear()
     assert ftw("archive", "kept", "--training-files").code == 0
     assert ftw("archive", "--check", "kept").code == 0
@@ -231,7 +231,7 @@ def test_a_full_disk_is_told_and_leaves_no_half_file(ftw: Command, world: Script
         ended = ftw("archive", "disk/kept")
         assert ended.code == 1
         assert is_told_well(ended, "No space left on device")
-        assert list(disk.rglob("*.part")) == []
+        assert list((disk / "kept").glob(".*")) == []
         subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
         assert ftw("archive", "disk/kept").code == 0
         assert ftw("archive", "--check", "disk/kept").code == 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from .check import Checked, Damage, check
 from .manifest import Missing
-from .places import archive_errors, open_store
 from .run import Archived, Plan, archive
+from .store import open_store
 
-__all__ = ["Archived", "Checked", "Damage", "Missing", "Plan", "archive", "archive_errors", "check", "open_store"]
+__all__ = ["Archived", "Checked", "Damage", "Missing", "Plan", "archive", "check", "open_store"]

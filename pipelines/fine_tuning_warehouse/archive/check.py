@@ -49,15 +49,15 @@ def check(store: Store, watch: Callable[[int], None] | None = None) -> Checked:
     """
     manifest = read_manifest(store)
     checked = Checked(manifest)
-    there = store.files()
+    there, odd = store.files(), set(store.odd_files())
     if UNFINISHED in there:
         checked.damaged.append(Damage(UNFINISHED, "a run has not ended: run `ftw archive` again"))
     for path, entry in sorted(manifest.files.items()):
         if not is_ours(path):
-            checked.damaged.append(Damage(path, "is no path of an archive"))
+            checked.damaged.append(Damage(path, "cannot be a path of an archive"))
             continue
         checked.files += 1
-        reason = _wrong(store, path, entry, there.get(path))
+        reason = "is a link or not a plain file" if path in odd else _wrong(store, path, entry, there.get(path))
         if reason is not None:
             checked.damaged.append(Damage(path, reason))
         if watch is not None:

@@ -207,7 +207,7 @@ class Fetcher:
 
 
 def _reason(error: RequestError) -> str:
-    if error.status is None or not error.detail:
+    if error.status in (None, 200, 206, 416) or not error.detail:
         return str(error).replace(error.url, "the host")
     return f"{error.status}{f' ({error.code})' if error.code else ''}: {error.detail}"
 

@@ -1,36 +1,56 @@
-"""One run at a time, on this machine."""
+"""One run at a time: a lock on this machine, and a file in the archive that other machines see."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from fine_tuning_warehouse.errors import BusyError
+from fine_tuning_warehouse.errors import BusyError, CommandError
+
+from .store import UNFINISHED, Store
 
 
 @contextmanager
-def only_run(shown: str, root: Path | None) -> Iterator[None]:
-    """Hold an archive.
-
-    Args:
-        shown: What people call it.
-        root: Its folder; None where it lies on no disk of this machine.
+def only_run(store: Store) -> Iterator[None]:
+    """Keep other runs of this machine out of an archive; make its folder if need be.
 
     Raises:
-        BusyError: Another run holds it.
+        BusyError: Another run writes to it.
+        CommandError: The folder cannot be written.
     """
-    busy = f"Another archive run is writing to {shown}: wait for it to end."
-    if root is not None and os.name == "posix":
+    if store.folder is None:
+        with _locked(store):
+            yield
+        return
+    is_new = not store.folder.exists()
+    store.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not os.access(store.folder, os.W_OK):
+        raise CommandError(f"The archive {store.shown} cannot be written: the folder takes no files.")
+    try:
+        with _locked(store):
+            yield
+    finally:
+        if is_new:
+            with suppress(OSError):
+                store.folder.rmdir()  # only if it is empty
+
+
+@contextmanager
+def _locked(store: Store) -> Iterator[None]:
+    busy = f"Another archive run is writing to {store.shown}: wait for it to end."
+    if store.folder is not None and os.name == "posix":
         import fcntl  # noqa: PLC0415 - POSIX alone has it
 
         # A lock on the folder itself leaves no file in it, and ends with the process.
-        folder = os.open(root, os.O_RDONLY)
+        folder = os.open(store.folder, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -44,9 +64,56 @@ def only_run(shown: str, root: Path | None) -> Iterator[None]:
             finally:
                 os.close(folder)
             return
-    name = hashlib.sha256((shown if root is None else str(root)).encode()).hexdigest()[:16]
+    name = hashlib.sha256(str(store.folder or store.shown).encode()).hexdigest()[:16]
     try:
         with FileLock(Path(tempfile.gettempdir()) / f"fine-tuning-archive-{name}.lock", timeout=0):
             yield
     except Timeout:
         raise BusyError(busy) from None
+
+
+class Marker:
+    """The file `archive.unfinished`, which says that a run has not ended, and which run it is.
+
+    Attributes:
+        was_there: Whether an earlier run has left the file.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._run = str(uuid.uuid4())
+        self.was_there = UNFINISHED in store.files()
+
+    def set(self) -> None:
+        """Write the file."""
+        note = "A run of `ftw archive` has not ended. Run it again."
+        content = json.dumps({"archive_version": 1, "note": note, "run": self._run}) + "\n"
+        self._store.write(UNFINISHED, content.encode())
+
+    def check(self) -> None:
+        """Raise `BusyError` if a run of another machine has begun since."""
+        try:
+            with self._store.open(UNFINISHED) as file:
+                found = json.loads(file.read()).get("run")
+        except (FileNotFoundError, ValueError, AttributeError):
+            found = None
+        if found != self._run:
+            raise BusyError(f"Another archive run has begun to write to {self._store.shown}: run this one again.")
+
+
+@contextmanager
+def unfinished(store: Store) -> Iterator[Marker]:
+    """Mark the archive as unfinished during a run. At its end the drafts are deleted, however it ends."""
+    store.clear_drafts(abandoned=True)
+    marker = Marker(store)
+    listed = store.files().keys() | {UNFINISHED}
+    marker.set()
+    try:
+        yield marker
+    except BaseException:
+        store.clear_drafts()
+        if not marker.was_there and store.files().keys() | {UNFINISHED} == listed:
+            store.remove(UNFINISHED)  # nothing has changed
+        raise
+    store.clear_drafts()
+    store.remove(UNFINISHED)

@@ -22,20 +22,20 @@ from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
 from .fetch import Fetcher, check_free_bytes, split_held
 from .guard import Exported, Guard, is_whole
+from .lock import Marker, only_run, unfinished
 from .manifest import Entry, Manifest, current_versions, read_manifest
-from .marker import Marker, unfinished
 from .originals import Original, named
 from .parquet import path_of, write
-from .places import archive_errors
 from .readme import readme
 from .store import (
+    DRAFTS,
     MANIFEST,
-    PART,
     README,
     SUMS,
     UNFINISHED,
     Store,
     digest,
+    is_ours,
 )
 
 logger = logging.getLogger(__name__)
@@ -127,8 +127,9 @@ def archive(
     began = time.monotonic()
     try:
         with ExitStack() as stack:
-            with archive_errors(store):
-                stack.enter_context(store.only_run())
+            with store.errors():
+                stack.enter_context(only_run(store))
+                store.refuse_odd_files()
                 before = _before(store)
             if plan.accounts:
                 archived.sync = Totals.of(plan.accounts)
@@ -136,7 +137,7 @@ def archive(
                 if archived.sync.failure is not None and len(archived.sync.failures) == len(plan.accounts):
                     raise archived.sync.failure
                 archived.failures = {label: str(error) for label, error in archived.sync.failures.items()}
-            with archive_errors(store), unfinished(store) as run:
+            with store.errors(), unfinished(store) as run:
                 _Run(store, plan, before, archived, progress or _show_nothing).go(run)
     finally:
         archived.seconds = time.monotonic() - began
@@ -296,7 +297,6 @@ class _Run:
         run.check()
         for one in exported:
             if self._is_there(path_of(one.relation), one.entry):
-                self._store.discard(path_of(one.relation))
                 self._archived.unchanged += 1
             else:
                 self._store.publish(path_of(one.relation))
@@ -332,10 +332,13 @@ class _Run:
 
 def _before(store: Store) -> Manifest | None:
     """The archive as it is; None for a new one. Raises `UsageError` where something else is there."""
-    there = store.files()
-    there.pop(f"{UNFINISHED}{PART}", None)  # of a run that was killed as it began
+    # The drafts of a run that was killed as it began, and those of earlier releases.
+    there = [path for path in store.files() if not path.startswith(DRAFTS) and path != f"{UNFINISHED}.part"]
     if MANIFEST in there:
-        return read_manifest(store)
+        before = read_manifest(store)
+        if odd := [path for path in before.files if not is_ours(path)]:
+            raise CommandError(f"{store.shown}/{MANIFEST} is damaged: {odd[0]!r} cannot be a path of an archive.")
+        return before
     if UNFINISHED not in there and there:
         example = min(there)
         raise UsageError(

@@ -212,7 +212,7 @@ def _check(where: str, *, form: str, strict: bool, quiet: bool) -> int:
 
     began = time.monotonic()
     store = archiving.open_store(where)
-    with archiving.archive_errors(store):
+    with store.errors():
         checked = archiving.check(store)
     seconds = time.monotonic() - began
     number = len(checked.damaged)

@@ -333,6 +333,8 @@ class FineTuningApi:
         except MisplacedRangeError as error:
             raise _TransientError(self._error(request, str(error), response)) from None
         except (*_TRANSPORT_ERRORS, SlowAnswerError, WrongEncodingError) as error:
+            if error is download.write_error:
+                raise
             raise self._transport_failure(request, error, response) from None
         finally:
             if response is not None:

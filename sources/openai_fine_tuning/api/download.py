@@ -26,6 +26,7 @@ class Download:
     Attributes:
         position: How many bytes have come.
         failures: Attempts since the last one that got further than ever before.
+        write_error: The error of this machine's disk, which no other attempt mends.
     """
 
     def __init__(self, file: BinaryIO, size: int | None, watch: Callable[[int], None] | None) -> None:
@@ -37,6 +38,7 @@ class Download:
         self._is_encoded = False
         self.position = 0
         self.failures = 0
+        self.write_error: OSError | None = None
 
     @property
     def headers(self) -> dict[str, str]:
@@ -92,7 +94,11 @@ class Download:
 
     def write(self, piece: bytes) -> None:
         """Append a piece."""
-        self._file.write(piece)
+        try:
+            self._file.write(piece)
+        except OSError as error:
+            self.write_error = error
+            raise
         self.position += len(piece)
         self._watch(len(piece))
 
