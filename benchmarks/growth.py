@@ -20,7 +20,7 @@ import duckdb
 
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
-from fine_tuning_warehouse.sync.run import Reading, run_sync
+from fine_tuning_warehouse.sync.run import SyncOptions, run_sync
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 
 NOW = 1_780_000_000
@@ -107,7 +107,7 @@ def main() -> None:
         file = options.keep or Path(directory) / "growth.duckdb"
         account, warehouse = Account("default", "any", host.base_url), DuckDb(file)
         world.add_job(id="ftjob-first", created_at=NOW - 90_000_000)
-        run_sync(account, warehouse, Reading())
+        run_sync(account, warehouse, SyncOptions())
         with duckdb.connect(str(file)) as connection:
             for sql in FILL:
                 connection.execute(sql, {"jobs": options.jobs})
@@ -124,7 +124,7 @@ def main() -> None:
         for number in range(10):
             world.add_checkpoint("ftjob-new", id=f"ftckpt-new-{number}", step_number=number)
             world.add_event("ftjob-new", id=f"ftevent-new-{number}")
-        print(f"{timed(lambda: run_sync(account, warehouse, Reading())):6.1f} s  a sync of one new job")
+        print(f"{timed(lambda: run_sync(account, warehouse, SyncOptions())):6.1f} s  a sync of one new job")
 
 
 if __name__ == "__main__":

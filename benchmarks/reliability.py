@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 from command import Command
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
-from fine_tuning_warehouse.sync.run import Reading, run_sync
+from fine_tuning_warehouse.sync.run import SyncOptions, run_sync
 from histories import NOW, add_history, assert_holds, mixed_faults, truth_of
 from openai_fine_tuning import settings as source_settings
 from openai_fine_tuning.schema import TABLES
@@ -86,7 +86,7 @@ def faults(rounds: int) -> Result:
         with tempfile.TemporaryDirectory() as folder, Simulator(world, clock=Clock(start=NOW, speed=0)) as host:
             host.faults.extend(mixed_faults(0.15, number + 1000))
             ftw = Command(Path(folder), host.base_url)
-            run_sync(Account("default", "key", host.base_url), DuckDb(ftw.database), Reading())
+            run_sync(Account("default", "key", host.base_url), DuckDb(ftw.database), SyncOptions())
             injected += sum(fault.hits for fault in host.faults)
             answers += len(host.requests)
             lost += not _is_whole(ftw.rows, world)

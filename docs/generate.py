@@ -20,7 +20,7 @@ import duckdb
 
 from fine_tuning_warehouse.output import as_table
 from fine_tuning_warehouse.sync.demo import DEMO_LABEL, demo_account
-from fine_tuning_warehouse.sync.run import Reading, run_sync
+from fine_tuning_warehouse.sync.run import SyncOptions, run_sync
 from fine_tuning_warehouse.views import VIEWS
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from fine_tuning_warehouse.warehouses.locking import LOCK_WAIT_SECONDS
@@ -71,7 +71,7 @@ def demo_database(path: Path) -> None:
     warehouse = DuckDb(path)
     for _ in range(2):
         with demo_account(DEMO_LABEL, warehouse, lock_wait_seconds=LOCK_WAIT_SECONDS) as account:
-            run_sync(account, warehouse, Reading())
+            run_sync(account, warehouse, SyncOptions())
 
 
 def connect(database: Path) -> duckdb.DuckDBPyConnection:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from fine_tuning_simulator import Simulator
 from fine_tuning_warehouse.accounts.account import Account
-from fine_tuning_warehouse.sync.run import Reading, Summary, run_sync
+from fine_tuning_warehouse.sync.run import AccountResult, SyncOptions, run_sync
 from fine_tuning_warehouse.warehouses.rows import open_rows
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from openai_fine_tuning.schema import TABLES
@@ -36,10 +36,10 @@ class Engine:
         table_format = ("--table-format", self.warehouse.table_format) if self.warehouse.table_format else ()
         return ("--destination", self.warehouse.destination, *table_format)
 
-    def sync(self, host: Simulator, account: str = "default", **reading: Any) -> Summary:
+    def sync(self, host: Simulator, account: str = "default", **reading: Any) -> AccountResult:
         """Sync once, as the command does; clears the host's record of requests first."""
         host.requests.clear()
-        return run_sync(Account(account, "key", host.base_url), self.warehouse, Reading(**reading))
+        return run_sync(Account(account, "key", host.base_url), self.warehouse, SyncOptions(**reading))
 
     def tables(self) -> dict[str, pa.Table]:
         """Every table, in the order of its keys; without `syncs` and the ids of loads, which every load has anew.

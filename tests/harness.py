@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from fine_tuning_simulator import Simulator
 from fine_tuning_warehouse.accounts.account import Account
-from fine_tuning_warehouse.sync.run import Reading, Summary, run_sync
+from fine_tuning_warehouse.sync.run import AccountResult, SyncOptions, run_sync
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 
 NOW = 1_780_000_000
@@ -57,13 +57,13 @@ class Database:
 
     def sync(
         self, *, account: str = "default", key: str = "key", database: Path | None = None, **reading: Any
-    ) -> Summary:
+    ) -> AccountResult:
         """Sync once, as the command does; clears the host's record of requests first."""
         self.host.requests.clear()
         return run_sync(
             Account(account, key, self.host.base_url),
             DuckDb(database or self.path),
-            Reading(**reading),
+            SyncOptions(**reading),
         )
 
     def execute(self, statement: str) -> None:

@@ -326,9 +326,9 @@ def test_a_file_that_the_host_has_lost_stays(archiving: Archiving, world: Script
 
 
 def full_refresh() -> Any:
-    from fine_tuning_warehouse.sync.run import Reading
+    from fine_tuning_warehouse.sync.run import SyncOptions
 
-    return Reading(full_refresh=True)
+    return SyncOptions(full_refresh=True)
 
 
 def test_a_damaged_file_is_fetched_and_written_anew(archiving: Archiving, folder: Path) -> None:

@@ -15,7 +15,7 @@ from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.copy import Copied, copy_history
 from fine_tuning_warehouse.errors import UsageError
-from fine_tuning_warehouse.sync.run import Reading, Summary, run_sync
+from fine_tuning_warehouse.sync.run import AccountResult, SyncOptions, run_sync
 from fine_tuning_warehouse.views import VIEWS
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from fine_tuning_warehouse.warehouses.iceberg import Iceberg
@@ -66,8 +66,10 @@ def copied(source: Warehouse, target: Warehouse) -> dict[str, Copied]:
     return {one.account: one for one in copy_history(source, target)}
 
 
-def synced(host: Simulator, target: Warehouse, account: str = "default", key: str = "key", **reading: Any) -> Summary:
-    return run_sync(Account(account, key, host.base_url), target, Reading(**reading))
+def synced(
+    host: Simulator, target: Warehouse, account: str = "default", key: str = "key", **reading: Any
+) -> AccountResult:
+    return run_sync(Account(account, key, host.base_url), target, SyncOptions(**reading))
 
 
 def assert_goes_on(history: Database, target: Warehouse, world: ScriptedWorld) -> None:

@@ -20,7 +20,7 @@ from command import Command, forking
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError
-from fine_tuning_warehouse.sync.run import Reading, Summary, run_sync
+from fine_tuning_warehouse.sync.run import AccountResult, SyncOptions, run_sync
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from fine_tuning_warehouse.warehouses.postgres import PostgreSql
 from harness import Database
@@ -177,7 +177,7 @@ def killing(deadly: Deadly, counts: Counter[str]) -> None:
 
 
 def sync_in_child(
-    sender: Any, *, env: dict[str, str], base_url: str, database: Path | None, deadly: Deadly, reading: Reading
+    sender: Any, *, env: dict[str, str], base_url: str, database: Path | None, deadly: Deadly, reading: SyncOptions
 ) -> None:
     """The body of a process that syncs; it tells how many of each point it passed."""
     os.environ.update(env)
@@ -216,7 +216,7 @@ class Syncs:
             base_url=self.host.base_url,
             database=self.database,
             deadly=deadly or Deadly(""),
-            reading=Reading(**reading),
+            reading=SyncOptions(**reading),
         )
         process = context.Process(target=work, args=(sender,))
         process.start()
@@ -342,13 +342,13 @@ def test_an_error_while_it_loads_leaves_what_was_there_and_the_next_sync_loads_i
     database.sync()
     add_history(world, range(2, 4))
     with refused(monkeypatch, DuckDbSqlClient, "DELETE FROM"):
-        summary = Summary("default")
+        summary = AccountResult("default")
         with pytest.raises(CommandError, match=r"failed: .*no more"):
             run_sync(
                 Account("default", "key", host.base_url),
                 DuckDb(database.path),
-                Reading(),
-                summary=summary,
+                SyncOptions(),
+                result=summary,
             )
         assert summary.load_ids == []
     assert len(database.ids("jobs")) == 2

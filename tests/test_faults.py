@@ -14,7 +14,7 @@ import pytest
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError
-from fine_tuning_warehouse.sync.run import Reading, Summary, run_sync
+from fine_tuning_warehouse.sync.run import AccountResult, SyncOptions, run_sync
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from harness import DAY, NOW, Database
 from histories import add_history, assert_holds, mixed_faults, truth_of
@@ -411,9 +411,9 @@ def test_a_host_that_fails_more_often_than_it_answers_ends_the_sync(
     monkeypatch.setattr(settings, "BACKOFF_SECONDS", 0.001)
     add_history(world, range(40), children=1)
     host.faults.append(Fault("status", path="ftjob-", times=None, probability=0.75, status=500))
-    summary = Summary("default")
+    summary = AccountResult("default")
     with pytest.raises(CommandError, match=r"fails more often than it answers \(\d+ retries\)"):
-        run_sync(Account("default", "key", host.base_url), DuckDb(database.path), Reading(), summary=summary)
+        run_sync(Account("default", "key", host.base_url), DuckDb(database.path), SyncOptions(), result=summary)
     answered = sum(request.status == 200 for request in host.requests)
     assert 20 < summary.retries <= 21 + answered + settings.CONCURRENCY
     assert summary.load_ids == []

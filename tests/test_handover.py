@@ -12,7 +12,7 @@ from command import Command
 from fine_tuning_simulator import FILES_SCOPE, Clock, Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError, root_cause
-from fine_tuning_warehouse.sync.run import Reading, Summary, run_sync
+from fine_tuning_warehouse.sync.run import AccountResult, SyncOptions, run_sync
 from fine_tuning_warehouse.verify import Comparison, verify
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from fine_tuning_warehouse.warehouses.working_directory import working_directory
@@ -220,13 +220,13 @@ def test_what_an_earlier_release_has_closed_is_read_again(database: Database, mo
 def test_a_host_that_fails_while_it_is_to_be_decided_leaves_it_open(database: Database) -> None:
     database.begin(key="old")
     database.host.faults.append(Fault("status", path="/jobs$", times=None, status=403))
-    summary = Summary("default")
+    summary = AccountResult("default")
     with pytest.raises(CommandError, match="403"):
         run_sync(
             Account("default", "new", database.host.base_url),
             DuckDb(database.path),
-            Reading(),
-            summary=summary,
+            SyncOptions(),
+            result=summary,
         )
     assert summary.requests == 1
     database.host.faults.clear()

@@ -18,7 +18,7 @@ from engines import Engine
 from fine_tuning_simulator import ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError
-from fine_tuning_warehouse.sync.run import Reading, run_sync
+from fine_tuning_warehouse.sync.run import SyncOptions, run_sync
 from fine_tuning_warehouse.warehouses.iceberg import Iceberg
 from histories import add_history, assert_holds, truth_of
 
@@ -110,7 +110,7 @@ def sync_to_death(where: str, number: int, base_url: str, env: dict[str, str]) -
     os.environ.update(env)
     os.chdir(env["HOME"])
     dying(where, number)
-    run_sync(Account("default", "key", base_url), Iceberg(), Reading())
+    run_sync(Account("default", "key", base_url), Iceberg(), SyncOptions())
 
 
 @pytest.mark.thorough

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
-from fine_tuning_warehouse.sync.run import Summary
+from fine_tuning_warehouse.sync.run import AccountResult
 from harness import DAY, HOUR, NOW, Database
 from openai_fine_tuning import settings
 from openai_fine_tuning.convert.table_builder import Batches
@@ -24,7 +24,7 @@ MEGABYTE = "x" * 1_000_000
 class Odd:
     """A database after two syncs of a world full of odd records."""
 
-    def __init__(self, database: Database, first: Summary, second: Summary) -> None:
+    def __init__(self, database: Database, first: AccountResult, second: AccountResult) -> None:
         self.database, self.first, self.second = database, first, second
 
     def checkpoint(self, checkpoint_id: str, *columns: str) -> Any:

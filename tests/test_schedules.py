@@ -19,7 +19,7 @@ from command import FTW, NOW, Command, wait_until
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.sync.scheduled import sync_configured
-from fine_tuning_warehouse.sync.summary import Summary, Totals
+from fine_tuning_warehouse.sync.summary import AccountResult, SyncResult
 from test_readme import console_sessions
 
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ def test_a_sync_that_fails_is_raised_to_its_scheduler(
 
 
 def test_of_several_accounts_a_scheduler_is_told_what_went_wrong_of_each() -> None:
-    totals = Totals(accounts=[Summary("support"), Summary("research")], failures={"support": CommandError("No host.")})
+    totals = SyncResult(
+        accounts=[AccountResult("support"), AccountResult("research")], failures={"support": CommandError("No host.")}
+    )
     failure = totals.failure_with_reasons
     assert (str(failure), str(totals.failure)) == (
         "1 of 2 accounts failed: support. Account support: No host.",

@@ -12,7 +12,7 @@ import sqlglot
 from fine_tuning_simulator import Clock, GeneratedWorld, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError
-from fine_tuning_warehouse.sync.run import Reading, run_sync
+from fine_tuning_warehouse.sync.run import SyncOptions, run_sync
 from fine_tuning_warehouse.views import VIEWS, View
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from fine_tuning_warehouse.warehouses.postgres import PostgreSql
@@ -175,8 +175,8 @@ def test_postgresql_gives_the_same_answers(tmp_path: Path, clock: Clock, postgre
         account = Account("default", "key", host.base_url)
         file = DuckDb(tmp_path / "warehouse.duckdb")
         for warehouse in (file, PostgreSql()):
-            run_sync(account, warehouse, Reading(resources=["jobs"]))
-            run_sync(account, warehouse, Reading())
+            run_sync(account, warehouse, SyncOptions(resources=["jobs"]))
+            run_sync(account, warehouse, SyncOptions())
         in_file = Database(tmp_path / "warehouse.duckdb", host)
         for view, key in {
             "checkpoint_history": "checkpoint_id",
@@ -205,7 +205,7 @@ def test_postgresql_replaces_views_whose_columns_have_changed(
     world.add_job(id="job", created_at=NOW - HOUR, status="running")
     world.add_checkpoint("job", id="ftckpt-1", step_number=1)
     account = Account("default", "key", host.base_url)
-    run_sync(account, PostgreSql(), Reading())
+    run_sync(account, PostgreSql(), SyncOptions())
     connection = psycopg2.connect(postgres.credentials)
     connection.autocommit = True
     cursor = connection.cursor()
@@ -214,7 +214,7 @@ def test_postgresql_replaces_views_whose_columns_have_changed(
     cursor.execute("CREATE VIEW fine_tuning.best_checkpoints AS SELECT 1 AS old")
     world.add_checkpoint("job", id="ftckpt-2", step_number=2, metrics={"train_loss": 0.1, "new_metric": 1})
     clock.advance(60)
-    run_sync(account, PostgreSql(), Reading())
+    run_sync(account, PostgreSql(), SyncOptions())
     assert postgres.rows("SELECT checkpoint_id FROM best_checkpoints") == [("ftckpt-2",)]
     assert postgres.rows("SELECT status FROM hangs_on_another") == [("running",)]
     assert ("new_metric",) in postgres.rows("SELECT DISTINCT metric FROM training_curves")
@@ -224,7 +224,7 @@ def test_postgresql_replaces_views_whose_columns_have_changed(
     cursor.execute("CREATE VIEW fine_tuning.best_checkpoints AS SELECT 1 AS old")
     cursor.execute("CREATE VIEW fine_tuning.mine AS SELECT old FROM fine_tuning.best_checkpoints")
     with pytest.raises(CommandError, match=r"the view best_checkpoints could not be made: .*mine depends on"):
-        run_sync(account, PostgreSql(), Reading())
+        run_sync(account, PostgreSql(), SyncOptions())
     assert postgres.rows("SELECT * FROM mine") == [(1,)]
     assert len(postgres.rows("SELECT * FROM checkpoint_history")) == 2
     connection.close()

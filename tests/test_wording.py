@@ -10,14 +10,14 @@ import pytest
 from fine_tuning_warehouse.archive.manifest import Missing
 from fine_tuning_warehouse.cli.archive import missing_lines
 from fine_tuning_warehouse.output import skip_lines, summary_lines
-from fine_tuning_warehouse.sync.summary import Summary
+from fine_tuning_warehouse.sync.summary import AccountResult
 from fine_tuning_warehouse.text import counted, shown_path
 
 
 def test_one_of_anything_is_no_plural() -> None:
     assert [counted(number, "row") for number in (0, 1, 2, 1835)] == ["0 rows", "1 row", "2 rows", "1,835 rows"]
     assert [counted(number, "retry", "retries") for number in (1, 2)] == ["1 retry", "2 retries"]
-    one = Summary("mine", rows={"jobs": 1}, requests=1, retries=1, jobs={"seen": 1, "open": 0})
+    one = AccountResult("mine", rows={"jobs": 1}, requests=1, retries=1, jobs={"seen": 1, "open": 0})
     assert summary_lines(one, "here", "there")[1:] == [
         "  jobs          1 row new or changed",
         "1 request (1 of them a retry), 1 job seen, 0 still open.",
@@ -28,7 +28,7 @@ def test_of_many_things_that_could_not_be_read_the_first_are_named_and_the_rest_
     skips: list[dict[str, str | None]] = [
         {"account": "mine", "job": f"ftjob-{number}", "resource": "events", "reason": "403"} for number in range(13)
     ]
-    lines = skip_lines(Summary("mine", skipped=skips))
+    lines = skip_lines(AccountResult("mine", skipped=skips))
     assert lines[9:] == ["Skipped events of ftjob-9: 403", "Skipped 3 more (all of them: --output json)."]
     missing = [
         Missing("mine", f"file-{number}", "result_file", f"ftjob-{number}", f"404: no file-{number // 2}")

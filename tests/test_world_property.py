@@ -16,7 +16,7 @@ import openai_fine_tuning.settings as source_settings
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError
-from fine_tuning_warehouse.sync.run import Reading, Summary, run_sync
+from fine_tuning_warehouse.sync.run import AccountResult, SyncOptions, run_sync
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from histories import DAY, HOUR, NOW, Truth, assert_holds, mixed_faults
 
@@ -145,11 +145,13 @@ class SyncsOfARandomWorld(RuleBasedStateMachine):
 
     # the user
 
-    def read(self, **reading: Any) -> Summary | None:
+    def read(self, **reading: Any) -> AccountResult | None:
         """A sync; None where it failed."""
         assert self.host is not None
         try:
-            return run_sync(Account("default", "key", self.host.base_url), DuckDb(self.database), Reading(**reading))
+            return run_sync(
+                Account("default", "key", self.host.base_url), DuckDb(self.database), SyncOptions(**reading)
+            )
         except CommandError:
             assert self.host.faults, "it failed although nothing was wrong"
             return None

@@ -1,6 +1,9 @@
-"""The product around the source: the command `ftw`, the database it keeps, and what is asked of it."""
+"""The product around the source: the command `ftw`, the database it keeps, and what is asked of it.
 
-import os
+`sync` does in Python what `ftw sync` does.
+"""
 
-# No telemetry, whatever the working directory's configuration says: dlt reads this when it is first imported.
-os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
+from . import sync as _sync_package  # noqa: F401 - imported first, so that the name `sync` below stays the function
+from .sync.scheduled import sync
+
+__all__ = ["sync"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Iterator
 
 DONE, FAILED, USAGE, INCOMPLETE, DIFFERS, BUSY = 0, 1, 2, 3, 4, 75
@@ -59,3 +61,23 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 def root_cause(error: BaseException) -> BaseException:
     """What dlt has wrapped: the error of ours, or of the destination, or the bug, at the bottom of its wrappings."""
     return list(causes(error))[-1]
+
+
+_OURS = ("fine_tuning_warehouse", "openai_fine_tuning", "fine_tuning_simulator")
+_PLAIN = ("builtins", "pyarrow", *sys.stdlib_module_names)
+"""Packages whose errors say nothing of who is wrong: Python, and the library that rows are made with."""
+
+
+def is_bug(error: BaseException) -> bool:
+    """Return whether an error is a programming error of this project.
+
+    An error of the operating system is not, nor one of a type that dlt, a database or a client of the network defines.
+    Another one (`KeyError`, `ArrowInvalid`) is a bug, if the innermost code that is not of these packages is ours.
+    """
+    package = type(error).__module__.partition(".")[0]
+    if isinstance(error, (OSError, MemoryError)) or package not in (*_OURS, *_PLAIN):
+        return False
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    packages = [module.partition(".")[0] for module in modules]
+    outside = [package for package in packages if package not in _PLAIN]
+    return bool(outside) and outside[-1] in _OURS

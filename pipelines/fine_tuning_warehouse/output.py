@@ -20,7 +20,7 @@ import click
 from .text import counted
 
 if TYPE_CHECKING:
-    from .sync.summary import Summary, Totals
+    from .sync.summary import AccountResult, SyncResult
 
 _SHOWN_SKIPS = 10
 
@@ -56,7 +56,7 @@ def safe_lines(text: str) -> str:
     return "\n".join(map(safe, text.splitlines()))
 
 
-def summary_lines(summary: Summary, host: str, warehouse: str) -> list[str]:
+def summary_lines(summary: AccountResult, host: str, warehouse: str) -> list[str]:
     """A finished sync for people: one line a table."""
     width = max((len(name) for name in summary.rows), default=0)
     lines = [f"Synced account {summary.account} from {host} into {warehouse} in {summary.seconds:.1f} s."]
@@ -76,7 +76,7 @@ def table_line(name: str, rows: int, width: int) -> str:
     return f"  {name:<{width}}  {number:>9} {noun}"
 
 
-def totals_line(totals: Totals) -> str:
+def totals_line(totals: SyncResult) -> str:
     """A sync of several accounts for people."""
     done, rows = len(totals.accounts) - len(totals.failures), sum(totals.rows.values())
     requests = sum(summary.requests for summary in totals.accounts)
@@ -86,7 +86,7 @@ def totals_line(totals: Totals) -> str:
     )
 
 
-def sync_line(totals: Totals, warehouse: str) -> str:
+def sync_line(totals: SyncResult, warehouse: str) -> str:
     """A sync in one line, for a log."""
     told, several = totals.as_json(), len(totals.accounts) > 1
     done = [summary.account for summary in totals.accounts if summary.status == "done"]
@@ -100,7 +100,7 @@ def sync_line(totals: Totals, warehouse: str) -> str:
     return ", ".join([line, *(f"{count:,} {what}" for what, count in missing.items() if count)]) + "."
 
 
-def skip_lines(summary: Summary, *, several: bool = False) -> list[str]:
+def skip_lines(summary: AccountResult, *, several: bool = False) -> list[str]:
     """What was skipped or rejected, for people; of which account, where there are several."""
     lines = []
     whose = f"Account {summary.account}: " if several else ""

@@ -1,5 +1,5 @@
-"""The earlier name of `fine_tuning_warehouse.sync.scheduled`, which scripts and schedules may still import."""
+"""The earlier name of `fine_tuning_warehouse.sync`, which scripts and schedules may still import."""
 
-from .sync.scheduled import sync_configured
+from .sync.scheduled import sync as sync_configured
 
 __all__ = ["sync_configured"]

@@ -69,7 +69,7 @@ class Comparison:
     Attributes:
         equal: The number of equal rows of each table.
         findings: The rows that are not equal.
-        skipped: The parts of the API that could not be read, as in `Summary.skipped`.
+        skipped: The parts of the API that could not be read, as in `AccountResult.skipped`.
         requests: The number of requests that were sent.
     """
 

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError, UsageError
-from fine_tuning_warehouse.sync.run import Reading, Watch, sync_accounts
-from fine_tuning_warehouse.sync.summary import Totals
+from fine_tuning_warehouse.sync.run import SyncOptions, Watch, sync_accounts, watch_nothing
+from fine_tuning_warehouse.sync.summary import SyncResult
 from fine_tuning_warehouse.text import counted
 from fine_tuning_warehouse.warehouses.rows import open_rows
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
@@ -63,7 +63,7 @@ class Plan:
     accounts: Sequence[Account]
     host: str | None = None
     training_files: bool = False
-    reading: Reading = field(default_factory=Reading)
+    reading: SyncOptions = field(default_factory=SyncOptions)
 
     @property
     def account(self) -> str | None:
@@ -89,7 +89,7 @@ class Archived:
 
     archive: str
     account: str | None
-    sync: Totals | None = None
+    sync: SyncResult | None = None
     manifest: Manifest | None = None
     written: int = 0
     unchanged: int = 0
@@ -132,8 +132,10 @@ def archive(
                 store.refuse_odd_files()
                 before = _before(store)
             if plan.accounts:
-                archived.sync = Totals.of(plan.accounts)
-                sync_accounts(plan.accounts, plan.warehouse, plan.reading, watch=watch, totals=archived.sync)
+                archived.sync = SyncResult.of(plan.accounts)
+                sync_accounts(
+                    plan.accounts, plan.warehouse, plan.reading, watch=watch or watch_nothing, result=archived.sync
+                )
                 if archived.sync.failure is not None and len(archived.sync.failures) == len(plan.accounts):
                     raise archived.sync.failure
                 archived.failures = {label: str(error) for label, error in archived.sync.failures.items()}

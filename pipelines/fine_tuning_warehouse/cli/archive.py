@@ -87,7 +87,7 @@ def archive(
         from fine_tuning_warehouse import archive as archiving  # noqa: PLC0415
         from fine_tuning_warehouse.cli.progress import bytes_bar, progress_bar  # noqa: PLC0415
         from fine_tuning_warehouse.sync.demo import DEMO_DATABASE, demo_account  # noqa: PLC0415
-        from fine_tuning_warehouse.sync.run import Reading  # noqa: PLC0415
+        from fine_tuning_warehouse.sync.run import SyncOptions  # noqa: PLC0415
 
         store = archiving.open_store(where)
         warehouse = target.find(DEMO_DATABASE if demo else str(existing_database(None)) if no_sync else None)
@@ -95,7 +95,7 @@ def archive(
             accounts: list[Account] = []
             if not no_sync:
                 accounts = [] if demo else whose.find(without_key=_WITHOUT_KEY)
-            reading = Reading(concurrency=concurrency)
+            reading = SyncOptions(concurrency=concurrency)
             if demo:
                 lock_wait = reading.lock_wait_seconds
                 accounts = [stack.enter_context(demo_account(str(label), warehouse, lock_wait_seconds=lock_wait))]

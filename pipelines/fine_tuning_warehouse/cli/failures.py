@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import click
@@ -22,7 +26,32 @@ def json_on_failure(form: str, done: Callable[[], Mapping[str, Any]]) -> Iterato
     """
     try:
         yield
-    except CommandError as error:
+    except Exception as error:
         if form == "json":
-            click.echo(output.as_json({**done(), "status": "failed", "error": str(error)}))
+            text = str(error) if isinstance(error, CommandError) else f"A bug in ftw: {type(error).__name__}"
+            click.echo(output.as_json({**done(), "status": "failed", "error": text}))
         raise
+
+
+_SECRET_NAME = re.compile(r"(?i)key|token|secret|password|credential|header")
+_SECRET_VALUE = re.compile(r"(?i)(sk-|bearer\s+|basic\s+)[\w.~+/=-]{6,}|(?<=://)[^/\s@]+@")
+_SHORTEST_SECRET = 6
+
+
+def bug_report(error: Exception) -> str:
+    """Return the traceback of a programming error without secrets, and a line that asks to report it."""
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    for secret in sorted(_secrets(), key=len, reverse=True):
+        text = text.replace(secret, "...")
+    text = output.safe_lines(_SECRET_VALUE.sub("...", text))
+    return f"{text}\nError: This is a bug in ftw. Please report it as an issue, with the lines above."
+
+
+def _secrets() -> set[str]:
+    """Return the values that may be secrets in the environment and in dlt's files."""
+    found = {value for name, value in os.environ.items() if _SECRET_NAME.search(name)}
+    for folder in (Path(), Path.home()):
+        with suppress(OSError, UnicodeDecodeError):
+            text = (folder / ".dlt" / "secrets.toml").read_text(encoding="utf-8")
+            found.update(re.findall(r"""=\s*["'](.+?)["']""", text))
+    return {value for value in found if len(value) >= _SHORTEST_SECRET}

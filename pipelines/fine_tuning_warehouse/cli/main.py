@@ -13,17 +13,20 @@ import click
 from fine_tuning_warehouse import output
 from fine_tuning_warehouse.errors import (
     DONE,
+    FAILED,
     INTERRUPTED,
     TERMINATED,
     USAGE,
     CommandError,
 )
+from fine_tuning_warehouse.hard_exit import exit_now
 
 from .archive import archive
 from .best import best
 from .check import check
 from .copy import copy
 from .explore import explore
+from .failures import bug_report
 from .health import health
 from .query import query
 from .simulate import simulate
@@ -31,11 +34,22 @@ from .sync import sync
 from .verify import verify
 from .views import views
 
+_ENVIRONMENT = {
+    "RUNTIME__DLTHUB_TELEMETRY": "false",
+    "RUNTIME__INTERCEPT_SIGNALS": "false",  # dlt would swallow SIGTERM until all of a load is done
+}
+"""Settings of dlt that hold for the whole process, which belongs to the command."""
+
 
 def main() -> NoReturn:
-    """The console command. Failures are told in a line or two on stderr, with the exit codes of the contract."""
+    """Run the command line and end the process.
+
+    A failure is one or two lines on stderr. A programming error is a traceback without secrets, and a line that asks to
+    report it. Exit codes are those of `fine_tuning_warehouse.errors`.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
+    os.environ.update(_ENVIRONMENT)
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's own keeps 40 MB that it does not need
     try:
         code = ftw.main(standalone_mode=False) or DONE
@@ -44,17 +58,17 @@ def main() -> NoReturn:
         code = USAGE
     except click.ClickException as error:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "ftw"
-        code = _tell(f"{error.format_message()} (`{command} --help` shows what there is)", USAGE)
+        code = _print_error(f"{error.format_message()} (`{command} --help` shows what there is)", USAGE)
     except CommandError as error:
-        code = _tell(str(error), error.exit_code)
+        code = _print_error(str(error), error.exit_code)
     except click.Abort as error:
         terminated = isinstance(error.__cause__, _TerminatedError)
-        code = _tell_stopped(TERMINATED if terminated else INTERRUPTED)
-    # Where whoever read the output has gone, click ends it with exit code 1.
-    sys.stdout.flush()
-    sys.stderr.flush()
+        code = _print_stopped(TERMINATED if terminated else INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - a bug
+        click.echo(bug_report(error), err=True)
+        code = FAILED
     # Threads may still wait for an answer of the host, up to a minute; nothing they bring is wanted any more.
-    os._exit(int(code))
+    exit_now(int(code))
 
 
 _LONGEST_STOP_SECONDS = 1.5
@@ -97,16 +111,16 @@ def _tell_unraisable(swallowed: sys.UnraisableHookArgs) -> None:
 
 
 def _leave_at_once(number: int) -> None:
-    os._exit(_tell_stopped(TERMINATED if number == signal.SIGTERM else INTERRUPTED))
+    exit_now(_print_stopped(TERMINATED if number == signal.SIGTERM else INTERRUPTED))
 
 
-def _tell_stopped(code: int) -> int:
+def _print_stopped(code: int) -> int:
     kept = _KEPT.get(_running.command or "")
     click.echo(f"Stopped: {kept}." if kept else "Stopped.", err=True)
     return code
 
 
-def _tell(message: str, code: int) -> int:
+def _print_error(message: str, code: int) -> int:
     click.echo(f"Error: {output.safe_lines(message)}", err=True)
     return code
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fine_tuning_warehouse.accounts.account import Account
-    from fine_tuning_warehouse.sync.run import Reading, Watch
-    from fine_tuning_warehouse.sync.summary import Summary, Totals
+    from fine_tuning_warehouse.sync.run import SyncOptions, Watch
+    from fine_tuning_warehouse.sync.summary import AccountResult, SyncResult
     from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
 _RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
@@ -99,9 +99,9 @@ def sync(
             raise UsageError("--job names a job of one account: say of which with --account.")
         from fine_tuning_warehouse.sync.health import HealthFile  # noqa: PLC0415
         from fine_tuning_warehouse.sync.interval import Rhythm  # noqa: PLC0415
-        from fine_tuning_warehouse.sync.run import Reading  # noqa: PLC0415
+        from fine_tuning_warehouse.sync.run import SyncOptions  # noqa: PLC0415
 
-        reading = Reading(
+        reading = SyncOptions(
             resources=chosen,
             job_ids=jobs,
             since=since,
@@ -138,35 +138,41 @@ def _synced(
     accounts: Sequence[Account],
     demo_label: str | None,
     warehouse: Warehouse,
-    reading: Reading,
+    reading: SyncOptions,
     *,
     watch: Watch | None,
     show: _Shown,
-) -> tuple[Totals, CommandError | None]:
+) -> tuple[SyncResult, CommandError | None]:
     """Sync the accounts once, or that of the demo, and show it. Returns what was done, and what went wrong."""
     from fine_tuning_warehouse.sync.demo import demo_account  # noqa: PLC0415
-    from fine_tuning_warehouse.sync.run import sync_accounts  # noqa: PLC0415
-    from fine_tuning_warehouse.sync.summary import Totals  # noqa: PLC0415
+    from fine_tuning_warehouse.sync.run import sync_accounts, watch_nothing  # noqa: PLC0415
+    from fine_tuning_warehouse.sync.summary import SyncResult  # noqa: PLC0415
 
-    totals = Totals(demo_label) if demo_label is not None else Totals.of(accounts)
+    totals = SyncResult(demo_label) if demo_label is not None else SyncResult.of(accounts)
     with ExitStack() as stack:
         try:
             if demo_label is not None:
                 wait = reading.lock_wait_seconds
                 accounts = [stack.enter_context(demo_account(demo_label, warehouse, lock_wait_seconds=wait))]
-            sync_accounts(accounts, warehouse, reading, watch=watch, tell=show.account, totals=totals)
+            sync_accounts(
+                accounts, warehouse, reading, watch=watch or watch_nothing, on_account_done=show.account, result=totals
+            )
             failure = totals.failure
         except CommandError as error:
             failure, totals.error = error, str(error)
+        except Exception as error:
+            totals.error = f"A bug in ftw: {type(error).__name__}"
+            show.totals(totals)
+            raise
     show.totals(totals)
     return totals, failure
 
 
 def _nothing_done(label: str | None) -> dict[str, Any]:
     """The fields of a sync that has not begun."""
-    from fine_tuning_warehouse.sync.summary import Totals  # noqa: PLC0415
+    from fine_tuning_warehouse.sync.summary import SyncResult  # noqa: PLC0415
 
-    return Totals(label).as_json()
+    return SyncResult(label).as_json()
 
 
 def _now() -> str:
@@ -183,7 +189,7 @@ class _Shown:
         self._quiet = quiet
         self._demo = demo
 
-    def account(self, account: Account, summary: Summary) -> None:
+    def account(self, account: Account, summary: AccountResult) -> None:
         """One account has ended. Where it is the only one, whoever calls tells its failure."""
         if summary.status == "failed":
             if self._several:
@@ -200,7 +206,7 @@ class _Shown:
                 for line in output.skip_lines(summary, several=self._several):
                     click.echo(line, err=True)
 
-    def totals(self, totals: Totals) -> None:
+    def totals(self, totals: SyncResult) -> None:
         """All have ended."""
         if self._form == "json":
             click.echo(output.as_json(totals.as_json()))
@@ -211,13 +217,13 @@ class _Shown:
 class _ShownInALine(_Shown):
     """Shows a line for a sync of one that stays, with its time; what was skipped stands in the warehouse."""
 
-    def account(self, account: Account, summary: Summary) -> None:
+    def account(self, account: Account, summary: AccountResult) -> None:
         """One account has ended. Its failure is told with all others."""
         if not self._quiet:
             for note in summary.notes:
                 click.echo(f"{_now()} {output.safe(f'Account {account.label}: {note}')}", err=True)
 
-    def totals(self, totals: Totals) -> None:
+    def totals(self, totals: SyncResult) -> None:
         """All have ended."""
         if self._form == "json":
             click.echo(output.as_json(totals.as_json()))

@@ -10,7 +10,7 @@ from typing import Any
 
 from fine_tuning_warehouse.errors import CommandError, UsageError
 
-from .summary import Totals
+from .summary import SyncResult
 
 INTERVALS = 3
 """How many intervals a sync that stays may go without a success, unless told otherwise."""
@@ -29,7 +29,7 @@ class HealthFile:
         self._path = path
         self._every = every
 
-    def succeeded(self, totals: Totals) -> None:
+    def succeeded(self, totals: SyncResult) -> None:
         """Write it, in one step: whoever reads it finds it whole. Raises `CommandError`."""
         told = totals.as_json()
         health = {

@@ -1,4 +1,4 @@
-"""One sync, whole, of one account or several: the one way in for the command and for every scheduler.
+"""One sync of one account or several: the only way in, for the command, for schedulers and for Python.
 
 It owns what a sync needs beside the source: the lock, the working directory, the pipeline's name, the row in `syncs`,
 the comments on tables, and the views.
@@ -21,6 +21,7 @@ from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.accounts.diagnosis import to_command_error
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.version import __version__
+from fine_tuning_warehouse.warehouses.dlt_process import active_pipeline_kept
 from fine_tuning_warehouse.warehouses.errors import destination_errors
 from fine_tuning_warehouse.warehouses.load_id import add_load_ids
 from fine_tuning_warehouse.warehouses.locking import LOCK_WAIT_SECONDS
@@ -32,43 +33,26 @@ from openai_fine_tuning.convert.table_builder import Batches
 from openai_fine_tuning.schema import REJECTED_RECORDS, SYNCS, schema
 from openai_fine_tuning.settings import CONCURRENCY, MERGE, RESOURCES
 
-from .summary import Summary, Totals
+from .summary import AccountResult, SyncResult
 
-__all__ = [
-    "COMMIT_SECONDS",
-    "Reading",
-    "Summary",
-    "Tell",
-    "Totals",
-    "Watch",
-    "run_sync",
-    "sync_accounts",
-    "watch_nothing",
-]
+__all__ = ["AccountResult", "SyncOptions", "SyncResult", "Watch", "run_sync", "sync_accounts", "watch_nothing"]
 
 if TYPE_CHECKING:
     from dlt.common.pipeline import LoadInfo
 
 
-COMMIT_SECONDS = 300.0
-"""What a long sync has read is loaded, together with its state, about this often."""
-
-COMMIT_ROWS = 50_000
-"""What a large sync has read is loaded after about so many rows, so that its memory does not grow with the history."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class SyncOptions:
     """What one sync reads, and how.
 
     Attributes:
         resources: Names of the resources, in any order.
-        job_ids: Only these jobs, where there are any.
-        since: Only jobs created on or after this date (ISO 8601).
+        job_ids: Read only these jobs; empty for all.
+        since: Read only jobs created on or after this date (ISO 8601).
         full_refresh: Read everything once more.
         concurrency: The highest number of requests in flight.
-        commit_seconds: How often a long sync commits.
-        commit_rows: After how many rows a large sync commits.
+        commit_seconds: A long sync loads what it has read, together with its state, about this often.
+        commit_rows: A large sync loads what it has read after about this many rows, which bounds its memory.
         lock_wait_seconds: How long to wait for a program that holds the DuckDB file.
     """
 
@@ -77,193 +61,200 @@ class Reading:
     since: str | None = None
     full_refresh: bool = False
     concurrency: int = CONCURRENCY
-    commit_seconds: float = COMMIT_SECONDS
-    commit_rows: int = COMMIT_ROWS
+    commit_seconds: float = 300.0
+    commit_rows: int = 50_000
     lock_wait_seconds: float = LOCK_WAIT_SECONDS
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables that a sync with these options writes to, `syncs` excepted."""
+        return [*(name for name in RESOURCES if name in self.resources), REJECTED_RECORDS.name]
 
 
 Watch = Callable[[Report], AbstractContextManager[None]]
 """Shows a report while it grows."""
 
 
-Tell = Callable[[Account, Summary], None]
-"""Told of each account when it has ended."""
+def watch_nothing(_: Report) -> AbstractContextManager[None]:
+    """Show nothing."""
+    return nullcontext()
 
 
 def run_sync(
     account: Account,
     warehouse: Warehouse,
-    reading: Reading,
+    options: SyncOptions,
     *,
-    watch: Watch | None = None,
-    summary: Summary | None = None,
-) -> Summary:
+    watch: Watch = watch_nothing,
+    result: AccountResult | None = None,
+) -> AccountResult:
     """Load what is new of one account into a warehouse.
 
     Args:
-        account: Whose history.
-        warehouse: Where to.
-        reading: What of it.
+        account: The account to read.
+        warehouse: The warehouse to load into.
+        options: What to read, and how.
         watch: Shows the progress.
-        summary: Filled in as the sync goes, so that a failed one can be told too.
+        result: Filled in as the sync goes, so that it also says what a failed sync did.
 
     Raises:
         CommandError: It failed; what was loaded before stays, and the next sync goes on there.
     """
-    summary = summary if summary is not None else _nothing_done(account, reading)
-    with warehouse.lock([account.label], reading.lock_wait_seconds):
-        _run_held(account, warehouse, reading, watch=watch, summary=summary)
-    return summary
+    result = result if result is not None else AccountResult(account.label)
+    with active_pipeline_kept(), warehouse.lock([account.label], options.lock_wait_seconds):
+        _AccountSync(account, warehouse, options, result).run(watch)
+    return result
 
 
 def sync_accounts(
     accounts: Sequence[Account],
     warehouse: Warehouse,
-    reading: Reading,
+    options: SyncOptions,
     *,
-    watch: Watch | None = None,
-    tell: Tell | None = None,
-    totals: Totals | None = None,
-) -> Totals:
-    """Sync accounts one after another into one warehouse, which is held for all of them.
+    watch: Watch = watch_nothing,
+    on_account_done: Callable[[Account, AccountResult], None] | None = None,
+    result: SyncResult | None = None,
+) -> SyncResult:
+    """Sync accounts one after another into one warehouse, which is locked for all of them.
 
     Args:
-        accounts: Whose histories.
-        warehouse: Where to.
-        reading: What of them.
-        watch: Shows the progress of each.
-        tell: Told of each when it has ended.
-        totals: Filled in as they go, so that a run that was ended can be told too.
+        accounts: The accounts to read.
+        warehouse: The warehouse to load into.
+        options: What to read, and how.
+        watch: Shows the progress of each account.
+        on_account_done: Called with each account and its result when it has ended.
+        result: Filled in as they go, so that it also says what an interrupted sync did.
 
     Returns:
-        The totals, with the failures of accounts: none is raised.
+        The result of all, with the failures of accounts: an account that fails does not stop the others.
 
     Raises:
-        CommandError: The warehouse cannot be held: nothing was done.
+        CommandError: The warehouse cannot be locked: nothing was done.
     """
-    totals = totals if totals is not None else Totals.of(accounts)
+    result = result if result is not None else SyncResult.of(accounts)
     began = time.monotonic()
     try:
-        with warehouse.lock([account.label for account in accounts], reading.lock_wait_seconds):
+        labels = [account.label for account in accounts]
+        with active_pipeline_kept(), warehouse.lock(labels, options.lock_wait_seconds):
             for account in accounts:
-                summary = _nothing_done(account, reading)
-                totals.accounts.append(summary)
+                done = AccountResult(account.label)
+                result.accounts.append(done)
                 try:
-                    _run_held(account, warehouse, reading, watch=watch, summary=summary)
+                    _AccountSync(account, warehouse, options, done).run(watch)
                 except CommandError as error:
-                    summary.status, summary.error = "failed", str(error)
-                    totals.failures[account.label] = error
+                    done.status, done.error = "failed", str(error)
+                    result.failures[account.label] = error
                     if isinstance(error.__cause__, CancelledError):
                         raise
-                if tell is not None:
-                    tell(account, summary)
+                if on_account_done is not None:
+                    on_account_done(account, done)
     except CommandError as error:
-        for account in accounts[len(totals.accounts) :]:
-            totals.accounts.append(_nothing_done(account, reading, str(error)))
-        totals.error = str(error)
+        for account in accounts[len(result.accounts) :]:
+            rows = dict.fromkeys(options.tables, 0)
+            result.accounts.append(AccountResult(account.label, "failed", str(error), rows=rows))
+        result.error = str(error)
         raise
     finally:
-        totals.seconds = time.monotonic() - began
-    return totals
+        result.seconds = time.monotonic() - began
+    return result
 
 
-def _run_held(
-    account: Account,
-    warehouse: Warehouse,
-    reading: Reading,
-    *,
-    watch: Watch | None = None,
-    summary: Summary,
-) -> None:
-    """As `run_sync`, by one that holds the warehouse already."""
-    began = time.monotonic()
-    report = Report()
-    was_there = warehouse.exists()
-    try:
-        with working_directory() as directory, (watch or watch_nothing)(report):
-            pipeline = warehouse.pipeline(directory, label=account.label)
-            for load_ids in _run_parts(pipeline, account, warehouse, reading, report):
-                summary.load_ids.extend(load_ids)
-            with _sync_errors(warehouse):
-                warehouse.describe(pipeline, reading.lock_wait_seconds)
-    except FineTuningSourceError as error:
-        raise to_command_error(account, error) from error
-    finally:
-        if not was_there:
-            warehouse.discard_empty()
-        _fill(summary, report, reading)
-        summary.seconds = time.monotonic() - began
+class _AccountSync:
+    """The sync of one account into a warehouse that is locked already."""
 
+    def __init__(
+        self,
+        account: Account,
+        warehouse: Warehouse,
+        options: SyncOptions,
+        result: AccountResult,
+    ) -> None:
+        self._account = account
+        self._warehouse = warehouse
+        self._options = options
+        self._result = result
+        self._report = Report()
+        self._record()
 
-def _nothing_done(account: Account, reading: Reading, error: str | None = None) -> Summary:
-    """The summary of a sync that has not begun; of one that cannot begin, where there is an error."""
-    summary = Summary(account.label, "done" if error is None else "failed", error)
-    _fill(summary, Report(), reading)
-    return summary
+    def run(self, watch: Watch) -> None:
+        """Read and load until everything is read, then describe the tables. Raises `CommandError`."""
+        began = time.monotonic()
+        is_new = not self._warehouse.exists()
+        try:
+            with working_directory() as directory, watch(self._report):
+                pipeline = self._warehouse.pipeline(directory, label=self._account.label)
+                self._run_parts(pipeline)
+                with self._errors():
+                    self._warehouse.describe(pipeline, self._options.lock_wait_seconds)
+        except FineTuningSourceError as error:
+            raise to_command_error(self._account, error) from error
+        finally:
+            if is_new:
+                self._warehouse.discard_empty()
+            self._record()
+            self._result.seconds = time.monotonic() - began
 
-
-def _run_parts(
-    pipeline: dlt.Pipeline,
-    account: Account,
-    warehouse: Warehouse,
-    reading: Reading,
-    report: Report,
-) -> Iterator[list[str]]:
-    """Read and commit in turn until everything owed is read; yields the load ids of each part."""
-    sync_id, started_at = str(uuid.uuid4()), datetime.now(timezone.utc)
-    source = account.source(
-        reading.resources,
-        fine_tuning_job_ids=list(reading.job_ids) or None,
-        fine_tuning_since=reading.since,
-        fine_tuning_full_refresh=reading.full_refresh,
-        fine_tuning_concurrency=reading.concurrency,
-        fine_tuning_stop_after_seconds=reading.commit_seconds,
-        fine_tuning_stop_after_rows=reading.commit_rows,
-        fine_tuning_report=report,
-    )
-    add_load_ids(source.selected_resources.values())
-    while not report.is_complete:
-        log = _sync_log(sync_id, started_at, account.label, report=report)
-        add_load_ids(log.selected_resources.values())
-        hints = warehouse.hints(pipeline)
-        for resource in (*source.selected_resources.values(), *log.selected_resources.values()):
-            resource.apply_hints(**hints)
-        with _sync_errors(warehouse):
-            load_ids = _run(pipeline, [source, log], warehouse, reading, report)
-        yield load_ids
-
-
-def _run(
-    pipeline: dlt.Pipeline, sources: list[Any], warehouse: Warehouse, reading: Reading, report: Report
-) -> list[str]:
-    """Extract, normalise and load, into tables that are made again where they were dropped; returns the load ids."""
-    if pipeline.first_run:
-        warehouse.attempt(lambda: _restore(pipeline, sources[0], warehouse, report), reading.lock_wait_seconds)
-    pipeline.extract(sources)
-    pa.default_memory_pool().release_unused()  # the C library keeps what Arrow's tables took, beside what a load takes
-    pipeline.normalize()
-
-    def load() -> LoadInfo:
-        make_lacking(pipeline)
-        return pipeline.load()
-
-    loaded = warehouse.load(pipeline, load, reading.lock_wait_seconds, largest_batch=report.largest_batch)
-    return list(loaded.loads_ids)
-
-
-def _restore(pipeline: dlt.Pipeline, source: Any, warehouse: Warehouse, report: Report) -> None:
-    with warehouse.session(pipeline):
-        pipeline.sync_destination()
-        missing = add_stored_columns(pipeline, source.schema)
-    if missing:
-        report.notes.append(
-            f"Missing in the warehouse: {'; '.join(missing)}. They are made again, and everything is read once more, "
-            "for each account at its next sync. What the host no longer has cannot be read again."
+    def _run_parts(self, pipeline: dlt.Pipeline) -> None:
+        """Read and load in turn until everything is read."""
+        sync_id, started_at = str(uuid.uuid4()), datetime.now(timezone.utc)
+        options = self._options
+        source = self._account.source(
+            options.resources,
+            fine_tuning_job_ids=list(options.job_ids) or None,
+            fine_tuning_since=options.since,
+            fine_tuning_full_refresh=options.full_refresh,
+            fine_tuning_concurrency=options.concurrency,
+            fine_tuning_stop_after_seconds=options.commit_seconds,
+            fine_tuning_stop_after_rows=options.commit_rows,
+            fine_tuning_report=self._report,
         )
+        add_load_ids(source.selected_resources.values())
+        while not self._report.is_complete:
+            log = _sync_log(sync_id, started_at, self._account.label, report=self._report)
+            add_load_ids(log.selected_resources.values())
+            hints = self._warehouse.hints(pipeline)
+            for resource in (*source.selected_resources.values(), *log.selected_resources.values()):
+                resource.apply_hints(**hints)
+            with self._errors():
+                self._result.load_ids.extend(self._run_part(pipeline, source, log))
 
+    def _run_part(self, pipeline: dlt.Pipeline, source: Any, log: Any) -> list[str]:
+        """Extract, normalise and load. Returns the ids of the loads."""
+        if pipeline.first_run:
+            self._warehouse.attempt(lambda: self._restore(pipeline, source), self._options.lock_wait_seconds)
+        pipeline.extract([source, log])
+        pa.default_memory_pool().release_unused()  # the C library keeps what Arrow's tables took, beside a load's
+        pipeline.normalize()
 
-def _sync_errors(warehouse: Warehouse) -> AbstractContextManager[None]:
-    return destination_errors(warehouse, f"The sync into {warehouse.shown} failed")
+        def load() -> LoadInfo:
+            make_lacking(pipeline)
+            return pipeline.load()
+
+        wait, largest = self._options.lock_wait_seconds, self._report.largest_batch
+        return list(self._warehouse.load(pipeline, load, wait, largest_batch=largest).loads_ids)
+
+    def _restore(self, pipeline: dlt.Pipeline, source: Any) -> None:
+        with self._warehouse.session(pipeline):
+            pipeline.sync_destination()
+            missing = add_stored_columns(pipeline, source.schema)
+        if missing:
+            self._report.notes.append(
+                f"Missing in the warehouse: {'; '.join(missing)}. They are made again, and everything is read once "
+                "more, for each account at its next sync. What the host no longer has cannot be read again."
+            )
+
+    def _errors(self) -> AbstractContextManager[None]:
+        return destination_errors(self._warehouse, f"The sync into {self._warehouse.shown} failed")
+
+    def _record(self) -> None:
+        """Fill in the result from the report."""
+        report, result = self._report, self._result
+        result.rows = {name: report.rows[name] for name in self._options.tables}
+        result.requests, result.retries = report.requests, report.retries
+        result.jobs = {"seen": report.jobs_seen, "open": report.jobs_open}
+        result.skipped = [asdict(skip) for skip in report.skipped]
+        result.rejected = report.rejected
+        result.notes = list(report.notes)
 
 
 @dlt.source(section="openai_fine_tuning", schema=schema())
@@ -271,7 +262,7 @@ def _sync_log(sync_id: str, started_at: datetime, account: str, *, report: Repor
     # Under the source's own schema, and after it: the row is loaded last, in the same package as what it tells of.
     @dlt.resource(name=SYNCS.name, write_disposition=MERGE)
     def syncs() -> Iterator[Any]:
-        """A row a sync: what it did, and how fresh the data is."""
+        """Yield the row of this sync: what it did, and how fresh the data is."""
         batches = Batches(account, dlt.current.source_schema())
         record = {
             "id": sync_id,
@@ -289,18 +280,3 @@ def _sync_log(sync_id: str, started_at: datetime, account: str, *, report: Repor
         yield batches.take()[SYNCS.name]
 
     return syncs
-
-
-def _fill(summary: Summary, report: Report, reading: Reading) -> None:
-    tables = (*(name for name in RESOURCES if name in reading.resources), REJECTED_RECORDS.name)
-    summary.rows = {name: report.rows[name] for name in tables}
-    summary.requests, summary.retries = report.requests, report.retries
-    summary.jobs = {"seen": report.jobs_seen, "open": report.jobs_open}
-    summary.skipped = [asdict(skip) for skip in report.skipped]
-    summary.rejected = report.rejected
-    summary.notes = list(report.notes)
-
-
-def watch_nothing(_: Report) -> AbstractContextManager[None]:
-    """The watch of those who do not look."""
-    return nullcontext()

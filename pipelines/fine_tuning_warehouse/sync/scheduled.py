@@ -1,48 +1,61 @@
-"""A sync for a scheduler: set up as the command is, and told by what is returned or raised."""
+"""The Python function that does what `ftw sync` does, for scripts and schedulers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from fine_tuning_warehouse.accounts.config_files import find_accounts
-from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATABASE, DEFAULT_DATASET, TableFormat, find_warehouse
-from openai_fine_tuning.settings import CONCURRENCY, RESOURCES
+from .summary import SyncResult
 
-from .run import Reading, sync_accounts
-from .summary import Totals
+if TYPE_CHECKING:
+    from fine_tuning_warehouse.warehouses.warehouse import TableFormat
 
-__all__ = ["Totals", "sync_configured"]
+__all__ = ["SyncResult", "sync", "sync_configured"]
 
 
-def sync_configured(
+def sync(
     *,
     database: str | None = None,
     destination: str | None = None,
-    dataset: str = DEFAULT_DATASET,
+    dataset: str | None = None,
     table_format: TableFormat | None = None,
     accounts: Sequence[str] = (),
-    resources: Sequence[str] = RESOURCES,
-    concurrency: int = CONCURRENCY,
-) -> Totals:
-    """Do what `ftw sync` does with options of the same names: keys and hosts are found where it finds them.
+    resources: Sequence[str] | None = None,
+    concurrency: int | None = None,
+) -> SyncResult:
+    """Load what is new, as `ftw sync` does with options of the same names.
+
+    Keys and hosts are found where the command finds them: in the environment or in dlt's configuration. The process
+    keeps its environment and its logging; nothing is printed.
+
+        from fine_tuning_warehouse import sync
+
+        result = sync(database="history.duckdb", resources=["jobs", "checkpoints"])
+        print(result.rows)  # {'jobs': 3, 'checkpoints': 9, 'rejected_records': 0}
 
     Args:
-        database: The DuckDB file; None for `fine_tuning_warehouse.duckdb` in the working directory.
-        destination: Any dlt destination; None for DuckDB.
-        dataset: The schema that holds the tables.
+        database: Path of the DuckDB file; None for `fine_tuning_warehouse.duckdb` in the working directory.
+        destination: Name of any dlt destination; None for DuckDB.
+        dataset: Schema that holds the tables; None for `fine_tuning`.
         table_format: `iceberg` or `delta`, for the destination `filesystem`.
-        accounts: Labels; none for all that are configured.
-        resources: Names of the resources to read.
-        concurrency: The highest number of requests in flight.
+        accounts: Labels of accounts; empty for all that are configured.
+        resources: Names of the resources to read; None for all.
+        concurrency: Highest number of requests in flight; None for 16.
 
     Returns:
-        What was done, of each account and in all.
+        What was done for each account, and in all.
 
     Raises:
-        UsageError: A setting is missing or cannot be right: trying again does not help.
+        UsageError: A setting is missing or invalid: trying again does not help.
         BusyError: Another sync is running on the same database.
         CommandError: It failed, for one account or all. What was loaded stays, and the next sync goes on there.
     """
+    # The package imports this module, and `ftw --help` must not wait for dlt.
+    from fine_tuning_warehouse.accounts.config_files import find_accounts  # noqa: PLC0415
+    from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATABASE, find_warehouse  # noqa: PLC0415
+
+    from .run import SyncOptions, sync_accounts  # noqa: PLC0415
+
     warehouse = find_warehouse(
         database=database,
         destination=destination,
@@ -50,9 +63,14 @@ def sync_configured(
         table_format=table_format,
         default=DEFAULT_DATABASE,
     )
-    reading = Reading(resources=resources, concurrency=concurrency)
-    totals = sync_accounts(find_accounts(accounts), warehouse, reading)
-    failure = totals.failure_with_reasons
+    given: dict[str, Any] = {"resources": resources, "concurrency": concurrency}
+    options = SyncOptions(**{name: value for name, value in given.items() if value is not None})
+    result = sync_accounts(find_accounts(accounts), warehouse, options)
+    failure = result.failure_with_reasons
     if failure is not None:
         raise failure
-    return totals
+    return result
+
+
+sync_configured = sync
+"""The earlier name."""

@@ -1,19 +1,38 @@
-"""What was done, of one account and of several: what `--output json` prints, and what ends a command."""
+"""What a sync did, for one account and for several: what `--output json` prints, and what ends a command."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import BUSY, FAILED, CommandError
+
+if TYPE_CHECKING:
+    from fine_tuning_warehouse.accounts.account import Account
+
+_JSON_FIELDS = ["status", "error", "account", "load_ids", "rows", "requests", "retries", "jobs", "skipped", "rejected"]
 
 
 @dataclass
-class Summary:
-    """What a sync of one account did: the object that `--output json` prints, and `notes` for people."""
+class AccountResult:
+    """What a sync of one account did.
+
+    Attributes:
+        account: The label; None for a sum over accounts.
+        status: `done` or `failed`.
+        error: What went wrong, in words.
+        load_ids: Ids of dlt's loads.
+        rows: Rows written, by table.
+        requests: Requests sent, retries included.
+        retries: Requests that were sent again.
+        jobs: Jobs `seen` on the host, and those of them that are still `open`.
+        skipped: What could not be read: `account`, `job`, `resource` and `reason` of each.
+        rejected: Records that could not be typed.
+        seconds: How long it took.
+        notes: Sentences for people; not in the JSON.
+    """
 
     account: str | None
     status: str = "done"
@@ -34,19 +53,12 @@ class Summary:
         return bool(self.rejected or self.skipped)
 
     def as_json(self) -> dict[str, Any]:
-        """The fields in the order of the contract."""
-        order = ("status", "error", "account", "load_ids", "rows", "requests", "retries", "jobs", "skipped", "rejected")
-        return {**{name: getattr(self, name) for name in order}, "seconds": round(self.seconds, 3)}
+        """Return the fields in the order of the contract."""
+        return {**{name: getattr(self, name) for name in _JSON_FIELDS}, "seconds": round(self.seconds, 3)}
 
 
 class AccountsFailedError(CommandError):
-    """Some of several accounts, or all, have failed.
-
-    Args:
-        message: What there is to tell of them together.
-        exit_code: What the command ends with.
-        is_lasting: See `CommandError`.
-    """
+    """Some of several accounts have failed, or all."""
 
     def __init__(self, message: str, exit_code: int, *, is_lasting: bool) -> None:
         super().__init__(message)
@@ -55,44 +67,44 @@ class AccountsFailedError(CommandError):
 
 
 @dataclass
-class Totals:
+class SyncResult:
     """What a sync of one account or several did.
 
     Attributes:
         label: The account, where it is one.
-        accounts: What it did of each.
-        error: What ended it, where that was of no account.
+        accounts: The result of each account.
+        error: What ended the sync as a whole, in words.
         seconds: How long it took.
         failures: What went wrong, by account.
     """
 
     label: str | None = None
-    accounts: list[Summary] = field(default_factory=list)
+    accounts: list[AccountResult] = field(default_factory=list)
     error: str | None = None
     seconds: float = 0.0
     failures: dict[str, CommandError] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, accounts: Sequence[Account]) -> Totals:
-        """Those of accounts that are still to be synced."""
+    def of(cls, accounts: Sequence[Account]) -> SyncResult:
+        """Return the result of a sync that has not begun."""
         return cls(accounts[0].label if len(accounts) == 1 else None)
 
     @property
     def is_incomplete(self) -> bool:
         """Whether something was rejected or skipped."""
-        return any(summary.is_incomplete for summary in self.accounts)
+        return any(account.is_incomplete for account in self.accounts)
 
     @property
     def rows(self) -> dict[str, int]:
-        """Rows written by table."""
+        """Rows written, by table."""
         rows: Counter[str] = Counter()
-        for summary in self.accounts:
-            rows.update(summary.rows)
+        for account in self.accounts:
+            rows.update(account.rows)
         return dict(rows)
 
     @property
     def failure(self) -> CommandError | None:
-        """What the accounts that failed end a command with; None where all went well."""
+        """The error that ends a command where accounts failed; None where all went well."""
         failures = list(self.failures.values())
         if not failures:
             return None
@@ -106,7 +118,7 @@ class Totals:
 
     @property
     def failure_with_reasons(self) -> CommandError | None:
-        """The same for somebody who is told nothing else: with what went wrong of each account."""
+        """As `failure`, with what went wrong for each account in the message."""
         failure = self.failure
         if not isinstance(failure, AccountsFailedError):
             return failure
@@ -122,18 +134,18 @@ class Totals:
         return " ".join(f"Account {label}: {error}" for label, error in self.failures.items())
 
     def as_json(self) -> dict[str, Any]:
-        """The contract's fields as totals, and the same fields for each account under `accounts`."""
-        total = Summary(
+        """Return the contract's fields for all accounts, and the same fields for each under `accounts`."""
+        total = AccountResult(
             self.label,
             "done" if self.text is None else "failed",
             self.text,
-            [load_id for summary in self.accounts for load_id in summary.load_ids],
+            [load_id for account in self.accounts for load_id in account.load_ids],
             self.rows,
-            sum(summary.requests for summary in self.accounts),
-            sum(summary.retries for summary in self.accounts),
-            {what: sum(summary.jobs[what] for summary in self.accounts) for what in ("seen", "open")},
-            [skip for summary in self.accounts for skip in summary.skipped],
-            sum(summary.rejected for summary in self.accounts),
+            sum(account.requests for account in self.accounts),
+            sum(account.retries for account in self.accounts),
+            {what: sum(account.jobs[what] for account in self.accounts) for what in ("seen", "open")},
+            [skip for account in self.accounts for skip in account.skipped],
+            sum(account.rejected for account in self.accounts),
             self.seconds,
         )
-        return {**total.as_json(), "accounts": [summary.as_json() for summary in self.accounts]}
+        return {**total.as_json(), "accounts": [account.as_json() for account in self.accounts]}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fine_tuning_warehouse.errors import CommandError, UsageError, causes, root_cause
+from fine_tuning_warehouse.errors import CommandError, UsageError, causes, is_bug, root_cause
 
 from .warehouse import Warehouse
 
@@ -18,6 +18,8 @@ _LACKS_A_RIGHT = re.compile(r"(?i)permission denied|must be owner|insufficient p
 @contextmanager
 def destination_errors(warehouse: Warehouse, what: str) -> Iterator[None]:
     """Tell a failure of a destination by its cause, without dlt's wrapping and without credentials.
+
+    A programming error of this project goes through as it is.
 
     Args:
         warehouse: Which.
@@ -38,6 +40,8 @@ def destination_errors(warehouse: Warehouse, what: str) -> Iterator[None]:
     except Exception as error:
         cause = root_cause(error)
         if isinstance(cause, KeyboardInterrupt) or getattr(cause, "is_deliberate", False):
+            raise cause from None
+        if is_bug(cause):
             raise cause from None
         for one in causes(error):
             if isinstance(one, MissingDependencyException):

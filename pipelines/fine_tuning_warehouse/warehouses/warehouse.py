@@ -84,12 +84,16 @@ class Warehouse(ABC):
         """
         import dlt  # noqa: PLC0415 - see accounts
 
-        return dlt.pipeline(
+        from .dlt_process import send_no_telemetry  # noqa: PLC0415 - imports dlt
+
+        pipeline = dlt.pipeline(
             f"{PIPELINE_PREFIX}{label_in_names(label)}",
             pipelines_dir=str(directory),
             destination=self.dlt_destination(label),
             dataset_name=self.dataset,
         )
+        send_no_telemetry(pipeline)
+        return pipeline
 
     @abstractmethod
     def dlt_destination(self, label: str) -> Any:

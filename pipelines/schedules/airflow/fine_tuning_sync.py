@@ -37,11 +37,11 @@ def fine_tuning_sync() -> None:
     )
     def sync() -> dict[str, Any]:
         # Imported here, so that the scheduler parses this file without dlt.
+        from fine_tuning_warehouse import sync  # noqa: PLC0415
         from fine_tuning_warehouse.errors import BusyError, UsageError  # noqa: PLC0415
-        from fine_tuning_warehouse.sync.scheduled import sync_configured  # noqa: PLC0415
 
         try:
-            told = sync_configured(**WAREHOUSE).as_json()
+            told = sync(**WAREHOUSE).as_json()
         except UsageError as error:
             raise AirflowFailException(str(error)) from error
         except BusyError as error:

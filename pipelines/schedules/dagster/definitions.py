@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import dagster as dg
 from pydantic import Field
 
+from fine_tuning_warehouse import sync
 from fine_tuning_warehouse.errors import CommandError, UsageError
-from fine_tuning_warehouse.sync.scheduled import Totals, sync_configured
+from fine_tuning_warehouse.sync.scheduled import SyncResult
 from openai_fine_tuning.schema import TABLES, Table
 from openai_fine_tuning.settings import RESOURCES
 
@@ -81,7 +82,7 @@ def fine_tuning_tables(
     assets = [resource for resource in RESOURCES if asset_key(resource) in context.selected_asset_keys]
     checks = [resource for resource in RESOURCES if check_key(resource) in context.selected_asset_check_keys]
     try:
-        totals = sync_configured(**warehouse.model_dump(), resources=[*dict.fromkeys([*assets, *checks])])
+        totals = sync(**warehouse.model_dump(), resources=[*dict.fromkeys([*assets, *checks])])
     except CommandError as error:
         raise dg.Failure(str(error), allow_retries=not isinstance(error, UsageError)) from error
     for resource in assets:
@@ -98,7 +99,7 @@ def fine_tuning_tables(
         )
 
 
-def sync_metadata(totals: Totals) -> dict[str, dg.MetadataValue | int | float]:
+def sync_metadata(totals: SyncResult) -> dict[str, dg.MetadataValue | int | float]:
     """What there is to say of a sync as a whole."""
     told = totals.as_json()
     return {

@@ -24,6 +24,7 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from fine_tuning_warehouse.errors import BusyError, CommandError
+from fine_tuning_warehouse.hard_exit import released_at_exit
 from fine_tuning_warehouse.warehouses.working_directory import user_name
 
 logger = logging.getLogger(__name__)
@@ -283,7 +284,8 @@ def hold(lease: Lease) -> Iterator[Lease]:
     """Hold a lease for as long as the block runs. Raises what `Lease.acquire` raises."""
     lease.acquire()
     try:
-        yield lease
+        with released_at_exit(lease.release):
+            yield lease
     finally:
         lease.release()
 
