@@ -16,10 +16,11 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import date, datetime, timezone
-from typing import Any
+from typing import Annotated, Any
 
 import dlt
 import pyarrow as pa
+from dlt.common.typing import SecretSentinel
 from dlt.extract import DltResource
 
 from . import settings
@@ -68,7 +69,7 @@ def openai_fine_tuning(
     openai_org_id: str | None = None,
     openai_project_id: str | None = None,
     openai_auth: str | None = None,
-    openai_extra_headers: dict[str, str] | None = None,
+    openai_extra_headers: Annotated[dict[str, str], SecretSentinel] | None = None,
     openai_allow_http: bool = False,
     account_label: str = "default",
     fine_tuning_job_ids: Sequence[str] | None = None,

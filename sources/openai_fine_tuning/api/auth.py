@@ -120,15 +120,18 @@ class Credential(AuthBase):
     def owner(self) -> str:
         """What stays the same as long as the same account asks: the key, or the tenant or subject of the tokens.
 
+        The headers belong to it, one a line.
+
         Raises:
             HostError: No token can be had.
         """
+        headers = "".join(f"\n{name}: {value}" for name, value in self._headers.items())
         if self._provider is None:
-            return self._current
+            return self._current + headers
         claims = _claims(self.secret())
         if tenant := claims.get("tid"):
-            return f"tenant {tenant}"
-        return " ".join(["token", *(str(claims[name]) for name in ("iss", "sub") if name in claims)])
+            return f"tenant {tenant}{headers}"
+        return " ".join(["token", *(str(claims[name]) for name in ("iss", "sub") if name in claims)]) + headers
 
     def secret(self) -> str:
         """Return the key or token to send now.

@@ -28,7 +28,7 @@ from openai_fine_tuning.settings import RequestPolicy
 from . import decoding, retry
 from .auth import Credential, TokenProvider, checked_headers, checked_id, chosen_scheme
 from .concurrency import Limiter
-from .connection import Adapter, Pace, SlowAnswerError, pace
+from .connection import Adapter, Pace, Session, SlowAnswerError, pace
 from .decoding import LargeAnswerError, WrongAnswerError, WrongEncodingError
 from .download import Download, MisplacedRangeError
 from .redaction import Redactor
@@ -142,7 +142,6 @@ class FineTuningApi:
             "OpenAI-Project": checked_id(project_id, "project_id", "project"),
             **dict(sorted(extra.items())),
         }
-        self._headers = {name: value for name, value in chosen.items() if value}
         try:
             self._origin = origin(requests.Request("GET", self.base_url).prepare().url or "")
         except ValueError:
@@ -151,10 +150,10 @@ class FineTuningApi:
             api_key,
             chosen_scheme(auth, host=host, is_token=callable(api_key)),
             allowed=self._origin,
-            headers=self._headers,
+            headers={name: value for name, value in chosen.items() if value},
             redactor=self._redactor,
         )
-        self._session = requests.Session()
+        self._session = Session()
         # The environment is asked once: requests goes through all of it at each request. What is on this machine is
         # reached directly, whatever proxy it names for the world.
         self._session.trust_env = False
@@ -185,8 +184,7 @@ class FineTuningApi:
         parts = urlsplit(self.base_url)
         port = "" if is_loopback(parts.hostname or "") else f":{parts.port or ''}"
         asked = f"{parts.hostname}{port}{parts.path}\n{self._credential.owner}"
-        headers = "".join(f"\n{name}: {value}" for name, value in self._headers.items())
-        return hashlib.sha256(f"{asked}{headers}".encode()).hexdigest()[:16]
+        return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
     def url(self, path: str) -> str:
         """Return the address of a path without its query: what error messages name."""

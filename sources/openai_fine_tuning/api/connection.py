@@ -16,6 +16,7 @@ from socket import socket
 from typing import Any
 
 import certifi
+import requests
 import truststore
 from requests.adapters import HTTPAdapter
 from typing_extensions import override
@@ -155,6 +156,14 @@ class Adapter(HTTPAdapter):
     @override
     def cert_verify(self, conn: Any, *_: Any) -> None:
         conn.cert_reqs = "CERT_REQUIRED"  # by the context; requests would add its own authorities here
+
+
+class Session(requests.Session):
+    """A session that leaves redirects alone: even told not to follow one, requests parses where it leads."""
+
+    @override
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
 
 
 def tls_context() -> ssl.SSLContext:

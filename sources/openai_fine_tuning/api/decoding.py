@@ -166,6 +166,8 @@ def _made_shallow(text: str) -> str:
                 parts += [text[kept:start], json.dumps(text[start : token.end()])]
                 kept = token.end()
             depth -= 1
+    if depth > 0:
+        raise ValueError("a bracket is not closed")
     return "".join([*parts, text[kept:]])
 
 
