@@ -1,112 +1,93 @@
-"""Whether a resource can be read at all: an endpoint that the host lacks, or a scope of the key, costs one request.
-
-The first read of a resource goes alone, as a probe. Once one has worked, all may go; where the probes tell that the
-resource is unavailable, none does.
-"""
+"""Find out with one request whether a resource can be read at all, before the requests of all other jobs follow."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Collection
 
+from openai_fine_tuning.api.concurrency import Limiter
 from openai_fine_tuning.api.urls import quoted
-from openai_fine_tuning.errors import RequestError
+from openai_fine_tuning.errors import EndlessListingError, RequestError
 
-from .workers import Read
+_CANCEL_CHECK_SECONDS = 0.5
 
 _CONVINCING_FAILURES = 3
-"""After so many jobs of which a resource could not be read, and none of which it could, it is taken as unavailable."""
+"""A resource that failed for so many jobs, and worked for none, counts as unavailable."""
 
 
-@dataclass
-class _Gate:
-    """One resource's: `is_open` None until it is known. `failed` are probes that may concern only their own job."""
+class Probes:
+    """The knowledge of which resources the host and the key offer. Safe to share between threads.
 
-    is_open: bool | None = None
-    probe: Read | None = None
-    waiting: list[Read] = field(default_factory=list)
-    failed: list[Read] = field(default_factory=list)
-
-
-class Gates:
-    """The gates of the resources that are read job by job.
+    An endpoint that the host lacks, or a scope that the key lacks, fails for every job alike. So the first read of a
+    resource goes alone, as its probe, and the same reads of other jobs wait until its first page has come.
 
     Args:
-        resources: Their names.
-        start: Lets a read begin.
-        drop: Ends a read that will not begin.
+        limiter: Ends the waiting once it is cancelled.
+        available: What is known, by resource; changed in place, so that the next part of a sync knows it too.
+        read_before: The resources that an earlier sync has read: a host does not lack their endpoints.
     """
 
-    def __init__(self, resources: Iterable[str], start: Callable[[Read], None], drop: Callable[[Read], None]) -> None:
-        self._gates = {resource: _Gate() for resource in resources}
-        self._start = start
-        self._drop = drop
+    def __init__(self, limiter: Limiter, available: dict[str, bool], *, read_before: Collection[str] = ()) -> None:
+        self.available = available
+        self.failures: dict[str, RequestError] = {}
+        """Why a resource is unavailable, for those that these probes found to be so."""
+        self._limiter = limiter
+        self._read_before = read_before
+        self._probing: set[str] = set()
+        self._failed: dict[str, int] = {}
+        self._changed = threading.Condition()
 
-    def admit(self, read: Read) -> None:
-        """Let a read begin, wait, or end, by what is known of its resource."""
-        gate = self._gates[read.resource]
-        if gate.is_open is False:
-            self._drop(read)
-        elif gate.is_open:
-            self._start(read)
-        elif gate.probe is None:
-            gate.probe = read
-            self._start(read)
-        else:
-            gate.waiting.append(read)
+    def is_available(self, resource: str) -> bool | None:
+        """Whether the resource can be read; None where that is not known yet."""
+        return self.available.get(resource)
 
-    def is_open(self, resource: str) -> bool | None:
-        """True where a read has worked, False where the resource is unavailable, None where it is not known."""
-        return self._gates[resource].is_open if resource in self._gates else True
+    def admit(self, resource: str) -> bool:
+        """Return whether a job's read of the resource may begin. Wait where the probe of another job is to tell.
 
-    def is_probing(self, resource: str) -> bool:
-        """Whether the read that is to tell is under way."""
-        return resource in self._gates and self._gates[resource].probe is not None
+        The job that is admitted while nothing is known is the probe: `succeeded`, `failed` or `withdraw` must follow.
 
-    def open(self, resource: str) -> None:
-        """A read has worked: let all go that wait."""
-        gate = self._gates[resource]
-        if gate.is_open is not None:
+        Raises:
+            CancelledError: The sync was stopped.
+        """
+        with self._changed:
+            while resource not in self.available and resource in self._probing:
+                self._changed.wait(_CANCEL_CHECK_SECONDS)
+                self._limiter.raise_if_cancelled()
+            if resource not in self.available:
+                self._probing.add(resource)
+            return self.available.get(resource, True)
+
+    def succeeded(self, resource: str) -> None:
+        """A page of the resource has come: let the reads of all other jobs begin."""
+        if resource not in self.available:
+            self._end(resource, is_available=True)
+
+    def failed(self, resource: str, job_id: str, error: RequestError | EndlessListingError) -> None:
+        """A read of the resource failed. Decide whether that concerns only its job, or every job."""
+        if resource in self.available:
             return
-        gate.is_open, gate.probe = True, None
-        waiting, gate.waiting = gate.waiting, []
-        for read in waiting:
-            self._start(read)
-
-    def close(self, resource: str) -> None:
-        """The resource is unavailable: end all that wait."""
-        gate = self._gates[resource]
-        gate.is_open, gate.probe = False, None
-        waiting, gate.waiting, gate.failed = gate.waiting, [], []
-        for read in waiting:
-            self._drop(read)
-
-    def probe_failed(self, read: Read) -> None:
-        """A probe failed in a way that may concern only its job: keep it, and send another."""
-        self._gates[read.resource].failed.append(read)
-        self.probe_again(read.resource)
-
-    def probe_again(self, resource: str) -> None:
-        """Send the next probe, if a read waits."""
-        gate = self._gates[resource]
-        # The oldest job that waits: what is wrong with a job is less likely to be wrong with one far from it.
-        gate.probe = gate.waiting.pop() if gate.waiting else None
-        if gate.probe is not None:
-            self._start(gate.probe)
-
-    def is_convincing(self, read: Read, error: RequestError, *, has_worked_before: bool) -> bool:
-        """Whether a failed probe tells that the whole resource is unavailable, and not only that of its job."""
+        if isinstance(error, EndlessListingError):
+            self._end(resource, is_available=True)
+            return
+        failures = self._failed[resource] = self._failed.get(resource, 0) + 1
         if error.is_missing_scope:
-            return True
-        failures = len(self._gates[read.resource].failed) + 1
-        if error.is_missing_endpoint:
-            # Hosts that decode %2F take an id with a slash for another address; and what was there before is there.
-            return quoted(read.job_id) == read.job_id and (failures > 1 or not has_worked_before)
-        return failures >= _CONVINCING_FAILURES
+            is_unavailable = True
+        elif error.is_missing_endpoint:
+            # Hosts that decode %2F take an id with a slash for another address.
+            is_unavailable = quoted(job_id) == job_id and (failures > 1 or resource not in self._read_before)
+        else:
+            is_unavailable = failures >= _CONVINCING_FAILURES
+        if is_unavailable:
+            self.failures[resource] = error
+        self._end(resource, is_available=False if is_unavailable else None)
 
-    def conclude(self) -> list[Read]:
-        """The probes that failed and were not followed by a verdict that explains them: each concerns its own job."""
-        failed = [read for gate in self._gates.values() for read in gate.failed]
-        for gate in self._gates.values():
-            gate.failed = []
-        return failed
+    def withdraw(self, resource: str) -> None:
+        """A read of the resource told nothing about it: the next job that asks is the probe."""
+        self._end(resource, is_available=None)
+
+    def _end(self, resource: str, *, is_available: bool | None) -> None:
+        with self._changed:
+            if is_available is not None:
+                self.available.setdefault(resource, is_available)
+            self._probing.discard(resource)
+            self._changed.notify_all()

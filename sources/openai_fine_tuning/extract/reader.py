@@ -1,33 +1,34 @@
-"""One sync: list the jobs, read what is owed of each, move the frontier.
+"""One sync: list the jobs, let the worker threads read what is due of each, and move the watermarks.
 
-Everything here runs in one thread. The crew's threads run what `children` yields, and share nothing else with it.
+`Reader` runs in one thread, which alone changes the state, the rows and the report. A worker thread reads one job at a
+time (`job_reader`). What it finds, and its result at the end, come back through a bounded queue.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from openai_fine_tuning import settings
 from openai_fine_tuning.api.client import FineTuningApi
-from openai_fine_tuning.api.files import Files
 from openai_fine_tuning.api.jobs import Job, get_job, job_pages, job_pages_behind
 from openai_fine_tuning.api.pagination import Order
 from openai_fine_tuning.api.urls import is_safe_id
 from openai_fine_tuning.convert.table_builder import Batches
-from openai_fine_tuning.report import Report
+from openai_fine_tuning.errors import HostError, RequestError
+from openai_fine_tuning.report import Report, Skipped
 from openai_fine_tuning.state.run import Parts
 from openai_fine_tuning.state.watermark import Frontier
 
-from .failures import Failures
-from .probes import Gates
-from .resources import CHILDREN, Child, Visit
-from .workers import Crew, Read
+from .failures import listing_failure, raise_if_general
+from .job_reader import JobReader, JobResult, JobTask
+from .probes import Probes
+from .resources import Due, Found, Missing, Rejected
+from .workers import Ended, Workers
 
 _JOBS_A_THREAD = 2
 """Jobs under way for each thread: enough that none waits for the next, few enough that a part soon ends."""
@@ -35,11 +36,11 @@ _JOBS_A_THREAD = 2
 
 @dataclass(frozen=True)
 class Bounds:
-    """A read of less than everything: it never moves a frontier.
+    """The limits of a partial read, which never moves a watermark.
 
     Attributes:
-        job_ids: Only these jobs, all of each.
-        since: Only jobs created at or after this, in unix seconds.
+        job_ids: Read only these jobs, all of each.
+        since: Read only jobs created at or after this time, in unix seconds.
     """
 
     job_ids: tuple[str, ...] = ()
@@ -51,30 +52,30 @@ class Bounds:
         return bool(self.job_ids) or self.since is not None
 
     def admit(self, job: Job) -> bool:
-        """Whether the job lies within."""
+        """Return whether a job lies within the limits."""
         return self.since is None or job.created_at is None or job.created_at >= self.since
 
 
 class Reader:
-    """Reads what the selected resources owe.
+    """Reads what is due of the jobs of one account.
 
     Args:
         api: The host.
         account: Label of the account, for messages.
-        frontiers: The frontier of each selected resource.
-        batches: Where records become rows.
-        report: The figures, updated as it goes.
+        watermarks: The watermark of each selected resource, by name and in the order in which they are read.
+        batches: Makes rows of records.
+        report: The figures, updated as the read goes on.
         parts: What earlier parts of the same sync have read, updated too.
-        bounds: What to read, where that is not everything owed.
-        stop_after: Seconds after which no further job is begun; what is left stays owed. None for no end.
-        stop_after_rows: Rows after which no further job is begun. None for no end.
+        bounds: The limits of a partial read.
+        stop_after: Seconds after which no further job is begun. None for no limit.
+        stop_after_rows: Rows after which no further job is begun. None for no limit.
     """
 
     def __init__(
         self,
         api: FineTuningApi,
         account: str,
-        frontiers: Mapping[str, Frontier],
+        watermarks: Mapping[str, Frontier],
         batches: Batches,
         report: Report,
         *,
@@ -84,55 +85,59 @@ class Reader:
         stop_after_rows: int | None = None,
     ) -> None:
         self._api = api
-        self._frontiers = frontiers
+        self._account = account
+        self._watermarks = watermarks
         self._batches = batches
         self._report = report
         self._parts = parts
         self._bounds = bounds
         self._deadline = None if stop_after is None or bounds.is_partial else time.monotonic() + stop_after
-        self._most_rows = None if stop_after_rows is None or bounds.is_partial else stop_after_rows
-        self._crew = Crew(api, api.limiter.concurrency)
-        self._files = Files(api)
-        self._gates = Gates((name for name in frontiers if name != "jobs"), self._begin_read, self._end_read)
-        self._outstanding = 0
+        self._most_rows = None if bounds.is_partial else stop_after_rows
+        read_before = {name for name, watermark in watermarks.items() if watermark.bound is not None}
+        self._probes = Probes(api.limiter, parts.available, read_before=read_before)
+        self._job_reader = JobReader(api, self._probes)
+        self._workers: Workers[JobTask | str] = Workers(api.limiter, api.limiter.concurrency)
+        self._in_flight: set[JobTask | str] = set()
         self._met: set[str] = set()
-        self._failures = Failures(api, account, frontiers, self._gates, report, asked_for=bounds.job_ids)
+        self._failed: list[tuple[Job, str, Exception]] = []
+        self._missing: set[tuple[str, str]] = set()
+        self._unknown: set[str] = set()
         self._is_left_over = False
         self._has_progressed = False
         self._before = (report.requests, report.retries, report.rejected)
 
     def read(self) -> Iterator[dict[str, pa.Table]]:
-        """Everything owed, as Arrow tables by table name.
+        """Yield everything that is due, as Arrow tables by table name.
 
         Raises:
-            HostError: Something that concerns every job. What was handed over must not be committed.
+            HostError: A failure concerns every job. What was yielded must not be committed.
         """
         self._report.is_complete = False
         try:
             if self._bounds.job_ids:
                 yield from self._read_by_id(self._bounds.job_ids)
                 yield from self._collect(down_to=0)
-                self._failures.conclude_probes()
-                self._failures.check_unknown_jobs()
+                self._check_unknown_jobs()
             else:
                 yield from self._read_listing()
+            self._report_failures()
             self._count()
-            self._report.jobs_open = len(set().union(*(frontier.open for frontier in self._frontiers.values())))
+            self._report.jobs_open = len(set().union(*(watermark.open for watermark in self._watermarks.values())))
             yield self._take(at_least=1)
             self._report.is_complete = not self._is_left_over
         finally:
             self._count()
-            self._crew.dismiss()
+            self._workers.stop()
 
-    # the job listing -------------------------------------------------------------------------------------------------
+    # Which jobs to read ----------------------------------------------------------------------------------------------
 
     def _read_listing(self) -> Iterator[dict[str, pa.Table]]:
-        """List the jobs as far as needed, read what is owed, and move the frontiers."""
+        """List the jobs as far back as needed, read what is due of each, and move the watermarks."""
         order, began_at, read_pages = Order(), None, 0
         further_pages: int | None = None
-        cut = self._common_cut()
+        resumed = self._common_resume_point()
         listing = job_pages(self._api)
-        cut_at: str | None = None
+        stopped_after: str | None = None
         while (page := next(listing, None)) is not None:
             began_at = page.host_time if began_at is None else began_at
             read_pages += 1
@@ -148,84 +153,76 @@ class Reader:
                 further_pages = len(self._unmet()) if further_pages is None else further_pages - 1
                 if further_pages <= 0 or not self._is_listing_cheaper(order, read_pages):
                     break
-            elif cut is not None and cut.cut_bound is not None and order.is_past(cut.cut_bound):
-                listing, cut = job_pages_behind(self._api, (cut.cut or {})["after"], listing), None
-            elif cut is None and self._is_late() and order.is_newest_first and order.last is not None:
-                cut_at = page.cursor
+            elif resumed is not None and resumed.cut_bound is not None and order.is_past(resumed.cut_bound):
+                listing, resumed = job_pages_behind(self._api, (resumed.cut or {})["after"], listing), None
+            elif resumed is None and self._is_late() and order.is_newest_first and order.last is not None:
+                stopped_after = page.cursor
                 self._is_left_over = True
                 break
         if not self._bounds.is_partial:
             yield from self._read_by_id(list(self._unmet()))
         yield from self._collect(down_to=0)
-        self._failures.conclude_probes()
         began_at = time.time() if began_at is None else began_at
-        for resource, frontier in self._frontiers.items():
-            if self._is_unavailable(resource):
-                continue
-            if cut_at is not None and not self._is_past(frontier, order):
-                frontier.listing_cut(order, began_at, cut_at)
+        for watermark in self._readable().values():
+            if stopped_after is not None and not self._is_past(watermark, order):
+                watermark.listing_cut(order, began_at, stopped_after)
             else:
-                frontier.listing_ended(order, began_at, self._met)
+                watermark.listing_ended(order, began_at, self._met)
 
-    def _common_cut(self) -> Frontier | None:
-        """A frontier whose listing was cut, if it was at the same place for all that still need what lies behind."""
-        wanting = [f for f in self._frontiers.values() if f.cut is not None or f.bound is None]
+    def _common_resume_point(self) -> Frontier | None:
+        """Return a watermark with the place where the listing goes on, if that is one place for all that need more."""
+        wanting = [w for w in self._watermarks.values() if w.cut is not None or w.bound is None]
         if self._bounds.is_partial or not wanting or wanting[0].cut is None:
             return None
-        return wanting[0] if all(f.cut == wanting[0].cut and f.trusts_order for f in wanting) else None
+        return wanting[0] if all(w.cut == wanting[0].cut and w.trusts_order for w in wanting) else None
 
     def _meet(self, record: Any, host_time: float) -> None:
-        """Visit a job of the listing, or keep open what is owed of it: else the frontier would pass it by for good."""
+        """Read a job of the listing, or mark it as pending: else the watermark would pass it by for good."""
         job = Job.of(record, host_time)
         if job is None:
-            if "jobs" in self._frontiers:
+            if "jobs" in self._watermarks:
                 self._batches.add("jobs", record, job_id=None)
             return
         self._report.seen.add(hash(job.id))
-        owed = self._owed(job)
-        if owed or job.created_at is None:
+        due = self._due_resources(job)
+        if due or job.created_at is None:
             self._met.add(job.id)
-        if not self._bounds.admit(job) or job.id in self._parts.done:
+        if not due or not self._bounds.admit(job) or job.id in self._parts.done:
             return
-        if owed and self._is_late():
-            for resource in owed:
-                self._frontiers[resource].keep_open(job)
+        if self._is_late():
+            for resource in due:
+                self._watermarks[resource].keep_open(job)
             self._parts.postponed[job.id] = job
             self._is_left_over = True
-        elif owed:
-            self._visit(job, owed)
+        else:
+            self._start(job, due)
 
-    def _is_unavailable(self, resource: str) -> bool:
-        return self._gates.is_open(resource) is False
+    def _readable(self) -> dict[str, Frontier]:
+        """The watermarks of the resources that are not known to be unavailable."""
+        return {n: w for n, w in self._watermarks.items() if self._probes.is_available(n) is not False}
 
-    def _owed(self, job: Job) -> frozenset[str]:
-        return frozenset(
-            resource
-            for resource, frontier in self._frontiers.items()
-            if not self._is_unavailable(resource) and frontier.owes(job)
-        )
+    def _due_resources(self, job: Job) -> list[str]:
+        return [name for name, watermark in self._readable().items() if watermark.owes(job)]
 
     def _unmet(self) -> dict[str, float | None]:
-        """Open jobs that the listing has not shown: id to `created_at`."""
+        """The open jobs that the listing has not shown: id to `created_at`."""
         return {
             job_id: known.get("created_at")
-            for resource, frontier in self._frontiers.items()
-            if not self._is_unavailable(resource)
-            for job_id, known in frontier.open.items()
+            for watermark in self._readable().values()
+            for job_id, known in watermark.open.items()
             if job_id not in self._met and job_id not in self._parts.done
         }
 
-    def _is_past(self, frontier: Frontier, order: Order) -> bool:
-        return frontier.bound is not None and frontier.trusts_order and order.is_past(frontier.bound)
+    def _is_past(self, watermark: Frontier, order: Order) -> bool:
+        return watermark.bound is not None and watermark.trusts_order and order.is_past(watermark.bound)
 
     def _is_far_enough(self, order: Order) -> bool:
         if self._bounds.since is not None:
             return order.is_past(self._bounds.since)
-        wanting = [frontier for name, frontier in self._frontiers.items() if not self._is_unavailable(name)]
-        return all(self._is_past(frontier, order) for frontier in wanting)
+        return all(self._is_past(watermark, order) for watermark in self._readable().values())
 
     def _is_listing_cheaper(self, order: Order, read_pages: int) -> bool:
-        """Whether open jobs further back come cheaper by listing on than one by one, judged by the jobs' density."""
+        """Whether open jobs further back cost fewer requests by listing on than by id, judged by the jobs' density."""
         if self._bounds.is_partial or not order.is_newest_first or order.first is None or order.last is None:
             return False
         seconds_a_page = (order.first - order.last) / read_pages
@@ -235,12 +232,21 @@ class Reader:
         )
 
     def _is_late(self) -> bool:
-        """Whether no further job is to be begun. One at least is read each time, so that there is always progress."""
+        """Whether no further job is to be begun. At least one is read each time, so that there is always progress."""
         is_late = self._deadline is not None and time.monotonic() >= self._deadline
         is_full = self._most_rows is not None and self._batches.rows >= self._most_rows
         return (is_late or is_full) and self._has_progressed
 
-    # one job ---------------------------------------------------------------------------------------------------------
+    def _await_probes(self, order: Order) -> Iterator[dict[str, pa.Table]]:
+        """Wait for the probes of resources for whose sake alone the listing would go on: they may be unavailable."""
+        while not self._bounds.is_partial:
+            wanting = [name for name, watermark in self._readable().items() if not self._is_past(watermark, order)]
+            tasks = [task for task in self._in_flight if isinstance(task, JobTask)]
+            if not wanting or not set().union(*map(self._job_reader.probed_by, tasks)).issuperset(wanting):
+                return
+            yield from self._collect_one()
+
+    # One job ---------------------------------------------------------------------------------------------------------
 
     def _read_by_id(self, job_ids: Iterable[str]) -> Iterator[dict[str, pa.Table]]:
         for job_id in job_ids:
@@ -250,89 +256,85 @@ class Reader:
             job: Job | None = self._parts.postponed.pop(job_id, None)
             if job is not None:
                 self._met.add(job_id)
-                self._visit(job, self._owed(job))
+                self._start(job, self._due_resources(job))
             elif is_safe_id(job_id):
-                self._outstanding += 1
                 self._report.jobs_to_read += 1
-                self._crew.start(Read("jobs", job_id, partial(self._read_job, job_id)))
+                self._submit(job_id, self._fetch(job_id))
             elif job_id in self._bounds.job_ids:
-                self._failures.unknown_job(job_id, "it cannot be put into an address")
+                self._skip_unknown(job_id, "it cannot be put into an address")
             else:
-                self._failures.skip(job_id, "jobs", "its id cannot be put into an address")
+                self._skip(job_id, "jobs", "its id cannot be put into an address")
             yield from self._collect(down_to=_JOBS_A_THREAD * self._api.limiter.concurrency)
 
-    def _read_job(self, job_id: str) -> Iterator[Job]:
-        yield get_job(self._api, job_id)
+    def _fetch(self, job_id: str) -> Generator[Found, None, Job | RequestError]:
+        """Return a job, or why it cannot be had. Runs in a worker thread."""
+        yield from ()  # what a worker runs is a generator
+        try:
+            return get_job(self._api, job_id)
+        except RequestError as error:
+            raise_if_general(self._api, error)
+            return error
 
-    def _visit(self, job: Job, owed: frozenset[str]) -> None:
-        visit = Visit(job, owed)
-        self._outstanding += 1
+    def _start(self, job: Job, resources: Iterable[str]) -> None:
+        """Let a worker read the given resources of a job."""
         self._report.jobs_to_read += 1
-        children = [
-            child(visit, self._frontiers[name], self._api, self._files)
-            for name, child in CHILDREN.items()
-            if name in owed
-        ]
-        visit.reads = len(children)
-        for child in children:
-            if self._is_unavailable(child.name):
-                visit.reads -= 1
-            elif not is_safe_id(job.id):
-                self._failures.skip(job.id, child.name, "its id cannot be put into an address")
-                self._frontiers[child.name].keep_open(job)
-                visit.reads -= 1
-            elif child.has_nothing_to_read:
-                self._settle(child)
-                visit.reads -= 1
-            else:
-                self._gates.admit(Read(child.name, job.id, child.read, context=child))
-        if visit.reads == 0:
-            self._end_visit(visit)
+        below_job = [name for name in resources if name != "jobs"]
+        if not is_safe_id(job.id):
+            for name in below_job:
+                self._skip(job.id, name, "its id cannot be put into an address")
+                self._watermarks[name].keep_open(job)
+            below_job = []
+        due = {}
+        for name in below_job:
+            watermark = self._watermarks[name]
+            due[name] = Due(job, dict(watermark.open.get(job.id, {})), watermark.is_over(job))
+        task = JobTask(job, due, includes_job="jobs" in resources)
+        if due:
+            self._submit(task, self._job_reader.read(task))
+        else:
+            self._finish(task, JobResult())
 
-    # what the crew finds ---------------------------------------------------------------------------------------------
+    def _submit(self, task: JobTask | str, work: Generator[Found, None, Any]) -> None:
+        self._in_flight.add(task)
+        self._workers.start(task, work)
+
+    # What the workers find -------------------------------------------------------------------------------------------
 
     def _collect(self, down_to: int) -> Iterator[dict[str, pa.Table]]:
-        """Take in what the crew finds until no more than so many jobs are under way."""
-        while self._outstanding > down_to:
-            yield from self._collect_one()
-
-    def _await_probes(self, order: Order) -> Iterator[dict[str, pa.Table]]:
-        """Do not list on merely for a resource that may turn out to be unavailable: wait for its first read."""
-        while not self._bounds.is_partial:
-            wanting = [name for name, frontier in self._frontiers.items() if not self._is_past(frontier, order)]
-            wanting = [name for name in wanting if not self._is_unavailable(name)]
-            if not wanting or not all(self._gates.is_probing(name) for name in wanting):
-                return
+        """Take what the workers find until no more than so many tasks are under way."""
+        while len(self._in_flight) > down_to:
             yield from self._collect_one()
 
     def _collect_one(self) -> Iterator[dict[str, pa.Table]]:
-        read, found = self._crew.next()
-        if not read.is_done:
-            if read.resource == "jobs":
-                read.context = found
-            elif (reason := read.context.take_in(self._batches, found)) is not None:
-                self._failures.skip(read.job_id, read.resource, reason)
+        task, found = self._workers.next()
+        if isinstance(found, Ended):
+            self._in_flight.remove(task)
+            if found.error is not None:
+                raise found.error
+            if isinstance(task, JobTask):
+                self._finish(task, found.result)
+            else:
+                self._finish_fetch(task, found.result)
+        elif isinstance(task, JobTask):
+            self._keep(task.job, found)
             if full := self._take(at_least=settings.BATCH_ROWS):
                 yield full
-        elif read.resource == "jobs":
-            self._outstanding -= 1
-            self._report.jobs_to_read -= 1
-            if read.error is not None:
-                self._failures.of_job(read.job_id, read.error)
-            else:
-                job: Job = read.context
-                self._report.seen.add(hash(job.id))
-                self._met.add(job.id)
-                if self._bounds.admit(job):
-                    self._visit(job, self._owed(job))
-        elif read.error is None:
-            self._settle(read.context)
-            self._gates.open(read.resource)
-            self._end_read(read)
-        else:
-            self._failures.of_read(read, read.error)
-            self._end_read(read)
         self._count()
+
+    def _keep(self, job: Job, found: Found) -> None:
+        """Make rows of what a worker found, or report it."""
+        if isinstance(found, Missing):
+            # The resources `result_metrics` and `files` may both miss it.
+            if (job.id, found.file_id) not in self._missing:
+                self._missing.add((job.id, found.file_id))
+                self._skip(job.id, found.resource, f"the host no longer has its file {found.file_id} (404)")
+        elif isinstance(found, Rejected):
+            self._batches.reject(found.resource, found.record, job_id=job.id, reason=found.reason)
+        elif found.shown:
+            for record, shown in zip(found.records, found.shown, strict=True):
+                self._batches.add(found.resource, record, job_id=job.id, own=found.own, shown=shown)
+        else:
+            self._batches.add_all(found.resource, found.records, job_id=job.id, own=found.own, defaults=found.defaults)
 
     def _take(self, at_least: int) -> dict[str, pa.Table]:
         tables = self._batches.take(at_least=at_least)
@@ -341,37 +343,75 @@ class Reader:
             self._report.largest_batch = max(self._report.largest_batch, table.nbytes)
         return tables
 
-    def _settle(self, child: Child) -> None:
-        visit = child.visit
-        visit.learned[child.name] = child.learned()
-        if not self._failures.is_gone(visit.job.id):
-            self._frontiers[child.name].settle(visit.job, **visit.learned[child.name])
-
-    def _begin_read(self, read: Read) -> None:
-        read.context.is_known_endpoint = bool(self._gates.is_open(read.resource))
-        self._crew.start(read)
-
-    def _end_read(self, read: Read) -> None:
-        visit: Visit = read.context.visit
-        visit.reads -= 1
-        if visit.reads == 0:
-            self._end_visit(visit)
-
-    def _end_visit(self, visit: Visit) -> None:
-        """All of the job is read: its own row comes last, since it says when its checkpoints were listed."""
-        self._outstanding -= 1
+    def _finish(self, task: JobTask, result: JobResult) -> None:
+        """Note what was read of a job. Its own row comes last: it says when its checkpoints were listed."""
+        job = task.job
         self._has_progressed = True
         self._report.jobs_read += 1
-        self._parts.done.add(visit.job.id)
-        frontier = self._frontiers.get("jobs")
-        if frontier is None or not ("jobs" in visit.owed or visit.checkpoints_listed_at is not None):
+        self._parts.done.add(job.id)
+        if result.gone is not None:
+            self._close_gone(job.id, result.gone)
+        else:
+            for name, next_state in result.next_states.items():
+                self._watermarks[name].settle(job, **next_state)
+            self._failed += [(job, name, error) for name, error in result.failures.items()]
+        jobs = self._watermarks.get("jobs")
+        listed_at = result.next_states.get("checkpoints", {}).get("listed_at")
+        if jobs is None or not (task.includes_job or listed_at is not None):
             return
-        listed_at = visit.checkpoints_listed_at
         if listed_at is None:
-            listed_at = frontier.open.get(visit.job.id, {}).get("listed_at")
-        self._batches.add("jobs", visit.job.record, job_id=None, own={"checkpoints_listed_at": listed_at})
-        if not self._failures.is_gone(visit.job.id):
-            frontier.settle(visit.job, **({} if listed_at is None else {"listed_at": listed_at}))
+            listed_at = jobs.open.get(job.id, {}).get("listed_at")
+        self._batches.add("jobs", job.record, job_id=None, own={"checkpoints_listed_at": listed_at})
+        if result.gone is None:
+            jobs.settle(job, **({} if listed_at is None else {"listed_at": listed_at}))
+
+    def _finish_fetch(self, job_id: str, answer: Job | RequestError) -> None:
+        """Begin to read a job that was fetched by its id, or say why it could not be."""
+        self._report.jobs_to_read -= 1
+        if isinstance(answer, Job):
+            self._report.seen.add(hash(job_id))
+            self._met.add(job_id)
+            if self._bounds.admit(answer):
+                self._start(answer, self._due_resources(answer))
+        elif answer.status == 404 and job_id in self._bounds.job_ids and not self._is_open(job_id):
+            self._skip_unknown(job_id, str(answer))
+        elif answer.status == 404 and not answer.is_missing_endpoint:
+            self._close_gone(job_id, answer)
+        else:
+            self._skip(job_id, "jobs", str(answer))
+
+    # What could not be read ------------------------------------------------------------------------------------------
+
+    def _skip(self, job_id: str | None, resource: str, reason: str) -> None:
+        """Report what is left out, for all jobs where no id is given."""
+        self._report.skipped.append(Skipped(self._account, job_id, resource, reason))
+
+    def _skip_unknown(self, job_id: str, reason: str) -> None:
+        self._unknown.add(job_id)
+        self._skip(job_id, "jobs", f"the host has no job {job_id}: is the id right? ({reason})")
+
+    def _close_gone(self, job_id: str, error: RequestError) -> None:
+        self._skip(job_id, "jobs", f"the host no longer has this job: {error}")
+        for watermark in self._watermarks.values():
+            watermark.close_gone(job_id)
+
+    def _is_open(self, job_id: str) -> bool:
+        """Whether the host has shown the job to an earlier sync, which left it open."""
+        return any(job_id in watermark.open for watermark in self._watermarks.values())
+
+    def _report_failures(self) -> None:
+        """Report each unavailable resource once, and each other failure with its job, which stays open."""
+        for resource, failure in self._probes.failures.items():
+            self._skip(None, resource, str(failure))
+        for job, resource, error in self._failed:
+            if self._probes.is_available(resource) is not False:
+                self._skip(job.id, resource, str(error))
+                self._watermarks[resource].keep_open(job)
+
+    def _check_unknown_jobs(self) -> None:
+        """Raise `HostError` where none of the jobs that the user named exists, and no listing of jobs either."""
+        if self._unknown.issuperset(self._bounds.job_ids) and (error := listing_failure(self._api)) is not None:
+            raise HostError.of(error, self._api.base_url)
 
     def _count(self) -> None:
         requests, retries, rejected = self._before

@@ -1,304 +1,274 @@
-"""The resources that are read job by job: what each requests of a job, and how what comes becomes rows.
+"""The resources that are read job by job: what each one requests of a job, and what the next read must know.
 
-A child is one resource of one job. It lives in the reader's thread, but for `read`, which runs in one of the crew's and
-changes nothing: what it has to say travels with what it yields.
+Everything here runs in the worker threads and changes nothing: what a read finds leaves as `Records`, `Rejected` and
+`Missing`, and what the next read of the job must know is its generator's result.
 """
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from openai_fine_tuning.api.client import FineTuningApi
-from openai_fine_tuning.api.files import Files, Found
+from openai_fine_tuning.api.files import Files
 from openai_fine_tuning.api.jobs import Job
 from openai_fine_tuning.api.pagination import Order, Page, pages
 from openai_fine_tuning.api.urls import content_path, is_safe_id, listing_path
-from openai_fine_tuning.convert import result_csv as result_files
-from openai_fine_tuning.convert.table_builder import Batches
+from openai_fine_tuning.convert import result_csv
 from openai_fine_tuning.convert.values import UnfitError, escaped, number_from_text
 from openai_fine_tuning.errors import RequestError
-from openai_fine_tuning.state.watermark import Frontier
+
+from .probes import Probes
 
 _KEPT_BYTES = 1_000_000
-"""How much is kept of a result file that is none."""
+"""How much is kept of a result file that is not one."""
 
 
-@dataclass
-class Visit:
-    """The reading of one job, for every resource that owes it.
+@dataclass(frozen=True)
+class Records:
+    """Records of one resource, to become rows of its table.
 
     Attributes:
-        job: The job as it was shown before the visit began.
-        owed: The resources that owe it.
-        reads: How many of them are still being read.
-        learned: What those that were read to the end have learned, by resource.
+        resource: Name of the resource.
+        records: The records.
+        own: Columns that the source sets itself, for all of the records.
+        defaults: Columns that the source fills where a record leaves them empty.
+        shown: For each record, what is kept of it where it cannot become a row; empty where that is the record.
+    """
+
+    resource: str
+    records: Sequence[Any]
+    own: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    shown: Sequence[Any] = ()
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A record that cannot become a row, with the reason."""
+
+    resource: str
+    record: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A file that the host no longer has."""
+
+    resource: str
+    file_id: str
+
+
+Found = Records | Rejected | Missing
+Reading = Generator[Found, None, dict[str, Any]]
+"""Yields what is found of one job, and returns what the next read of the job must know."""
+
+
+@dataclass(frozen=True)
+class Due:
+    """What is due of one resource of a job.
+
+    Attributes:
+        job: The job, as the host showed it before this read.
+        known: What the last read of it returned; empty at the first.
+        is_last: Whether the job closes after this read, so that nothing may be left to the next one.
     """
 
     job: Job
-    owed: frozenset[str]
-    reads: int = 0
-    learned: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @property
-    def checkpoints_listed_at(self) -> int | None:
-        """When its checkpoints were listed (microseconds); None where they were not, or not all."""
-        listed_at: int | None = self.learned.get("checkpoints", {}).get("listed_at")
-        return listed_at
+    known: Mapping[str, Any]
+    is_last: bool
 
 
-class Child(ABC):
-    """One resource of one job.
+class Resource(ABC):
+    """One resource of any job. Safe to share between threads.
 
     Args:
-        visit: The visit that it belongs to.
-        frontier: The resource's; only looked at.
         api: The host.
-        files: What the host tells of files.
+        files: The descriptions of files, shared by all jobs.
+        probes: What is known of the host's endpoints; updated.
     """
 
     name: ClassVar[str]
-    """The resource."""
 
-    is_known_endpoint = False
-    """Whether a read of this resource has worked for another job, before this one begins."""
-
-    def __init__(self, visit: Visit, frontier: Frontier, api: FineTuningApi, files: Files) -> None:
-        self.visit = visit
+    def __init__(self, api: FineTuningApi, files: Files, probes: Probes) -> None:
         self._api = api
         self._files = files
-        self._known: dict[str, Any] = frontier.open.get(visit.job.id, {})
-        self._is_last = frontier.is_over(visit.job)
+        self._probes = probes
 
-    @property
-    def has_nothing_to_read(self) -> bool:
-        """Whether nothing is to be requested, though the job is owed."""
-        return False
+    def has_requests(self, due: Due) -> bool:  # noqa: ARG002 - for those that decide by it
+        """Return whether a read requests anything."""
+        return True
 
     @abstractmethod
-    def read(self) -> Iterator[Any]:
-        """Request it, in a thread of the crew.
+    def read(self, due: Due) -> Reading:
+        """Read the resource of one job.
 
         Raises:
             RequestError, EndlessListingError: It cannot be read of this job.
             HostError, CancelledError: Nothing can be read any more.
         """
 
-    def _refuse_foreign(self, page: Page) -> None:
-        """Raise `RequestError` where all records of a page that name their job name another one."""
-        named = [r["fine_tuning_job_id"] for r in page.records if isinstance(r, dict) and r.get("fine_tuning_job_id")]
-        own = self.visit.job.record["id"]
-        if named and all(str(job_id) != str(own) for job_id in named):
-            url = self._api.url(listing_path(self.visit.job.path, self.name))
-            raise RequestError(f"{url} answered with records of another job ({named[0]}).", url=url, status=200)
-
-    @abstractmethod
-    def take_in(self, batches: Batches, found: Any) -> str | None:
-        """Make rows of one thing that `read` has yielded. Returns what is to be reported, if anything."""
-
-    @abstractmethod
-    def learned(self) -> dict[str, Any]:
-        """What the next read of the job wants to know, if it stays open."""
+    def _pages(self, job: Job) -> Iterator[Page]:
+        """Yield the pages of a listing below the job. Raise `RequestError` where they hold another job's records."""
+        path = listing_path(job.path, self.name)
+        for page in pages(self._api, path):
+            named = {str(r.get("fine_tuning_job_id") or "") for r in page.records if isinstance(r, dict)} - {""}
+            if named and str(job.record["id"]) not in named:
+                url = self._api.url(path)
+                raise RequestError(f"{url} answered with records of another job ({min(named)}).", url=url, status=200)
+            self._probes.succeeded(self.name)
+            yield page
 
 
-class Checkpoints(Child):
-    """All of them, each time: the host may show one minutes after its job's end, and later drop it again."""
+class Checkpoints(Resource):
+    """All checkpoints, each time: the host may show one minutes after the job's end, and drop it later."""
 
     name = "checkpoints"
-    _listed_at: int | None = None
 
-    def read(self) -> Iterator[tuple[list[Any], int]]:
-        """A page of checkpoints, and when their listing began (microseconds)."""
+    def read(self, due: Due) -> Reading:
+        """Return when the listing began, in microseconds, as `listed_at`."""
         listed_at = time.time_ns() // 1000
-        for page in pages(self._api, listing_path(self.visit.job.path, self.name)):
-            self._refuse_foreign(page)
-            yield page.records, listed_at
-
-    def take_in(self, batches: Batches, found: tuple[list[Any], int]) -> None:
-        """See `Child`."""
-        records, self._listed_at = found
-        job_id = self.visit.job.id
-        own = {"last_listed_at": self._listed_at}
-        batches.add_all(self.name, records, job_id=job_id, own=own, defaults={"fine_tuning_job_id": job_id})
-
-    def learned(self) -> dict[str, Any]:
-        """See `Child`."""
-        return {"listed_at": self._listed_at}
+        for page in self._pages(due.job):
+            own, defaults = {"last_listed_at": listed_at}, {"fine_tuning_job_id": due.job.id}
+            yield Records(self.name, page.records, own, defaults)
+        return {"listed_at": listed_at}
 
 
-class Events(Child):
-    """Back to the newest one known, where the host lists newest first; all of them the last time."""
+class Events(Resource):
+    """The events back to the newest known one, where the host lists newest first; all of them the last time."""
 
     name = "events"
-    _newest: float | None = None
 
-    def read(self) -> Iterator[tuple[list[Any], float | None]]:
-        """The events of a page, and `created_at` of the newest one so far (unix seconds)."""
-        known: float | None = self._known.get("newest_event")
-        bound = None if self._is_last else known
+    def read(self, due: Due) -> Reading:
+        """Return `created_at` of the newest event, in unix seconds, as `newest_event`."""
+        newest: float | None = due.known.get("newest_event")
+        bound = None if due.is_last else newest
         order = Order()
-        for page in pages(self._api, listing_path(self.visit.job.path, self.name)):
-            self._refuse_foreign(page)
+        for page in self._pages(due.job):
             order.see(page.times, page.host_time)
-            newest = order.newest if known is None else max(known, order.newest or known)
-            if bound is None or not order.is_newest_first:
-                yield page.records, newest
-                continue
-            at_least = zip(page.records, page.times, strict=True)
-            yield [record for record, at in at_least if at is None or at >= bound], newest
-            if order.is_past(bound):
-                return
-
-    def take_in(self, batches: Batches, found: tuple[list[Any], float | None]) -> None:
-        """See `Child`."""
-        records, self._newest = found
-        job_id = self.visit.job.id
-        batches.add_all(self.name, records, job_id=job_id, own={}, defaults={"fine_tuning_job_id": job_id})
-
-    def learned(self) -> dict[str, Any]:
-        """See `Child`."""
-        return {"newest_event": self._newest}
+            records = page.records
+            if bound is not None and order.is_newest_first:
+                records = [r for r, at in zip(records, page.times, strict=True) if at is None or at >= bound]
+            yield Records(self.name, records, defaults={"fine_tuning_job_id": due.job.id})
+            if bound is not None and order.is_past(bound):
+                break
+        times = [time for time in (newest, order.newest) if time is not None]
+        return {"newest_event": max(times, default=None)}
 
 
-class _OfFiles(Child):
-    """What is read of a job's files: each one once, and what became of it is remembered for as long as it is open."""
+class _JobFiles(Resource):
+    """What is read of the files that a job names.
 
-    def __init__(self, visit: Visit, frontier: Frontier, api: FineTuningApi, files: Files) -> None:
-        super().__init__(visit, frontier, api, files)
-        self._met: dict[str, str] = dict(self._known.get("files", {}))  # id to `read`, `growing` or `gone`
-        ids = self._named()
-        distinct = {file_id if isinstance(file_id, str) else index: file_id for index, file_id in enumerate(ids)}
-        self._to_read = [
-            file_id for file_id in distinct.values() if not isinstance(file_id, str) or self._wants(escaped(file_id))
-        ]
+    The next read knows what became of each file, as `files`: id to `read`, `gone`, or `growing` while the job runs.
+    """
 
     @abstractmethod
-    def _named(self) -> list[Any]:
-        """The ids of the files that the job names, as the host gives them."""
-
-    def _wants(self, file_id: str) -> bool:  # noqa: ARG002 - for those that decide by it
-        """Whether a file is to be read, by what is known of it."""
-        return True
-
-    @property
-    def has_nothing_to_read(self) -> bool:
-        """See `Child`."""
-        return not self._to_read
+    def _named(self, job: Job) -> list[Any]:
+        """Return the ids of the files, as the host gives them."""
 
     @abstractmethod
-    def _ask(self, file_id: str) -> Any:
-        """Request one file."""
+    def _to_read(self, due: Due) -> list[str]:
+        """Return the ids of the files to read."""
 
-    def read(self) -> Iterator[tuple[Any, Any]]:
-        """Each file with what came of asking for it; None where its id is none."""
-        for file_id in self._to_read:
-            yield file_id, self._ask(file_id) if _is_file_id(file_id) else None
+    @abstractmethod
+    def _read_file(self, due: Due, file_id: str) -> Generator[Found, None, bool]:
+        """Read one file. Return whether the host has it."""
 
-    def learned(self) -> dict[str, Any]:
-        """See `Child`."""
-        return {"files": self._met}
+    def has_requests(self, due: Due) -> bool:
+        """Return whether any file is to be read."""
+        return bool(self._to_read(due))
 
-    def _meet(self, file_id: str, *, is_gone: bool) -> None:
-        self._met[escaped(file_id)] = "gone" if is_gone else "read"
+    def read(self, due: Due) -> Reading:
+        """Return what became of each file, as `files`."""
+        files: dict[str, str] = dict(due.known.get("files", {}))
+        for file_id in self._to_read(due):
+            is_growing = file_id in due.job.result_files and not due.job.is_terminal
+            has_file = yield from self._read_file(due, file_id)
+            self._probes.succeeded(self.name)
+            if not has_file and files.get(escaped(file_id)) != "gone":
+                yield Missing(self.name, file_id)
+            files[escaped(file_id)] = "gone" if not has_file else "growing" if is_growing else "read"
+        for odd in self._named(due.job):
+            if not _is_file_id(odd):
+                yield Rejected(self.name, odd, "the id of a file is not a text that an address can hold")
+        return {"files": files}
+
+    def _is_gone(self, error: RequestError) -> bool:
+        """Return whether a failure means that the file is gone, and not that the host lacks the endpoint."""
+        return error.status == 404 and (not error.is_missing_endpoint or bool(self._probes.is_available(self.name)))
 
 
-class ResultMetrics(_OfFiles):
-    """All result files that the job lists, each time: some hosts go on writing them while the job runs."""
+class ResultMetrics(_JobFiles):
+    """All result files of the job, each time: some hosts go on writing them while the job runs."""
 
     name = "result_metrics"
 
-    def _named(self) -> list[Any]:
-        return self.visit.job.result_files
+    def _named(self, job: Job) -> list[Any]:
+        return job.result_files
 
-    def _ask(self, file_id: str) -> bytes | None:
-        """Its content; None where the host no longer has it."""
+    def _to_read(self, due: Due) -> list[str]:
+        return _file_ids(due.job.result_files)
+
+    def _read_file(self, due: Due, file_id: str) -> Generator[Found, None, bool]:
         try:
             content: bytes = self._api.get_bytes(content_path(file_id)).content
         except RequestError as error:
-            if error.status != 404 or (error.is_missing_endpoint and not self.is_known_endpoint):
-                raise
-            return None
-        return content
-
-    def take_in(self, batches: Batches, found: tuple[Any, bytes | None]) -> str | None:
-        """See `Child`."""
-        file_id, content = found
-        job_id = self.visit.job.id
-        if not _is_file_id(file_id):
-            batches.reject(self.name, file_id, job_id=job_id, reason="the id of a result file is no text")
-            return None
-        was_gone = self._met.get(escaped(file_id)) == "gone"
-        self._meet(file_id, is_gone=content is None)
-        if content is None:
-            return None if was_gone else f"the host no longer has its result file {file_id} (404)"
-        own = {"file_id": escaped(file_id), "fine_tuning_job_id": job_id}
-        steps: set[Any] = set()
+            if self._is_gone(error):
+                return False
+            raise
         try:
-            for row in result_files.rows(content):
-                step, shown = row.get("step"), {**row, "file_id": file_id}
-                if step is not None and step in steps:
-                    reason = f"step {step} stands twice in the file, with different values"
-                    batches.reject(self.name, shown, job_id=job_id, reason=reason)
-                else:
-                    steps.add(step)
-                    typed = {name: number_from_text(cell) for name, cell in row.items()}
-                    batches.add(self.name, typed, job_id=job_id, own=own, shown=shown)
+            rows = list(result_csv.rows(content))
         except UnfitError as error:
             shown = {"file_id": file_id, "content": content[:_KEPT_BYTES].decode("utf-8", "replace")}
-            batches.reject(self.name, shown, job_id=job_id, reason=str(error))
-        return None
+            yield Rejected(self.name, shown, str(error))
+            return True
+        typed = [{name: number_from_text(cell) for name, cell in row.items()} for row in rows]
+        own = {"file_id": escaped(file_id), "fine_tuning_job_id": due.job.id}
+        yield Records(self.name, typed, own, shown=[{**row, "file_id": file_id} for row in rows])
+        return True
 
 
-class NamedFiles(_OfFiles):
-    """What the host tells of each file that the job names, read when it is met: it hardly ever changes."""
+class NamedFiles(_JobFiles):
+    """The descriptions of the files that the job names, read once: they hardly ever change."""
 
     name = "files"
 
-    def _named(self) -> list[Any]:
-        return self.visit.job.files
+    def _named(self, job: Job) -> list[Any]:
+        return job.files
 
-    def _wants(self, file_id: str) -> bool:
-        known = self._met.get(file_id)
-        return known is None or (known == "growing" and self.visit.job.is_terminal)
+    def _to_read(self, due: Due) -> list[str]:
+        files = due.known.get("files", {})
+        # The size of a file that still grew is known once the job has ended.
+        settled = ("read", "gone") if due.job.is_terminal else ("read", "gone", "growing")
+        return [file_id for file_id in _file_ids(due.job.files) if files.get(escaped(file_id)) not in settled]
 
-    def _ask(self, file_id: str) -> Found:
-        """What the host tells of it."""
+    def _read_file(self, due: Due, file_id: str) -> Generator[Found, None, bool]:  # noqa: ARG002
         try:
-            return self._files.find(file_id)
+            found = self._files.find(file_id)
         except RequestError as error:
-            if error.status != 404 or not self.is_known_endpoint:
-                raise
-            return Found(None, is_first=True)
-
-    def take_in(self, batches: Batches, found: tuple[Any, Found | None]) -> str | None:
-        """See `Child`."""
-        file_id, told = found
-        job = self.visit.job
-        if told is None:
-            batches.reject(self.name, file_id, job_id=job.id, reason="the id of a file is no text")
-            return None
-        self._meet(file_id, is_gone=told.record is None)
-        if told.record is not None and file_id in job.result_files and not job.is_terminal:
-            self._met[escaped(file_id)] = "growing"  # its size is known once the job has ended
-        if told.record is None:
-            is_told_elsewhere = ResultMetrics.name in self.visit.owed and file_id in job.result_files
-            return None if is_told_elsewhere else f"the host no longer has its file {file_id} (404)"
-        if told.is_first:
-            shown_id = told.record.get("id") if isinstance(told.record, dict) else None
+            if self._is_gone(error):
+                return False
+            raise
+        if found.record is not None and found.is_first:
+            shown_id = found.record.get("id") if isinstance(found.record, dict) else None
             if shown_id not in (None, file_id):
-                reason = f"the host was asked for the file {file_id}"
-                batches.reject(self.name, told.record, job_id=job.id, reason=reason)
+                yield Rejected(self.name, found.record, f"the host was asked for the file {file_id}")
             else:
-                batches.add(self.name, told.record, job_id=job.id, defaults={"id": escaped(file_id)})
-        return None
-
-
-CHILDREN: dict[str, type[Child]] = {child.name: child for child in (Checkpoints, Events, ResultMetrics, NamedFiles)}
-"""By the name of the resource."""
+                yield Records(self.name, [found.record], defaults={"id": escaped(file_id)})
+        return found.record is not None
 
 
 def _is_file_id(file_id: Any) -> bool:
     return isinstance(file_id, str) and is_safe_id(file_id)
+
+
+def _file_ids(named: list[Any]) -> list[str]:
+    return list(dict.fromkeys(file_id for file_id in named if _is_file_id(file_id)))
+
+
+RESOURCES: tuple[type[Resource], ...] = (Checkpoints, Events, ResultMetrics, NamedFiles)
+"""In the order in which they are read of a job."""

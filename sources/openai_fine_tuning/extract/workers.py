@@ -1,87 +1,81 @@
-"""Threads that read, and hand over what they read in the order in which it comes."""
+"""Threads that read, and a bounded queue through which they hand over what they read."""
 
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from openai_fine_tuning.api.client import FineTuningApi
+from openai_fine_tuning.api.concurrency import Limiter
 from openai_fine_tuning.errors import CancelledError
 
+Task = TypeVar("Task")
 
-@dataclass
-class Read:
-    """One read under way: the children of a job for one resource, or a job itself.
+_CANCEL_CHECK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The end of a task.
 
     Attributes:
-        resource: What is read.
-        job_id: The job that it is read for.
-        work: Yields batches of whatever it reads, in a thread.
-        context: The reader's own note of what it is for.
-        error: What ended it, where it did not succeed.
-        is_done: Whether it has ended.
+        result: What its work returned.
+        error: The exception that its work raised, or None.
     """
 
-    resource: str
-    job_id: str
-    work: Callable[[], Iterator[Any]]
-    context: Any = None
+    result: Any = None
     error: Exception | None = None
-    is_done: bool = False
 
 
-class Crew:
-    """A bounded number of threads. What they find waits in a bounded queue, so that memory stays flat.
+class Workers(Generic[Task]):
+    """Run generators in threads, and pass on what they yield to one consumer.
+
+    The queue between them is bounded: where the consumer is slow, the threads wait, and memory stays flat.
 
     Args:
-        api: Whose limiter stops them.
-        size: How many threads.
+        limiter: Ends the waiting of the threads once it is cancelled.
+        size: The number of threads.
     """
 
-    def __init__(self, api: FineTuningApi, size: int) -> None:
-        self._api = api
+    def __init__(self, limiter: Limiter, size: int) -> None:
+        self._limiter = limiter
         self._pool = ThreadPoolExecutor(size, thread_name_prefix="fine-tuning")
-        self._found: queue.Queue[tuple[Read, Any]] = queue.Queue(maxsize=2 * size)
+        self._found: queue.Queue[tuple[Task, Any]] = queue.Queue(maxsize=2 * size)
 
-    def start(self, read: Read) -> None:
-        """Let a thread do a read as soon as one is free."""
-        self._pool.submit(self._run, read)
+    def start(self, task: Task, work: Generator[Any, None, Any]) -> None:
+        """Run a generator as soon as a thread is free; `task` comes back with everything that it yields."""
+        self._pool.submit(self._run, task, work)
 
-    def next(self) -> tuple[Read, Any]:
-        """The next thing found: a read with a batch, or a read that `is_done`, with None. Waits for it."""
-        read, found = self._found.get()
-        if found is _DONE:
-            read.is_done = True
-            return read, None
-        return read, found
+    def next(self) -> tuple[Task, Any]:
+        """Wait for the next thing that a task yields, or for the `Ended` of a task, which is its last."""
+        return self._found.get()
 
-    def dismiss(self) -> None:
-        """Stop everything, without waiting for answers that are still under way."""
-        self._api.close()
+    def stop(self) -> None:
+        """Cancel all tasks. Answers that are still under way are not waited for."""
+        self._limiter.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _run(self, read: Read) -> None:
+    def _run(self, task: Task, work: Generator[Any, None, Any]) -> None:
         try:
-            for found in read.work():
-                self._put(read, found)
-        except Exception as error:  # noqa: BLE001 - raised in the thread that takes what was read
-            read.error = error
-        try:
-            self._put(read, _DONE)
-        except CancelledError:
-            return
-
-    def _put(self, read: Read, found: Any) -> None:
-        while not self._api.limiter.cancelled:
             try:
-                self._found.put((read, found), timeout=0.5)
+                while True:
+                    self._put(task, next(work))
+            except StopIteration as end:
+                self._put(task, Ended(result=end.value))
+            except CancelledError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the consumer raises it
+                self._put(task, Ended(error=error))
+        except CancelledError:
+            return  # the consumer has gone
+
+    def _put(self, task: Task, found: Any) -> None:
+        while True:
+            self._limiter.raise_if_cancelled()
+            try:
+                self._found.put((task, found), timeout=_CANCEL_CHECK_SECONDS)
             except queue.Full:
                 continue
             return
-        raise CancelledError("The sync was stopped.")
-
-
-_DONE = object()

@@ -23,10 +23,12 @@ class Parts:
     Attributes:
         done: Ids of the jobs that were read. Those that are still open stay so in the state.
         postponed: Jobs as the listing showed them, by id: a later part need not ask for them again.
+        available: Resources that are known to be available, or not.
     """
 
     done: set[str] = field(default_factory=set)
     postponed: dict[str, Job] = field(default_factory=dict)
+    available: dict[str, bool] = field(default_factory=dict)
     _mark: str | None = None
 
     def begin(self, states: Iterable[dict[str, Any]]) -> bool:
@@ -42,6 +44,7 @@ class Parts:
         if not goes_on:
             self.done.clear()
             self.postponed.clear()
+            self.available.clear()
         self._mark = uuid.uuid4().hex
         return goes_on
 
