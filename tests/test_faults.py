@@ -393,6 +393,40 @@ def test_with_15_percent_of_all_answers_faulty_every_row_is_loaded_once(
     assert database.rows("SELECT requests, retries FROM syncs") == [(summary.requests, summary.retries)]
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"object": "list", "data": None, "error": ERROR},
+        {"object": "list", "data": [], "error": ERROR},
+        {"error": ERROR},
+    ],
+    ids=["data null", "data empty", "error alone"],
+)
+def test_an_error_inside_a_200_closes_no_job_and_loses_no_checkpoint(
+    world: ScriptedWorld, host: Simulator, database: Database, answer: dict[str, Any]
+) -> None:
+    add_history(world, range(3))
+    host.faults.append(Fault("status", path="ftjob-001/checkpoints$", times=None, status=200, body=answer))
+    summary = database.sync()
+    assert [skip["job"] for skip in summary.skipped] == ["ftjob-001"]
+    assert "The upstream is overloaded." in str(summary.skipped)
+    assert summary.jobs["open"] == 1
+    host.faults.clear()
+    assert database.sync().jobs["open"] == 0
+    assert_holds(database.rows, truth_of(world))
+
+
+@pytest.mark.parametrize("answer", [{"data": [], "error": ERROR}, {"error": ERROR}, {"data": None}, [], None])
+def test_an_error_inside_a_200_on_the_job_listing_ends_the_sync(
+    world: ScriptedWorld, host: Simulator, database: Database, answer: Any
+) -> None:
+    add_history(world, range(1))
+    host.faults.append(Fault("status", path="/jobs$", times=None, status=200, body=json.dumps(answer)))
+    with pytest.raises(CommandError, match="/fine_tuning/jobs answered 200 with"):
+        database.sync()
+    assert len(host.requests) == settings.MAX_ATTEMPTS
+
+
 def test_an_html_page_in_place_of_a_result_file_is_tried_again(
     world: ScriptedWorld, host: Simulator, database: Database
 ) -> None:
