@@ -18,7 +18,7 @@ from pathlib import Path
 
 import duckdb
 
-from fine_tuning_warehouse.output import as_table
+from fine_tuning_warehouse.cli.output import as_table
 from fine_tuning_warehouse.sync.demo import DEMO_LABEL, demo_account
 from fine_tuning_warehouse.sync.run import SyncOptions, run_sync
 from fine_tuning_warehouse.views import VIEWS

@@ -1,24 +1,40 @@
-"""Words for people that every message has in common: a number with its noun, and where a file lies."""
+"""Texts for people: a number with its noun, a path as it is shown, and a text of unknown origin made safe."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """A number with its noun, such as `1 request` or `1,835 rows`.
+    """Return a number with its noun, such as `1 request` or `1,835 rows`.
 
     Args:
         number: How many.
-        noun: What one is called.
-        plural: What several are called, where that is not the noun with an s.
+        noun: The singular.
+        plural: The plural, if it is not the noun with an s.
     """
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def shown_path(path: Path) -> str:
-    """A path as it is shown: relative to the working directory where it lies below that."""
+    """Return a path as it is shown: relative to the working directory if it lies below that."""
     try:
         return str(path.relative_to(Path.cwd()))
     except (OSError, ValueError):
         return str(path)
+
+
+def safe(text: str) -> str:
+    """Return a text of unknown origin with control characters as escapes, so that it cannot steer a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def safe_lines(text: str) -> str:
+    """Return a text of several lines with each line made safe."""
+    return "\n".join(map(safe, text.splitlines()))
+
+
+def without_credentials(text: str) -> str:
+    """Return a text without the user names and passwords of the URLs in it."""
+    return re.sub(r"(\w://)[^/\s]*@", r"\1", text)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fine_tuning_warehouse import output
+from . import output
 from fine_tuning_warehouse.errors import DONE, FAILED, INCOMPLETE, UsageError
 from fine_tuning_warehouse.text import counted
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fine_tuning_warehouse import output
+from . import output
 
 from .options import WarehouseOptions, existing_database, prepare, warehouse_options
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fine_tuning_warehouse import output
+from . import output
 from fine_tuning_warehouse.errors import UsageError
 from fine_tuning_warehouse.text import counted
 from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATASET, find_warehouse

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from fine_tuning_warehouse import output
+from . import output
 from fine_tuning_warehouse.errors import CommandError
 
 

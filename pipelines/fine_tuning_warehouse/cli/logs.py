@@ -6,7 +6,7 @@ import logging
 import os
 from typing import Any
 
-from fine_tuning_warehouse import output
+from . import output
 
 
 class SafeRecord(logging.LogRecord):

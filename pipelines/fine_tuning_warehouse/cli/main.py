@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from fine_tuning_warehouse import output
+from . import output
 from fine_tuning_warehouse.errors import (
     DONE,
     FAILED,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fine_tuning_warehouse import output
+from . import output
 from fine_tuning_warehouse.errors import CommandError, UsageError
 from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATASET
 

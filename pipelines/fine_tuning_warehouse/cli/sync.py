@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fine_tuning_warehouse import output
+from . import output
 from fine_tuning_warehouse.errors import DONE, INCOMPLETE, CommandError, UsageError
 from fine_tuning_warehouse.warehouses.locking import LOCK_WAIT_SECONDS
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fine_tuning_warehouse import output
+from . import output
 from fine_tuning_warehouse.errors import DIFFERS, DONE, CommandError
 from fine_tuning_warehouse.text import counted
 

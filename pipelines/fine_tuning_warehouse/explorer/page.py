@@ -7,7 +7,7 @@ from typing import Any
 
 import marimo as mo
 
-from fine_tuning_warehouse.output import as_csv
+from fine_tuning_warehouse.formats import as_csv
 
 from . import words
 from .data import (

@@ -1,0 +1,102 @@
+"""What the command prints: summaries of syncs for people, rows for programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fine_tuning_warehouse.formats import as_csv, as_json
+from fine_tuning_warehouse.text import counted, safe, safe_lines, without_credentials
+
+from .tables import as_table, table_width, terminal_width
+
+if TYPE_CHECKING:
+    from fine_tuning_warehouse.sync.summary import AccountResult, SyncResult
+
+__all__ = [
+    "as_json",
+    "as_table",
+    "safe",
+    "safe_lines",
+    "table_width",
+    "terminal_width",
+    "without_credentials",
+]
+
+_SHOWN_SKIPS = 10
+
+
+def summary_lines(summary: AccountResult, host: str, warehouse: str) -> list[str]:
+    """A finished sync for people: one line a table."""
+    width = max((len(name) for name in summary.rows), default=0)
+    lines = [f"Synced account {summary.account} from {host} into {warehouse} in {summary.seconds:.1f} s."]
+    for name, rows in summary.rows.items():
+        if name != "rejected_records" or rows:
+            lines.append(f"{table_line(name, rows, width)} new or changed")
+    retries = f" ({counted(summary.retries, 'of them a retry', 'of them retries')})" if summary.retries else ""
+    seen, still_open = summary.jobs["seen"], summary.jobs["open"]
+    requests = counted(summary.requests, "request")
+    lines.append(f"{requests}{retries}, {counted(seen, 'job')} seen, {still_open:,} still open.")
+    return lines
+
+
+def table_line(name: str, rows: int, width: int) -> str:
+    """A table, or a view, with the number of its rows; the numbers of several stand below one another."""
+    number, _, noun = counted(rows, "row").partition(" ")
+    return f"  {name:<{width}}  {number:>9} {noun}"
+
+
+def totals_line(totals: SyncResult) -> str:
+    """A sync of several accounts for people."""
+    done, rows = len(totals.accounts) - len(totals.failures), sum(totals.rows.values())
+    requests = sum(summary.requests for summary in totals.accounts)
+    return (
+        f"Synced {done} of {len(totals.accounts)} accounts: {counted(rows, 'row')} new or changed, "
+        f"{counted(requests, 'request')}, {totals.seconds:.1f} s."
+    )
+
+
+def sync_line(totals: SyncResult, warehouse: str) -> str:
+    """A sync in one line, for a log."""
+    told, several = totals.as_json(), len(totals.accounts) > 1
+    done = [summary.account for summary in totals.accounts if summary.status == "done"]
+    who = f"{len(done)} of {len(totals.accounts)} accounts" if several else f"account {done[0]}"
+    line = (
+        f"Synced {who} into {warehouse} in {totals.seconds:.1f} s: "
+        f"{counted(sum(totals.rows.values()), 'row')} new or changed, {counted(told['requests'], 'request')}, "
+        f"{counted(told['jobs']['seen'], 'job')} seen, {told['jobs']['open']:,} still open"
+    )
+    missing = {"skipped (see sync_history)": len(told["skipped"]), "rejected (see rejected_records)": told["rejected"]}
+    return ", ".join([line, *(f"{count:,} {what}" for what, count in missing.items() if count)]) + "."
+
+
+def skip_lines(summary: AccountResult, *, several: bool = False) -> list[str]:
+    """What was skipped or rejected, for people; of which account, where there are several."""
+    lines = []
+    whose = f"Account {summary.account}: " if several else ""
+    for skip in summary.skipped[:_SHOWN_SKIPS]:
+        what = f"{skip['resource']} of {skip['job']}" if skip["job"] else str(skip["resource"])
+        lines.append(f"Skipped {safe(what)}: {safe(str(skip['reason']))}")
+    if len(summary.skipped) > _SHOWN_SKIPS:
+        lines.append(f"Skipped {len(summary.skipped) - _SHOWN_SKIPS:,} more (all of them: --output json).")
+    if summary.rejected:
+        records = counted(summary.rejected, "record")
+        lines.append(f"Rejected {records} that could not be typed: see the table rejected_records.")
+    return [f"{whose}{line}" for line in lines]
+
+
+def print_csv(names: Sequence[str], rows: Sequence[Sequence[Any]], *, spreadsheet_safe: bool) -> None:
+    """Print CSV: in a pipe or a file the bytes of the data in UTF-8, on a terminal with control characters escaped."""
+    text = as_csv(names, rows, spreadsheet_safe=spreadsheet_safe, terminal=sys.stdout.isatty())
+    click.echo(text.encode(), nl=False)
+
+
+spreadsheet_safe_option = click.option(
+    "--spreadsheet-safe",
+    is_flag=True,
+    help="For --output csv: put ' before texts that a spreadsheet would run as a formula (those that start with "
+    "= + - @, a tab or a line break).",
+)
