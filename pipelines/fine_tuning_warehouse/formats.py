@@ -13,7 +13,8 @@ from typing import Any
 
 from .text import safe
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four: = + - @, wide
+# The last four are = + - @ as Chinese and Japanese keyboards write them.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def as_json(value: Any) -> str:

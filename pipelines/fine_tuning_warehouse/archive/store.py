@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fine_tuning_warehouse.errors import CommandError, UsageError
-from fine_tuning_warehouse.text import without_credentials
 from fine_tuning_warehouse.paths import named_path
-from fine_tuning_warehouse.text import shown_path
+from fine_tuning_warehouse.text import shown_path, without_credentials
 from fine_tuning_warehouse.warehouses.working_directory import working_directory
 from openai_fine_tuning import ConfigurationError
 

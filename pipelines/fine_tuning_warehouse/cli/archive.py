@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import output
 from fine_tuning_warehouse.errors import DONE, FAILED, INCOMPLETE, UsageError
 from fine_tuning_warehouse.text import counted
 
+from . import output
 from .failures import json_on_failure
 from .options import (
     AccountOptions,

@@ -1,51 +1,103 @@
-"""`ftw best`."""
+"""The command `ftw best`."""
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import click
 
-from . import output
+from fine_tuning_warehouse.text import safe
 
+from . import output
 from .options import WarehouseOptions, existing_database, prepare, warehouse_options
+
+_HEADS = {
+    "account": "account",
+    "fine_tuning_job_id": "job",
+    "base_model": "base model",
+    "suffix": "suffix",
+    "fine_tuned_model_checkpoint": "checkpoint to deploy",
+    "step_number": "step",
+    "evaluation_metric": "metric",
+    "evaluation_value": "value",
+    "final_evaluation_value": "final",
+    "cost_of_final": "cost of final",
+    "overfitting_band": "verdict",
+    "reason": "reason",
+}
 
 
 @click.command()
 @click.option("--job", "jobs", metavar="ID", multiple=True, help="Only this job (repeatable).")
 @click.option("--account", "labels", metavar="LABEL", multiple=True, help="Only jobs of this account (repeatable).")
 @warehouse_options
-@click.option(
-    "--output",
-    "form",
-    type=click.Choice(["text", "json", "csv"]),
-    default="text",
-    show_default=True,
-    help="How to print the rows.",
-)
+@output.format_option("text", "json", "csv")
 @output.spreadsheet_safe_option
 def best(
     *,
     jobs: tuple[str, ...],
     labels: tuple[str, ...],
     target: WarehouseOptions,
-    form: str,
+    output_format: str,
     spreadsheet_safe: bool,
 ) -> None:
-    """The checkpoint to deploy for each job, and why.
+    """Show the checkpoint to deploy for each job, and why.
 
-    The best by validation loss, else by training loss (reinforcement runs: by reward), among those that the host still
-    keeps; and what deploying the final one instead would cost. Newest job first.
+    It is the best one by validation loss, else by training loss (reinforcement runs: by reward), among those that the
+    host still keeps. `cost of final` is how much worse the final one is. The newest job comes first.
     """
     prepare()
-    from fine_tuning_warehouse.best import as_text, best_checkpoints  # noqa: PLC0415
+    from fine_tuning_warehouse.best import best_checkpoints  # noqa: PLC0415
 
     warehouse = target.find(str(existing_database(None)))
     names, rows = best_checkpoints(warehouse, accounts=labels, job_ids=jobs)
-    if form == "json":
+    if output_format == "json":
         click.echo(output.as_json(rows))
-    elif form == "csv":
-        output.print_csv(names, [[row[name] for name in names] for row in rows], spreadsheet_safe=spreadsheet_safe)
+    elif output_format == "csv":
+        output.print_csv(names, [list(row.values()) for row in rows], spreadsheet_safe=spreadsheet_safe)
     elif rows:
         click.echo(as_text(rows, output.terminal_width()))
     else:
-        whose = f" of account {' or '.join(labels)}" if labels else ""
-        click.echo(f"{warehouse.shown} holds no checkpoints{whose} yet.", err=True)
+        of_account = f" of account {' or '.join(labels)}" if labels else ""
+        click.echo(f"{warehouse.shown} holds no checkpoints{of_account} yet.", err=True)
+
+
+def as_text(rows: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
+    """Return rows of `best_checkpoints` as a table, or, if it is wider than the terminal, as a few lines a job.
+
+    Args:
+        rows: Rows of `best_checkpoints`.
+        width: Columns of the terminal; None for no limit.
+    """
+    several = len({row["account"] for row in rows}) > 1
+    columns = [name for name in _HEADS if several or name != "account"]
+    names = [_HEADS[name] for name in columns]
+    cells = [[_shown(row[name]) for name in columns] for row in rows]
+    if width is None or output.table_width(names, cells) <= width:
+        return output.as_table(names, cells)
+    return "\n\n".join(_card(row, width, several=several) for row in rows)
+
+
+def _card(row: Mapping[str, Any], width: int, *, several: bool) -> str:
+    values = {name: _shown(row[name]) for name in _HEADS}
+    shown = {name: safe(f"{value:g}" if isinstance(value, float) else str(value)) for name, value in values.items()}
+    titles = ("account",) * several + ("fine_tuning_job_id", "base_model", "suffix")
+    facts = [f"step {shown['step_number']}"]
+    if row["evaluation_metric"]:
+        facts.append(
+            f"{shown['evaluation_metric']} {shown['evaluation_value']}, final {shown['final_evaluation_value']}, "
+            f"cost of final {shown['cost_of_final']}"
+        )
+        facts += [shown["overfitting_band"]] * bool(row["overfitting_band"])
+    lines = [" · ".join(shown[name] for name in titles if row[name]), f"  {shown['fine_tuned_model_checkpoint']}"]
+    for paragraph in (" · ".join(facts), shown["reason"]):
+        lines += textwrap.wrap(paragraph, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> Any:
+    if value is None:
+        return "-"
+    return float(f"{value:.4g}") if isinstance(value, float) else value

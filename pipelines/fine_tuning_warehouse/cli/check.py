@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from . import output
 from fine_tuning_warehouse.errors import DONE, FAILED
 
+from . import output
 from .options import (
     AccountOptions,
     WarehouseOptions,

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import output
 from fine_tuning_warehouse.errors import UsageError
 from fine_tuning_warehouse.text import counted
 from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATASET, find_warehouse
 
+from . import output
 from .failures import json_on_failure
 from .options import existing_database, prepare
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import click
 
-from . import output
 from fine_tuning_warehouse.errors import CommandError
+
+from . import output
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from typing import NoReturn
 
 import click
 
-from . import output
 from fine_tuning_warehouse.errors import (
     DONE,
     FAILED,
@@ -21,6 +20,7 @@ from fine_tuning_warehouse.errors import (
 )
 from fine_tuning_warehouse.hard_exit import exit_now
 
+from . import output
 from .archive import archive
 from .best import best
 from .check import check

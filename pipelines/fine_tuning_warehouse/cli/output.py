@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -26,11 +26,13 @@ __all__ = [
     "without_credentials",
 ]
 
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
 _SHOWN_SKIPS = 10
 
 
 def summary_lines(summary: AccountResult, host: str, warehouse: str) -> list[str]:
-    """A finished sync for people: one line a table."""
+    """Return lines that describe a finished sync of an account: a line a table, then its requests and jobs."""
     width = max((len(name) for name in summary.rows), default=0)
     lines = [f"Synced account {summary.account} from {host} into {warehouse} in {summary.seconds:.1f} s."]
     for name, rows in summary.rows.items():
@@ -44,13 +46,13 @@ def summary_lines(summary: AccountResult, host: str, warehouse: str) -> list[str
 
 
 def table_line(name: str, rows: int, width: int) -> str:
-    """A table, or a view, with the number of its rows; the numbers of several stand below one another."""
+    """Return the name of a table, padded to `width`, with the number of its rows."""
     number, _, noun = counted(rows, "row").partition(" ")
     return f"  {name:<{width}}  {number:>9} {noun}"
 
 
 def totals_line(totals: SyncResult) -> str:
-    """A sync of several accounts for people."""
+    """Return a line that describes a finished sync of several accounts."""
     done, rows = len(totals.accounts) - len(totals.failures), sum(totals.rows.values())
     requests = sum(summary.requests for summary in totals.accounts)
     return (
@@ -60,7 +62,7 @@ def totals_line(totals: SyncResult) -> str:
 
 
 def sync_line(totals: SyncResult, warehouse: str) -> str:
-    """A sync in one line, for a log."""
+    """Return a line of a log that describes a finished sync."""
     told, several = totals.as_json(), len(totals.accounts) > 1
     done = [summary.account for summary in totals.accounts if summary.status == "done"]
     who = f"{len(done)} of {len(totals.accounts)} accounts" if several else f"account {done[0]}"
@@ -74,7 +76,7 @@ def sync_line(totals: SyncResult, warehouse: str) -> str:
 
 
 def skip_lines(summary: AccountResult, *, several: bool = False) -> list[str]:
-    """What was skipped or rejected, for people; of which account, where there are several."""
+    """Return lines that name what was skipped or rejected, with the account if there are several."""
     lines = []
     whose = f"Account {summary.account}: " if several else ""
     for skip in summary.skipped[:_SHOWN_SKIPS]:
@@ -92,6 +94,18 @@ def print_csv(names: Sequence[str], rows: Sequence[Sequence[Any]], *, spreadshee
     """Print CSV: in a pipe or a file the bytes of the data in UTF-8, on a terminal with control characters escaped."""
     text = as_csv(names, rows, spreadsheet_safe=spreadsheet_safe, terminal=sys.stdout.isatty())
     click.echo(text.encode(), nl=False)
+
+
+def format_option(*formats: str) -> Callable[[_Command], _Command]:
+    """Return the option `--output`, which a command gets as its argument `output_format`; the first is the default."""
+    return click.option(
+        "--output",
+        "output_format",
+        type=click.Choice(formats),
+        default=formats[0],
+        show_default=True,
+        help="How to print the result.",
+    )
 
 
 spreadsheet_safe_option = click.option(

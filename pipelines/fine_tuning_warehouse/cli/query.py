@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from . import output
 from fine_tuning_warehouse.errors import CommandError, UsageError
 from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATASET
 
+from . import output
 from .options import existing_database
 
 
@@ -21,17 +21,10 @@ from .options import existing_database
 @click.option(
     "--dataset", metavar="NAME", default=DEFAULT_DATASET, show_default=True, help="Schema that holds the tables."
 )
-@click.option(
-    "--output",
-    "form",
-    type=click.Choice(["table", "csv", "json"]),
-    default="table",
-    show_default=True,
-    help="How to print the rows.",
-)
+@output.format_option("table", "csv", "json")
 @output.spreadsheet_safe_option
 def query(
-    *, sql: str | None, file: str | None, database: str | None, dataset: str, form: str, spreadsheet_safe: bool
+    *, sql: str | None, file: str | None, database: str | None, dataset: str, output_format: str, spreadsheet_safe: bool
 ) -> None:
     """Run one SQL query over the warehouse.
 
@@ -41,9 +34,9 @@ def query(
     from fine_tuning_warehouse.query import query as run  # noqa: PLC0415
 
     names, rows = run(existing_database(database), _sql(sql, file), dataset)
-    if form == "json":
+    if output_format == "json":
         click.echo(output.as_json([dict(zip(names, row, strict=True)) for row in rows]))
-    elif form == "csv":
+    elif output_format == "csv":
         output.print_csv(names, rows, spreadsheet_safe=spreadsheet_safe)
     else:
         click.echo(output.as_table(names, rows, output.terminal_width()))

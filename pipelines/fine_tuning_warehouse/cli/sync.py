@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import output
 from fine_tuning_warehouse.errors import DONE, INCOMPLETE, CommandError, UsageError
 from fine_tuning_warehouse.warehouses.locking import LOCK_WAIT_SECONDS
 
+from . import output
 from .failures import json_on_failure
 from .options import (
     AccountOptions,

@@ -116,6 +116,8 @@ def _lines(heads: Sequence[str], cells: Sequence[str], width: int) -> str:
     margin = max(map(len, heads)) + _GAP
     lines = []
     for head, cell in zip(heads, cells, strict=True):
-        folded = textwrap.wrap(cell, max(width - margin, 20), break_on_hyphens=False) or [""]
-        lines += [f"{head if first else '':<{margin}}{part}".rstrip() for first, part in zip([True] + [False] * len(folded), folded)]
+        first, others = f"{head:<{margin}}", " " * margin
+        columns = max(width, margin + 20)
+        folded = textwrap.wrap(cell, columns, initial_indent=first, subsequent_indent=others, break_on_hyphens=False)
+        lines += folded or [head]
     return "\n".join(lines)

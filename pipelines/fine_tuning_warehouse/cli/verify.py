@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import output
 from fine_tuning_warehouse.errors import DIFFERS, DONE, CommandError
 from fine_tuning_warehouse.text import counted
 
+from . import output
 from .failures import json_on_failure
 from .options import (
     AccountOptions,

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fine_tuning_warehouse.errors import CommandError
-from fine_tuning_warehouse.text import safe
 from fine_tuning_warehouse.query import query
+from fine_tuning_warehouse.text import safe
 from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATASET
 
 Row = dict[str, Any]

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from fine_tuning_warehouse.text import safe
-from fine_tuning_warehouse.text import counted
+from fine_tuning_warehouse.text import counted, safe
 
 from .data import BINS, FAMILIES, Curves, Row
 
