@@ -7,19 +7,20 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any
+from urllib.parse import urlsplit
+
+from dlt.extract import DltSource
 
 from fine_tuning_warehouse.errors import MissingKeyError, UsageError
+from openai_fine_tuning import ConfigurationError, openai_fine_tuning
+from openai_fine_tuning.api.auth import TokenProvider, is_azure
+from openai_fine_tuning.api.client import FineTuningApi
+from openai_fine_tuning.api.urls import is_loopback
+from openai_fine_tuning.settings import DEFAULT_BASE_URL
 
 from .azure import azure_base_url, entra_tokens, host_of, shown_url
 from .lookup import COMMAND_LINE, ENVIRONMENT, PROGRAM, Setting, section_name, variable_name
-
-if TYPE_CHECKING:
-    from dlt.extract import DltSource
-
-    from openai_fine_tuning.api.auth import TokenProvider
-    from openai_fine_tuning.api.client import FineTuningApi
 
 logger = logging.getLogger(__name__)
 
@@ -88,9 +89,6 @@ class Account:
         Raises:
             UsageError: A setting is invalid.
         """
-        from openai_fine_tuning import ConfigurationError  # noqa: PLC0415 - importing dlt costs half a second, which `--help` need not pay
-        from openai_fine_tuning.api.client import FineTuningApi  # noqa: PLC0415
-
         try:
             return FineTuningApi(
                 self.base_url,
@@ -110,8 +108,6 @@ class Account:
 
     def source(self, resources: Sequence[str], **arguments: Any) -> DltSource:
         """Return the dlt source that reads these resources; `arguments` are those of `openai_fine_tuning`."""
-        from openai_fine_tuning import openai_fine_tuning  # noqa: PLC0415 - see api
-
         return openai_fine_tuning(
             openai_api_key=self._secret,
             openai_base_url=self.base_url,
@@ -158,10 +154,6 @@ def build_account(
     Raises:
         UsageError: A setting is invalid, or would send the credential to a host that it was not meant for.
     """
-    from openai_fine_tuning.api.auth import is_azure  # noqa: PLC0415 - see Account.api
-    from openai_fine_tuning.api.urls import is_loopback  # noqa: PLC0415
-    from openai_fine_tuning.settings import DEFAULT_BASE_URL  # noqa: PLC0415
-
     settings = dict(found)
     auth = settings.get("auth")
     if auth is not None and auth.value not in AUTHS:
@@ -228,8 +220,6 @@ def _check_sources(settings: Mapping[str, Setting], section: tuple[str, ...]) ->
 
 def _is_home_of(key: Setting | None, base_url: str) -> bool:
     """Return whether an address is on a host of the company that the key belongs to, whoever named it."""
-    from openai_fine_tuning.api.auth import is_azure  # noqa: PLC0415 - see Account.api
-
     address = re.fullmatch(r"https://([a-z0-9.-]+)(?::443)?(?:[/?].*)?", base_url.strip(), flags=re.IGNORECASE)
     if address is None:
         return False
@@ -246,14 +236,13 @@ def is_openai(host: str) -> bool:
 
 def _check_path(base_url: str, location: str) -> None:
     """Raise `UsageError` where the path of a base URL is certainly wrong."""
-    try:
-        parts = urlsplit(base_url.strip())
-    except ValueError:
+    parts = re.fullmatch(r"(https?://[^/?@\\\s]+)([^?#]*?)/*(?:[?#].*)?", base_url.strip())
+    if parts is None:
         return
-    path = parts.path.rstrip("/")
-    if match := _OF_REQUESTS.fullmatch(path):
-        right = urlunsplit((parts.scheme, parts.netloc, match[1], "", ""))
-        raise UsageError(f"Invalid {location}: it ends with the path of a request ({match[2]}). Set it to {right}.")
-    if not path and is_openai(host_of(base_url)):
-        right = urlunsplit((parts.scheme, parts.netloc, "/v1", "", ""))
-        raise UsageError(f"Invalid {location}: it lacks the version. Set it to {right}.")
+    if (request := _OF_REQUESTS.fullmatch(parts[2])) is not None:
+        what, path = f"ends with the path of a request ({request[2]})", request[1]
+    elif not parts[2] and is_openai(host_of(base_url)):
+        what, path = "lacks the version", "/v1"
+    else:
+        return
+    raise UsageError(f"Invalid {location}: it {what}. Set it to {parts[1]}{path}.")

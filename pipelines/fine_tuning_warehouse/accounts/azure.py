@@ -8,6 +8,7 @@ from collections.abc import Callable
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from fine_tuning_warehouse.errors import UsageError
+from openai_fine_tuning import HostError
 
 _UNDATED_VERSIONS = frozenset({"preview", "latest", "v1"})
 """Versions that belong to the v1 API; the classic one has dates."""
@@ -74,8 +75,6 @@ class EntraTokens:
     def __call__(self) -> str:
         """Return the token. Raises `HostError` where none of the ways to get one has worked."""
         from azure.core.exceptions import AzureError  # noqa: PLC0415 - an extra
-
-        from openai_fine_tuning import HostError  # noqa: PLC0415 - importing dlt costs half a second
 
         try:
             return self._provider()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from fine_tuning_warehouse.errors import MissingKeyError, UsageError
+from openai_fine_tuning.api.auth import is_azure
 
 from .account import ENTRA, Account, build_account
 from .azure import host_of
@@ -137,8 +138,6 @@ def _other_variable(ours: str) -> Setting | None:
 
 def _is_azure(address: str, endpoint: Setting | None) -> bool:
     """Whether an address is on one of Azure's hosts, or on that of the endpoint."""
-    from openai_fine_tuning.api.auth import is_azure  # noqa: PLC0415 - importing dlt costs half a second
-
     there = _netloc(address)
     return is_azure(host_of(address)) or (endpoint is not None and there == _netloc(endpoint.value) != "")
 

@@ -7,12 +7,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import dlt
+from dlt.common.configuration.providers import EnvironProvider
+from dlt.common.configuration.providers.provider import ConfigProvider
+from dlt.common.typing import TSecretStrValue
 
 from fine_tuning_warehouse.errors import UsageError
-
-if TYPE_CHECKING:
-    from dlt.common.configuration.providers.provider import ConfigProvider
 
 SOURCE = ("sources", "openai_fine_tuning")
 """The section of dlt's configuration that holds the settings of a single account."""
@@ -91,9 +93,7 @@ def variable_name(name: str, section: Sequence[str]) -> str | None:
 
 def file_providers() -> list[ConfigProvider]:
     """Return dlt's files and vaults, in the order in which dlt asks them."""
-    import dlt  # noqa: PLC0415 - importing dlt costs half a second, which `--help` need not pay
-
-    return [provider for provider in dlt.config.config_providers if not _is_environment(provider)]
+    return [provider for provider in dlt.config.config_providers if not isinstance(provider, EnvironProvider)]
 
 
 def shown_provider(provider: ConfigProvider) -> str:
@@ -102,16 +102,13 @@ def shown_provider(provider: ConfigProvider) -> str:
 
 
 def _look_up(name: str, is_secret: bool, section: tuple[str, ...]) -> Setting | None:
-    import dlt  # noqa: PLC0415 - see file_providers
-    from dlt.common.typing import TSecretStrValue  # noqa: PLC0415
-
     hint: Any = TSecretStrValue if is_secret else str
     first: Setting | None = None
     for provider in dlt.config.config_providers:
         value, key = provider.get_value(name, hint, None, *section)
         if value is None or value == {} or not str(value).strip():
             continue
-        if _is_environment(provider):
+        if isinstance(provider, EnvironProvider):
             location, source = key, ENVIRONMENT
         else:
             file, source = _place(provider, value, name, section)
@@ -176,9 +173,3 @@ def _json(text: str) -> Any:
 
 def _is_bare(part: str) -> bool:
     return part.replace("_", "").replace("-", "").isalnum() or part.startswith("<")
-
-
-def _is_environment(provider: ConfigProvider) -> bool:
-    from dlt.common.configuration.providers import EnvironProvider  # noqa: PLC0415 - see file_providers
-
-    return isinstance(provider, EnvironProvider)
