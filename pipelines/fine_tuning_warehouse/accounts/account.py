@@ -20,7 +20,7 @@ from openai_fine_tuning.api.urls import is_loopback
 from openai_fine_tuning.settings import DEFAULT_BASE_URL
 
 from .azure import azure_base_url, entra_tokens, host_of, shown_url
-from .lookup import COMMAND_LINE, ENVIRONMENT, PROGRAM, Setting, section_name, variable_name
+from .lookup import COMMAND_LINE, ENVIRONMENT, MIXED, PROGRAM, Setting, section_name, variable_name
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +202,7 @@ def _check_sources(settings: Mapping[str, Setting], section: tuple[str, ...]) ->
     key = settings.get("api_key")
     if key is None and "base_url" not in settings:
         raise UsageError("Tokens of Entra need the host that they are for: set openai_base_url, or OPENAI_BASE_URL.")
-    trusted = {COMMAND_LINE, ENVIRONMENT, PROGRAM, key.source if key else ENVIRONMENT} - {"several folders"}
+    trusted = {COMMAND_LINE, ENVIRONMENT, PROGRAM, key.source if key else ENVIRONMENT} - {MIXED}
     for name in ("base_url", "extra_headers", "allow_http"):
         setting = settings.get(name)
         if setting is None or not setting.value or setting.source in trusted:

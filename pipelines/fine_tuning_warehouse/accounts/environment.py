@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from fine_tuning_warehouse.errors import MissingKeyError, UsageError
@@ -26,7 +26,7 @@ _OTHER_NAMES = {
     ),
     "AZURE_OPENAI_API_KEY": ("AZURE_OPENAI_KEY", "AZURE_API_KEY"),
 }
-"""Variables of other clients that say what a variable of ours says."""
+"""The names that other clients have for variables of ours."""
 
 
 def find_account(label: str | None, base_url: str | None) -> Account:
@@ -43,25 +43,33 @@ def find_account(label: str | None, base_url: str | None) -> Account:
     label = checked_label(DEFAULT_LABEL if label is None else label)
     found = find_settings(*SOURCE, plain=True)
     azure_key, endpoint = variable("AZURE_OPENAI_API_KEY"), variable("AZURE_OPENAI_ENDPOINT")
-    if base_url is None:
-        _check_one_host(found, azure_key, endpoint)
-        address = endpoint or found.get("base_url")
+    if base_url is not None:
+        found["base_url"] = Setting(base_url, "--base-url", COMMAND_LINE)
     else:
-        address = Setting(base_url, "--base-url", COMMAND_LINE)
-    if address is not None:
-        found["base_url"] = address
+        _check_one_host(found, azure_key, endpoint)
+        if endpoint is not None:
+            found["base_url"] = endpoint
+    host = found.get("base_url")
+    on_azure = host is not None and (host is endpoint or _is_azure(host.value, endpoint))
     is_entra = "auth" in found and found["auth"].value == ENTRA
-    on_azure = address is not None and (address is endpoint or _is_azure(address.value, endpoint))
     if on_azure:
         account = _azure_account(label, found, azure_key or found.get("api_key"))
     elif "api_key" in found or is_entra:
         account = build_account(label, found)
-    elif azure_key is not None:
-        raise UsageError(_no_azure_host(base_url))
-    else:
+    elif azure_key is None:
         raise MissingKeyError(
             "There is no API key: set OPENAI_API_KEY, or openai_api_key under [sources.openai_fine_tuning] in "
             ".dlt/secrets.toml."
+        )
+    elif base_url is not None:
+        raise UsageError(
+            "AZURE_OPENAI_API_KEY is not sent to the host of --base-url, which is not one of Azure's. For a gateway in "
+            "front of Azure set AZURE_OPENAI_ENDPOINT to its address; for another host set OPENAI_API_KEY."
+        )
+    else:
+        raise UsageError(
+            "AZURE_OPENAI_API_KEY is set, but not AZURE_OPENAI_ENDPOINT (https://<resource>.openai.azure.com)"
+            f"{_other_variable('AZURE_OPENAI_ENDPOINT')}."
         )
     _check_other_names(account, on_azure=on_azure)
     return account
@@ -84,60 +92,43 @@ def _azure_account(label: str, found: Mapping[str, Setting], key: Setting | None
     settings = {name: setting for name, setting in found.items() if name not in ("api_key", "org_id", "project_id")}
     auth = settings.setdefault("auth", Setting("api-key" if key else ENTRA, ""))
     other = _other_variable("AZURE_OPENAI_API_KEY")
-    if key is None and (auth.value != ENTRA or other is not None):
-        instead = "" if other is None else f" to the value of {other.location}, a name that this program does not read"
-        raise MissingKeyError(f"There is no key for Azure: set AZURE_OPENAI_API_KEY{instead}.")
     if key is not None:
         settings["api_key"] = key
+    elif auth.value != ENTRA or other:
+        raise MissingKeyError(f"There is no key for Azure: set AZURE_OPENAI_API_KEY{other}.")
     return build_account(label, settings, on_azure=True, api_version=variable("OPENAI_API_VERSION"))
-
-
-def _no_azure_host(base_url: str | None) -> str:
-    if base_url is not None:
-        return (
-            "AZURE_OPENAI_API_KEY is not sent to the host of --base-url, which is not one of Azure's. For a gateway in "
-            "front of Azure set AZURE_OPENAI_ENDPOINT to its address; for another host set OPENAI_API_KEY."
-        )
-    other = _other_variable("AZURE_OPENAI_ENDPOINT")
-    instead = "" if other is None else f"; {other.location} is a name that this program does not read"
-    return f"AZURE_OPENAI_API_KEY is set, but not AZURE_OPENAI_ENDPOINT (https://<resource>.openai.azure.com){instead}."
 
 
 def _check_other_names(account: Account, *, on_azure: bool) -> None:
     """Raise `UsageError` where a variable of another client says something else than what would be used."""
+    checks: dict[str, tuple[Sequence[str], Callable[[str], bool]]] = {}
+    if not on_azure:
+        checks["OPENAI_ORG_ID"] = _OTHER_NAMES["OPENAI_ORG_ID"], lambda value: value == account.org_id
+        checks["OPENAI_PROJECT_ID"] = _OTHER_NAMES["OPENAI_PROJECT_ID"], lambda value: value == account.project_id
+        checks["AZURE_OPENAI_ENDPOINT"] = ("OPENAI_API_TYPE",), lambda value: "azure" not in value.lower()
+    checks["AZURE_OPENAI_ENDPOINT" if on_azure else "OPENAI_BASE_URL"] = (
+        _OTHER_NAMES["OPENAI_BASE_URL"],
+        lambda value: _netloc(value) == _netloc(account.host),
+    )
     if account.locations.get("base_url") == "--base-url":
-        hosts: list[Setting] = []
-    else:
-        names = _OTHER_NAMES["OPENAI_BASE_URL"]
-        hosts = [one for one in map(variable, names) if one is not None and _netloc(one.value) != _netloc(account.host)]
-        kind = variable("OPENAI_API_TYPE")
-        if kind is not None and kind.value.lower().startswith("azure") and not on_azure:
-            raise UsageError(
-                "OPENAI_API_TYPE says that the key is one of Azure, but the host is not: set AZURE_OPENAI_ENDPOINT and "
-                "AZURE_OPENAI_API_KEY, or unset OPENAI_API_TYPE."
-            )
-    if hosts:
-        ours = "AZURE_OPENAI_ENDPOINT" if on_azure else "OPENAI_BASE_URL"
-        raise UsageError(
-            f"{hosts[0].location} names another host than the one that the key would go to, and this program does not "
-            f"read it: set {ours} to its value, or unset {hosts[0].location}."
-        )
-    for ours in () if on_azure else ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
-        value = getattr(account, ours.removeprefix("OPENAI_").lower())
-        for other in filter(None, map(variable, _OTHER_NAMES[ours])):
-            if other.value != value:
+        checks = {ours: check for ours, check in checks.items() if ours in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")}
+    for ours, (names, is_same) in checks.items():
+        for theirs in filter(None, map(variable, names)):
+            if not is_same(theirs.value):
                 raise UsageError(
-                    f"{other.location} is set, and this program reads {ours} instead: set {ours} to the same value, or "
-                    f"unset {other.location}."
+                    f"{theirs.location} is set, and does not fit what would be used. This program reads {ours} "
+                    f"instead: set that, or unset {theirs.location}."
                 )
 
 
-def _other_variable(ours: str) -> Setting | None:
-    return next(filter(None, map(variable, _OTHER_NAMES[ours])), None)
+def _other_variable(ours: str) -> str:
+    """Return words about a variable that another client has for one of ours; nothing where none is set."""
+    other = next(filter(None, map(variable, _OTHER_NAMES[ours])), None)
+    return f" instead of {other.location}, which this program does not read" if other else ""
 
 
 def _is_azure(address: str, endpoint: Setting | None) -> bool:
-    """Whether an address is on one of Azure's hosts, or on that of the endpoint."""
+    """Return whether an address is on one of Azure's hosts, or on that of the endpoint."""
     there = _netloc(address)
     return is_azure(host_of(address)) or (endpoint is not None and there == _netloc(endpoint.value) != "")
 

@@ -22,11 +22,14 @@ SOURCE = ("sources", "openai_fine_tuning")
 FIELDS = ("api_key", "base_url", "auth", "org_id", "project_id", "extra_headers", "allow_http")
 """The fields of an account that can be set, as `openai_<field>`, or `OPENAI_<FIELD>` in the environment."""
 
-SECRETS = ("api_key", "extra_headers")
+_SECRETS = ("api_key", "extra_headers")
 """The fields that belong into `secrets.toml`."""
 
 COMMAND_LINE, ENVIRONMENT, PROGRAM = "the command line", "the environment", "this program"
 """Sources that the user of the command controls, as opposed to files that may come with a folder."""
+
+MIXED = "several folders"
+"""The source of a table that several folders hold parts of."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Setting:
         value: What it is set to; it may be a secret.
         location: What a user changes to change it, such as `OPENAI_BASE_URL`, or
             `openai_base_url under [sources.openai_fine_tuning] in .dlt/config.toml`.
-        source: Who set it: `COMMAND_LINE`, `ENVIRONMENT`, `PROGRAM`, or else the folder or vault that holds it.
+        source: Who set it: `COMMAND_LINE`, `ENVIRONMENT`, `PROGRAM`, `MIXED`, or else the folder or vault that has it.
     """
 
     value: Any = field(repr=False)
@@ -67,9 +70,7 @@ def find_settings(*section: str, plain: bool = False) -> dict[str, Setting]:
     """
     found = {}
     for name in FIELDS:
-        setting = variable(f"OPENAI_{name.upper()}") if plain else None
-        if setting is None:
-            setting = _look_up(f"openai_{name}", name in SECRETS, section)
+        setting = (variable(f"OPENAI_{name.upper()}") if plain else None) or _look_up(name, section)
         if setting is not None:
             found[name] = Setting(_parse(name, setting), setting.location, setting.source)
     return found
@@ -77,7 +78,8 @@ def find_settings(*section: str, plain: bool = False) -> dict[str, Setting]:
 
 def section_name(*section: str) -> str:
     """Return a section as it stands in a TOML file, such as `[sources.openai_fine_tuning]`."""
-    return f"[{'.'.join(part if _is_bare(part) else json.dumps(part) for part in section)}]"
+    bare = [part.replace("_", "").replace("-", "").isalnum() or part.startswith("<") for part in section]
+    return f"[{'.'.join(p if is_bare else json.dumps(p) for p, is_bare in zip(section, bare, strict=True))}]"
 
 
 def variable_name(name: str, section: Sequence[str]) -> str | None:
@@ -101,16 +103,16 @@ def shown_provider(provider: ConfigProvider) -> str:
     return f".dlt/{provider.name}" if provider.name.endswith(".toml") else provider.name
 
 
-def _look_up(name: str, is_secret: bool, section: tuple[str, ...]) -> Setting | None:
+def _look_up(field: str, section: tuple[str, ...]) -> Setting | None:
+    name, is_secret = f"openai_{field}", field in _SECRETS
     hint: Any = TSecretStrValue if is_secret else str
     first: Setting | None = None
     for provider in dlt.config.config_providers:
         value, key = provider.get_value(name, hint, None, *section)
         if value is None or value == {} or not str(value).strip():
             continue
-        if isinstance(provider, EnvironProvider):
-            location, source = key, ENVIRONMENT
-        else:
+        location, source = key, ENVIRONMENT
+        if not isinstance(provider, EnvironProvider):
             file, source = _place(provider, value, name, section)
             location = f"{name} under {section_name(*section)} in {file}"
         if is_secret and not provider.supports_secrets:
@@ -123,17 +125,14 @@ def _look_up(name: str, is_secret: bool, section: tuple[str, ...]) -> Setting | 
 
 
 def _place(provider: ConfigProvider, value: Any, name: str, section: tuple[str, ...]) -> tuple[str, str]:
-    """Return the file that holds a value, as it is shown, and the folder that this file really lies in.
-
-    Two folders may each hold a part of a table. Such a table has a source of its own, which nobody trusts.
-    """
+    """Return the file that holds a value, as it is shown, and the folder that this file really lies in."""
     if not provider.name.endswith(".toml"):
         return provider.name, provider.name
     leaves = [(part, (*section, name)) for part in value] if isinstance(value, Mapping) else [(name, section)]
     origins = {provider.get_value_location(key, None, *above) for key, above in leaves}
+    if len(origins) > 1:
+        return f"{shown_provider(provider)} of several folders", MIXED
     origin = origins.pop()
-    if origins:
-        return f"{shown_provider(provider)} of several folders", "several folders"
     # dlt lists the paths of the project first, those of the user's own folder last, and marks the latter `global:`.
     paths = [Path(path) for path in provider.locations if Path(path).name == origin.removeprefix("global:")]
     if not paths:
@@ -148,28 +147,19 @@ def _parse(name: str, setting: Setting) -> Any:
     value = setting.value
     if name == "allow_http":
         known = {"true": True, "1": True, "false": False, "0": False}
-        if (text := str(value).strip().lower()) not in known:
-            raise UsageError(f"Invalid {setting.location}: expected true or false.")
-        return known[text]
-    if name == "extra_headers":
-        with_headers = _json(value) if isinstance(value, str) else value
-        if not isinstance(with_headers, Mapping) or not all(isinstance(one, str) for one in with_headers.values()):
-            raise UsageError(
-                f"Invalid {setting.location}: expected a table of texts, or JSON such as "
-                '{"x-portkey-provider": "@my-provider"}.'
-            )
-        return dict(with_headers)
-    if not isinstance(value, str):
-        raise UsageError(f'Invalid {setting.location}: expected text in quotes, such as openai_{name} = "...".')
-    return value.strip()
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
-
-
-def _is_bare(part: str) -> bool:
-    return part.replace("_", "").replace("-", "").isalnum() or part.startswith("<")
+        if (text := str(value).strip().lower()) in known:
+            return known[text]
+        expected = "true or false"
+    elif name == "extra_headers":
+        try:
+            headers = json.loads(value) if isinstance(value, str) else value
+        except ValueError:
+            headers = None
+        if isinstance(headers, Mapping) and all(isinstance(one, str) for one in headers.values()):
+            return dict(headers)
+        expected = 'a table of texts, or JSON such as {"x-portkey-provider": "@my-provider"}'
+    else:
+        if isinstance(value, str):
+            return value.strip()
+        expected = f'text in quotes, such as openai_{name} = "..."'
+    raise UsageError(f"Invalid {setting.location}: expected {expected}.")

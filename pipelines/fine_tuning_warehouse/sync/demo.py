@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError, UsageError
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from fine_tuning_warehouse.warehouses.working_directory import working_directory
+
+if TYPE_CHECKING:
+    from fine_tuning_warehouse.accounts.account import Account
 
 DEMO_DATABASE = "fine_tuning_demo.duckdb"
 DEMO_LABEL = "demo"
@@ -41,6 +43,8 @@ def demo_account(label: str, warehouse: Warehouse, *, lock_wait_seconds: float) 
     clock = Clock(start=_START, speed=0)
     world = GeneratedWorld(seed=0, jobs=_JOBS, profile="openai", clock=clock)
     clock.advance(hours * 3600)
+    from fine_tuning_warehouse.accounts.account import Account  # noqa: PLC0415 - loads dlt, which the constants do not need
+
     with Simulator(world, profile="openai", clock=clock) as simulator:
         yield Account(label, "demo", simulator.base_url)
 
