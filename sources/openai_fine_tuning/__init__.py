@@ -26,6 +26,7 @@ from typing import Annotated, Any
 
 import dlt
 import pyarrow as pa
+from dlt.common.configuration import with_config
 from dlt.common.typing import SecretSentinel
 from dlt.extract import DltResource
 
@@ -62,9 +63,24 @@ __all__ = [
     "Skipped",
     "StateTooNewError",
     "openai_fine_tuning",
+    "request_policy",
 ]
 
 logger = logging.getLogger("openai_fine_tuning")
+
+
+@with_config(sections=("sources", "openai_fine_tuning"))
+def request_policy(
+    fine_tuning_timeout_seconds: float = settings.READ_TIMEOUT_SECONDS,
+    fine_tuning_answer_seconds: float = settings.ANSWER_SECONDS,
+    fine_tuning_max_answer_megabytes: float = settings.MAX_ANSWER_MEGABYTES,
+) -> settings.RequestPolicy:
+    """Return how requests are bounded. dlt's configuration fills in what is left out, as it does for the source."""
+    return settings.RequestPolicy(
+        read_timeout=fine_tuning_timeout_seconds,
+        answer_seconds=fine_tuning_answer_seconds,
+        max_answer_megabytes=fine_tuning_max_answer_megabytes,
+    )
 
 
 # dlt looks for an argument that is left out in the bare environment too, where BASE_URL, ACCOUNT or SINCE may belong to
@@ -144,10 +160,8 @@ def openai_fine_tuning(
             extra_headers=_headers(openai_extra_headers),
             allow_http=openai_allow_http,
             concurrency=fine_tuning_concurrency,
-            policy=settings.RequestPolicy(
-                read_timeout=fine_tuning_timeout_seconds,
-                max_answer_megabytes=fine_tuning_max_answer_megabytes,
-                answer_seconds=fine_tuning_answer_seconds,
+            policy=request_policy(
+                fine_tuning_timeout_seconds, fine_tuning_answer_seconds, fine_tuning_max_answer_megabytes
             ),
         )
 
