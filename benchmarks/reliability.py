@@ -36,7 +36,7 @@ from histories import NOW, add_history, assert_holds, mixed_faults, truth_of
 from openai_fine_tuning import settings as source_settings
 from openai_fine_tuning.schema import TABLES
 from test_hostile_data import RECORDS, check_any_json
-from test_world_property import run_worlds
+from test_sequences_property import run_worlds
 
 
 @dataclass

@@ -28,6 +28,17 @@ HELD = {
         "test_download::test_a_redirect_elsewhere_is_not_followed",
         "test_redirects::test_a_redirect_elsewhere_or_to_a_malformed_address_is_an_error_in_a_line_and_nothing_is_sent",
     ),
+    "A new file that a command writes": ("test_private_files::test_only_their_owner_may_read_new_files",),
+    "A file that exists keeps its mode": (
+        "test_private_files::test_a_umask_that_is_asked_for_counts_and_files_keep_their_rights",
+    ),
+    "In Python, the umask of the process": (
+        "test_process::test_a_sync_in_python_leaves_the_process_as_it_was_and_sends_no_telemetry",
+    ),
+    "A sync works in a directory of its own": (
+        "test_private_files::test_a_prepared_directory_is_not_worked_in",
+        "test_private_files::test_a_link_in_place_of_the_lock_is_not_followed",
+    ),
     "The key refuses to be attached": (
         "test_redirects::test_the_credential_refuses_to_be_attached_to_a_request_of_another_origin",
     ),

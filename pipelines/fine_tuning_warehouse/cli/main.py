@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -50,6 +51,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     os.environ.update(_ENVIRONMENT)
+    _keep_files_private()
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's own keeps 40 MB that it does not need
     try:
         code = ftw.main(standalone_mode=False) or DONE
@@ -69,6 +71,17 @@ def main() -> NoReturn:
         code = FAILED
     # Threads may still wait for an answer of the host, up to a minute; nothing they bring is wanted any more.
     exit_now(int(code))
+
+
+def _keep_files_private() -> None:
+    """Have all new files be readable by their owner alone, unless FTW_UMASK says otherwise."""
+    asked = os.environ.get("FTW_UMASK")
+    if asked is None:
+        os.umask(os.umask(0o077) | 0o077)
+    elif re.fullmatch("0?[0-7]{3}", asked):
+        os.umask(int(asked, 8))
+    else:
+        sys.exit(_print_error(f"Invalid FTW_UMASK {asked!r}: expected three octal digits such as 027.", USAGE))
 
 
 _LONGEST_STOP_SECONDS = 1.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, cast
@@ -48,6 +49,11 @@ class _RefusedViewError(CommandError):
         # PostgreSQL says in the second line what hangs on a view.
         details = [line.strip() for line in str(error).splitlines() if line.startswith("DETAIL:")]
         reason = " ".join([_first_line(error), *(f"({detail.removeprefix('DETAIL:').strip()})" for detail in details)])
+        if re.search(r"is of type Table|is not a view", reason):
+            reason = (
+                "there is a table of that name, which is not ours. Rename or drop it, or choose another --dataset, and "
+                "sync again"
+            )
         super().__init__(f"The tables are loaded, but the view {view.name} could not be made: {reason}")
         self.view = view
 

@@ -6,7 +6,7 @@ dlt promises neither its list of tracking modules nor how they are called; tests
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from weakref import WeakSet
 
@@ -49,7 +49,7 @@ def active_pipeline_kept() -> Iterator[None]:
     try:
         yield
     finally:
+        context.deactivate()
         if before is not None:
-            context.activate(before)
-        else:
-            context.deactivate()
+            with suppress(OSError):  # its directory is gone
+                context.activate(before)

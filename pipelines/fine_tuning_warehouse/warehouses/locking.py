@@ -80,7 +80,7 @@ def file_lock(lock_file: Path, shown: str, *, wait_seconds: float = 0) -> Iterat
         ) from None
     except (OSError, NotImplementedError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise CommandError(f"The database {shown} cannot be written: {reason}.") from None
+        raise CommandError(f"The database {shown} cannot be written (lock file {lock_file.name}): {reason}.") from None
     try:
         yield
     finally:

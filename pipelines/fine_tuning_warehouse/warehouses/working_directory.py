@@ -6,15 +6,19 @@ The destination is the only memory: a directory that outlived its sync would car
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+logger = logging.getLogger(__name__)
 
 _LOCK = ".lock"
 _TIDYING = ".tidying"
@@ -23,19 +27,23 @@ _FRESH_SECONDS = 60.0
 
 @contextmanager
 def working_directory() -> Iterator[Path]:
-    """A fresh directory for one sync, removed at its end; what killed syncs left behind is removed first."""
+    """Make a private directory for one sync, and remove it at the end; what killed syncs left is removed first."""
     root = _root()
-    # One at a time: a directory whose lock another is just about to take looks abandoned.
-    with FileLock(root / _TIDYING):
-        _remove_abandoned(root)
-        directory = Path(tempfile.mkdtemp(prefix="sync-", dir=root))
-        lock = FileLock(directory / _LOCK)
-        lock.acquire()
     try:
-        yield directory
+        # One at a time: a directory whose lock another is just about to take looks abandoned.
+        with FileLock(root / _TIDYING):
+            _remove_abandoned(root)
+            directory = Path(tempfile.mkdtemp(prefix="sync-", dir=root))
+            lock = FileLock(directory / _LOCK)
+            lock.acquire()
+        try:
+            yield directory
+        finally:
+            lock.release()
+            shutil.rmtree(directory, ignore_errors=True)
     finally:
-        lock.release()
-        shutil.rmtree(directory, ignore_errors=True)
+        if root.name != _root_name():
+            shutil.rmtree(root, ignore_errors=True)
 
 
 def user_name() -> str:
@@ -46,10 +54,22 @@ def user_name() -> str:
         return str(os.getuid())
 
 
+def _root_name() -> str:
+    return f"fine-tuning-warehouse-{user_name()}"
+
+
 def _root() -> Path:
-    root = Path(tempfile.gettempdir()) / f"fine-tuning-warehouse-{user_name()}"
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return root
+    """Return the directory of all syncs of this user; a new one where somebody else has prepared that name."""
+    root = Path(tempfile.gettempdir()) / _root_name()
+    with suppress(FileExistsError):
+        root.mkdir(mode=0o700, parents=True)
+    status = root.lstat()
+    is_ours = not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o077)
+    if stat.S_ISDIR(status.st_mode) and is_ours:
+        return root
+    private = Path(tempfile.mkdtemp(prefix=f"{root.name}-"))
+    logger.warning("%s is a link, belongs to somebody else or is open to others: %s is used instead.", root, private)
+    return private
 
 
 def _remove_abandoned(root: Path) -> None:
