@@ -10,10 +10,12 @@ import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from command import Command
 from openai_fine_tuning import FineTuningSourceError, HostError, RequestError, settings
 from openai_fine_tuning.api import decoding, retry
 from openai_fine_tuning.api.client import ODD_RETRIES, FineTuningApi
@@ -386,6 +388,26 @@ def test_parsing_takes_time_in_proportion_to_the_length(body: str) -> None:
 
 
 # the source ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["sync", "check"])
+@pytest.mark.parametrize("name", ["FINE_TUNING_MAX_ANSWER_MEGABYTES", "FINE_TUNING_ANSWER_SECONDS"])
+def test_a_bound_is_lifted_by_the_variable_that_the_error_names(tmp_path: Path, name: str, command: str) -> None:
+    def answer(*_: Any) -> Iterator[bytes]:
+        page = b'{"object": "list", "data": [], "has_more": false, "padding": "%s"}' % (b"x" * 2000)
+        whole = answer_with(page)
+        yield whole[:-100]
+        host.wait(0.3)
+        yield whole[-100:]
+
+    with RawHost(answer) as host:
+        ftw = Command(tmp_path, host.base_url)
+        ended = ftw(command, env={name: "0.001"})
+        assert ended.code == 1
+        assert name.lower() in ended.all
+        assert "Traceback" not in ended.all
+        ended = ftw(command, env={name: "5"})
+        assert ended.code == 0, ended.all
 
 
 def test_a_regional_host_is_named_instead_of_the_key() -> None:

@@ -222,7 +222,7 @@ def test_a_transformer_of_ones_own_reads_what_it_needs(pipeline: dlt.Pipeline, r
 
 
 def test_without_a_resource_of_its_names_it_says_so(pipeline: dlt.Pipeline) -> None:
-    with pytest.raises(PipelineStepFailed, match="select some of jobs, checkpoints"):
+    with pytest.raises(PipelineStepFailed, match="select at least one of jobs, checkpoints"):
         pipeline.run(openai_fine_tuning().with_resources("account"))
 
 
@@ -260,9 +260,17 @@ def test_a_failure_raises_and_the_next_run_goes_on(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"fine_tuning_since": "yesterday"}, "'yesterday' is no date: it looks like 2026-01-31"),
-        ({"fine_tuning_since": "2026-01-31", "fine_tuning_full_refresh": True}, "goes neither with jobs nor with"),
-        ({"fine_tuning_job_ids": ["ftjob-1"], "fine_tuning_full_refresh": True}, "goes neither with jobs nor with"),
+        ({"fine_tuning_since": "yesterday"}, "fine_tuning_since 'yesterday': expected a date such as 2026-01-31"),
+        (
+            {"fine_tuning_since": "2026-01-31", "fine_tuning_full_refresh": True},
+            "leave out fine_tuning_job_ids and fine_tuning_since",
+        ),
+        (
+            {"fine_tuning_job_ids": ["ftjob-1"], "fine_tuning_full_refresh": True},
+            "leave out fine_tuning_job_ids and fine_tuning_since",
+        ),
+        ({"openai_extra_headers": "x-config: pc-secret"}, "Invalid openai_extra_headers: expected a mapping or a JSON"),
+        ({"openai_extra_headers": '["pc-secret"]'}, "Invalid openai_extra_headers: expected a mapping or a JSON"),
         ({"openai_api_key": ""}, "The API key is empty"),
         ({"openai_api_key": " "}, "The API key is empty"),
     ],
@@ -270,9 +278,16 @@ def test_a_failure_raises_and_the_next_run_goes_on(
 def test_an_argument_that_cannot_be_right_is_told_before_anything_is_requested(
     host: Simulator, arguments: dict[str, Any], words: str
 ) -> None:
-    with pytest.raises(ConfigurationError, match=words):
+    with pytest.raises(ConfigurationError, match=words) as raised:
         openai_fine_tuning(**{"openai_api_key": KEY, **arguments})
+    assert "pc-secret" not in str(raised.value)
     assert host.requests == []
+
+
+@pytest.mark.parametrize("given", [{"x-config": "pc-1"}, '{"x-config": "pc-1"}'])
+def test_extra_headers_may_be_a_mapping_or_the_text_of_one(given: Any, host: Simulator) -> None:
+    assert sum(table.num_rows for table in openai_fine_tuning(openai_extra_headers=given).with_resources("jobs")) == 3
+    assert {request.headers["x-config"] for request in host.requests} == {"pc-1"}
 
 
 def python(code: str, folder: Path, **env: str) -> subprocess.CompletedProcess[str]:

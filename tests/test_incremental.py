@@ -17,7 +17,8 @@ from harness import DAY, HOUR, NOW, Database
 from openai_fine_tuning import settings as limits
 from openai_fine_tuning.api.client import FineTuningApi
 from openai_fine_tuning.convert.table_builder import Batches
-from openai_fine_tuning.extract.reader import Bounds, Reader
+from openai_fine_tuning.extract.bounds import Bounds
+from openai_fine_tuning.extract.reader import Reader
 from openai_fine_tuning.report import Report
 from openai_fine_tuning.schema import TABLES, schema
 from openai_fine_tuning.state.run import Parts

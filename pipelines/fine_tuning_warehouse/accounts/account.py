@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from dlt.extract import DltSource
 
 from fine_tuning_warehouse.errors import MissingKeyError, UsageError
-from openai_fine_tuning import ConfigurationError, openai_fine_tuning
+from openai_fine_tuning import ConfigurationError, openai_fine_tuning, request_policy
 from openai_fine_tuning.api.auth import TokenProvider, is_azure
 from openai_fine_tuning.api.client import FineTuningApi
 from openai_fine_tuning.api.urls import is_loopback
@@ -99,6 +99,7 @@ class Account:
                 extra_headers=self.extra_headers,
                 allow_http=self.allow_http,
                 concurrency=concurrency,
+                policy=request_policy(),
             )
         except ConfigurationError as error:
             where = f" See {self.setting_location(error.setting)}." if error.setting and self.locations else ""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +23,7 @@ from openai_fine_tuning.report import Report, Skipped
 from openai_fine_tuning.state.run import Parts
 from openai_fine_tuning.state.watermark import Frontier
 
+from .bounds import Bounds
 from .failures import listing_failure, raise_if_general
 from .job_reader import JobReader, JobResult, JobTask
 from .probes import Probes
@@ -32,28 +32,6 @@ from .workers import Ended, Workers
 
 _JOBS_A_THREAD = 2
 """Jobs under way for each thread: enough that none waits for the next, few enough that a part soon ends."""
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """The limits of a partial read, which never moves a watermark.
-
-    Attributes:
-        job_ids: Read only these jobs, all of each.
-        since: Read only jobs created at or after this time, in unix seconds.
-    """
-
-    job_ids: tuple[str, ...] = ()
-    since: float | None = None
-
-    @property
-    def is_partial(self) -> bool:
-        """Whether anything is left out."""
-        return bool(self.job_ids) or self.since is not None
-
-    def admit(self, job: Job) -> bool:
-        """Return whether a job lies within the limits."""
-        return self.since is None or job.created_at is None or job.created_at >= self.since
 
 
 class Reader:

@@ -1,0 +1,56 @@
+"""The limits of a partial read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
+
+from openai_fine_tuning.api.jobs import Job
+from openai_fine_tuning.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The limits of a partial read, which never moves a watermark.
+
+    Attributes:
+        job_ids: Read only these jobs, all of each.
+        since: Read only jobs created at or after this time, in unix seconds.
+    """
+
+    job_ids: tuple[str, ...] = ()
+    since: float | None = None
+
+    @classmethod
+    def parse(cls, job_ids: str | Sequence[str] | None, since: str | date | None) -> Bounds:
+        """Make limits of the source's arguments.
+
+        Example:
+            >>> Bounds.parse("ftjob-1", "2026-01-31")
+            Bounds(job_ids=('ftjob-1',), since=1769817600.0)
+
+        Raises:
+            ConfigurationError: `since` is not a date or time.
+        """
+        ids = [job_ids] if isinstance(job_ids, str) else job_ids or ()
+        return cls(tuple(dict.fromkeys(ids)), None if since is None else _unix_seconds(since))
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether anything is left out."""
+        return bool(self.job_ids) or self.since is not None
+
+    def admit(self, job: Job) -> bool:
+        """Return whether a job lies within the limits."""
+        return self.since is None or job.created_at is None or job.created_at >= self.since
+
+
+def _unix_seconds(value: str | date) -> float:
+    try:
+        # Python 3.10 does not read the Z that stands for UTC.
+        moment = datetime.fromisoformat(str(value).strip().replace("Z", "+00:00"))
+        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+    except (ValueError, OverflowError):
+        words = "expected a date such as 2026-01-31, or a time such as 2026-01-31T12:00 (UTC)"
+        raise ConfigurationError(f"Invalid fine_tuning_since {str(value)!r}: {words}.") from None

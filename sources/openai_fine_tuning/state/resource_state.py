@@ -1,0 +1,52 @@
+"""The source's part of dlt's state: what is loaded from it before a read, and stored in it after one."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import dlt
+
+from openai_fine_tuning.schema import REJECTED_RECORDS, TABLES
+
+from .takeover import Heir
+from .watermark import frontier_state, frontier_states
+
+
+def load(resource: str, account: str, identity: str, *, is_partial: bool) -> Heir:
+    """Return a copy of a watermark's state, with the states of the account's earlier keys and hosts.
+
+    The read changes the copy. That of a partial read knows the open jobs only, and is thrown away after it.
+    """
+    states = frontier_states(dlt.current.resource_state(resource), account)
+    if is_partial:
+        return Heir({"open": copy.deepcopy(states.get(identity, {}).get("open", {}))}, ())
+    state = frontier_state(dlt.current.resource_state(resource), account, identity, now=time.time())
+    return Heir(copy.deepcopy(state), tuple(other for key, other in states.items() if key != identity))
+
+
+def store(resource: str, account: str, identity: str, state: dict[str, Any]) -> None:
+    """Make a state the one that dlt commits with the rows.
+
+    Call it when all rows were handed over: dlt commits the state of a run that it ends early (`add_limit`) too.
+    """
+    kept = frontier_states(dlt.current.resource_state(resource), account)[identity]
+    kept.clear()
+    kept.update(state)
+
+
+def tables_to_make(resources: Iterable[str]) -> Iterator[str]:
+    """Yield the tables that the destination lacks, or has as an earlier release declared them.
+
+    An empty Arrow table makes one. But each table of a load costs dlt some 30 ms, which a sync without news need not
+    pay. So the state of a resource says which tables it has made: state and tables are committed together.
+    """
+    made_with = {resource: resource for resource in resources}
+    made_with[REJECTED_RECORDS.name] = next(iter(made_with))
+    for table, resource in made_with.items():
+        made = dlt.current.resource_state(resource).setdefault("tables", {})
+        if made.get(table) != TABLES[table].digest:
+            made[table] = TABLES[table].digest
+            yield table
