@@ -314,6 +314,32 @@ def requested(archiving: Archiving) -> list[str]:
     return archiving.database.paths()
 
 
+def test_an_archive_of_an_earlier_release_goes_on(
+    archiving: Archiving, world: ScriptedWorld, folder: Path, host: Simulator
+) -> None:
+    """Everybody can read its files, one path begins with a dash, and a killed run left drafts beside the files."""
+    world.add_file("-old", b"step,train_loss\n1,1\n")
+    world.add_job(id="ftjob-old", created_at=NOW - DAY, result_files=["-old"])
+    archiving()
+    (now,) = [path for path, about in archiving.manifest["files"].items() if about.get("id") == "-old"]
+    (folder / now).rename(folder / "result_files/-old.csv")
+    resign(folder / "manifest.json", json.dumps(now), '"result_files/-old.csv"')
+    for file in folder.rglob("*.*"):
+        file.chmod(0o644)
+    for draft in ("manifest.json.part", "tables/jobs.parquet.part", "archive.unfinished.part"):
+        (folder / draft).write_bytes(b"half")
+    host.requests.clear()
+    archiving(account=None)
+    assert host.requests == []
+    assert archiving.manifest["files"]["result_files/-old.csv"]["id"] == "-old"
+    assert archiving.missing() == {}
+    assert archiving.damaged() == {}
+    world.add_job(id="ftjob-new", created_at=NOW - HOUR, result_files=["-old"], status="succeeded")
+    archiving()
+    assert archiving.manifest["files"]["result_files/-old.csv"]["jobs"] == ["ftjob-new", "ftjob-old"]
+    assert stat.S_IMODE((folder / "manifest.json").stat().st_mode) == 0o644
+
+
 def test_a_file_that_the_host_has_lost_stays(archiving: Archiving, world: ScriptedWorld, folder: Path) -> None:
     archiving()
     world.remove_file("file-000")
@@ -661,8 +687,7 @@ def test_row_groups_are_the_same_however_rows_come(tmp_path: Path, monkeypatch: 
     rows = pa.table({"account": ["a"] * 27, "id": [str(number) for number in range(27)]}, jobs.schema)
     contents = []
     for size in (1, 7, 10, 27):
-        written = parquet.write(jobs, rows.to_batches(size), tmp_path / "jobs.parquet")
-        assert (written.rows, written.accounts) == (27, {"a"})
+        assert parquet.write(jobs, rows.to_batches(size), tmp_path / "jobs.parquet") == (27, {"a"})
         metadata = pq.read_metadata(tmp_path / "jobs.parquet")
         assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [10, 10, 7]
         contents.append((tmp_path / "jobs.parquet").read_bytes())
@@ -685,7 +710,7 @@ def test_a_table_that_has_gained_a_column_is_written_anew_and_one_that_has_lost_
     with duckdb.connect(str(database.path)) as connection:
         connection.execute("ALTER TABLE fine_tuning.jobs DROP COLUMN more")
     before = archiving.content()
-    with pytest.raises(UsageError, match=r"columns of jobs that are not in .* such as more"):
+    with pytest.raises(UsageError, match="columns of jobs such as more"):
         archiving(account=None)
     assert archiving.content() == before
 

@@ -110,7 +110,7 @@ def test_what_a_bucket_refuses_is_told_in_a_line(ftw: Command, bucket: Bucket) -
     assert ftw("archive", "--no-sync", f"{bucket.url}/folder").code == 0
     assert ftw("archive", "--check", f"{bucket.url}/folder").code == 0
     assert is_told_well(ftw("archive", "--no-sync", f"{bucket.url}/mine/notes.txt"), "is an object")
-    assert is_told_well(ftw("archive", "--no-sync", f"{bucket.url}/mine"), "is no archive, and not empty")
+    assert is_told_well(ftw("archive", "--no-sync", f"{bucket.url}/mine"), "is not an archive and not empty")
     assert is_told_well(ftw("archive", "--no-sync", "s3://no-such-bucket/x"), "does not exist")
     assert is_told_well(ftw("archive", "--no-sync", "s3://"), "s3://")
     of_dlt = {f"DESTINATION__FILESYSTEM__CREDENTIALS__{name}": value for name, value in bucket.env.items()}

@@ -107,7 +107,7 @@ def assert_goes_on(history: Database, target: Warehouse, world: ScriptedWorld) -
             for found in (content(source), content(target))
         ]
         assert both[0] == both[1], name
-    with pytest.raises(UsageError, match=r"account default that is no copy .* or was synced since"):
+    with pytest.raises(UsageError, match=r"account default that is not a copy .* or was synced since"):
         copied(source, target)
 
 

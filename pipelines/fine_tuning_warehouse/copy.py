@@ -1,8 +1,8 @@
-"""`ftw copy`: a history from one warehouse into another, without asking the API again.
+"""Copy a history from one warehouse into another without asking the API again (`ftw copy`).
 
-The rows go through dlt, under the same pipeline and schema names as a sync would load them, and each account's state
-is committed with its rows: the next sync into the copy reads what is new, and nothing else. A copy that is killed has
-committed no state of the account that it was at; the next one merges the same rows once more.
+The rows go through dlt, under the pipeline and schema names of a sync, and the state of each account is committed with
+its rows: the next sync into the copy reads only what is new. A copy that is killed has not committed the state of the
+account at hand. The next copy merges the same rows once more.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .errors import CommandError, UsageError
 from .warehouses.errors import destination_errors
 from .warehouses.load_id import LOAD_ID, add_load_ids
 from .warehouses.locking import LOCK_WAIT_SECONDS
-from .warehouses.rows import Rows, open_rows
+from .warehouses.rows import Relation, Rows, open_rows
 from .warehouses.state import Stored, find_stored, stored_by
 from .warehouses.tables import make_lacking
 from .warehouses.warehouse import Warehouse
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from dlt.common.pipeline import LoadInfo
 
 _MARK = "copied"
+"""The key of the state under which a copy keeps the digest of the state that it copied."""
 
 
 @dataclass
@@ -41,10 +42,10 @@ class Copied:
     """What was copied of one account.
 
     Attributes:
-        account: Its label.
-        rows: Rows by table.
-        load_ids: The loads that brought them.
-        has_state: Whether its state came along. Without one, the next sync reads everything once more.
+        account: The label of the account.
+        rows: The number of rows of each table.
+        load_ids: The loads that brought the rows.
+        has_state: Whether the account had a state to copy. Without one, the next sync reads everything once more.
     """
 
     account: str
@@ -56,30 +57,31 @@ class Copied:
 def copy_history(
     source: Warehouse, target: Warehouse, *, lock_wait_seconds: float = LOCK_WAIT_SECONDS
 ) -> Iterator[Copied]:
-    """Copy all tables of all accounts, an account at a time; then the views are made.
+    """Copy all tables of all accounts, one account at a time; make the views last.
 
     Args:
-        source: Where from. Nothing is written to it.
-        target: Where to. What it holds under the same keys is replaced.
+        source: The warehouse to copy from. Nothing is written to it.
+        target: The warehouse to copy into. Rows with the same keys are replaced.
         lock_wait_seconds: How long to wait for a program that holds a DuckDB file.
 
     Yields:
-        Each account when it is there.
+        Each account, once it is copied.
 
     Raises:
-        UsageError: The target holds a history of an account that is no copy of this one. Nothing was written.
-        CommandError: There is nothing to copy, or it failed. Run it again.
+        UsageError: The target holds a history of an account that is not a copy of this one. Nothing was written.
+        CommandError: There is nothing to copy, or the copy failed. It can be run again.
     """
     if source == target:
         raise UsageError(f"{source.shown} cannot be copied into itself.")
     failed = f"The copy into {target.shown} failed; run it again"
-    labels, stored = _labels(source, lock_wait_seconds), {}
+    labels = _labels(source, lock_wait_seconds)
     if not labels:
-        raise CommandError(f"{source.shown} holds no rows of ours: there is nothing to copy.")
+        raise CommandError(f"{source.shown} holds no rows of a sync: there is nothing to copy.")
     with target.lock(labels, lock_wait_seconds), working_directory() as directory:
-        present = _present(target, lock_wait_seconds)
+        present = _labels(target, lock_wait_seconds) if target.exists() else []
+        stored = {}
         for number, label in enumerate(labels):
-            # The state before the rows: a sync in between brings rows that the state does not count on.
+            # The state is read before the rows, so that it never counts on rows of a later sync.
             stored[label] = find_stored(label, source, directory / f"from-{number}", lock_wait_seconds)
             if present:
                 there = find_stored(label, target, directory / f"there-{number}", lock_wait_seconds)
@@ -88,11 +90,22 @@ def copy_history(
             for number, label in enumerate(labels):
                 history = _History(rows, label, stored[label])
                 pipeline = target.pipeline(directory / f"to-{number}", label=label)
+
+                def load(history: _History = history, pipeline: dlt.Pipeline = pipeline) -> LoadInfo:
+                    pipeline.sync_destination()
+                    there = stored_by(pipeline)
+                    _refuse_another(there, history.stored, source, target, history.label)
+                    if not pipeline.has_pending_data:
+                        # Another copy may have brought the same rows since the target was read.
+                        is_new = history.label not in present and history.copied.has_state and not _has_state(there)
+                        history.extract(pipeline, target.hints(pipeline), is_new=is_new)
+                    make_lacking(pipeline)
+                    return pipeline.load()
+
                 with destination_errors(target, failed):
-                    copied = _load(
-                        pipeline, history, source, target, present=present, lock_wait_seconds=lock_wait_seconds
-                    )
-                yield copied
+                    # No other load can come between the look at the target and the end of this one.
+                    history.copied.load_ids += target.load(pipeline, load, lock_wait_seconds).loads_ids
+                yield history.copied
         pipeline = target.pipeline(directory / "views", label=labels[-1])
         with destination_errors(target, failed):
             target.restore(pipeline, lock_wait_seconds)
@@ -100,52 +113,18 @@ def copy_history(
 
 
 def _labels(warehouse: Warehouse, lock_wait_seconds: float) -> list[str]:
-    """The accounts that have rows in a warehouse."""
+    """Return the accounts that have rows in a warehouse."""
     with open_rows(warehouse, names=list(TABLES), lock_wait_seconds=lock_wait_seconds) as rows:
         return sorted({label for relation in rows.relations for label in rows.accounts(relation)})
 
 
-def _present(target: Warehouse, lock_wait_seconds: float) -> list[str]:
-    if not target.exists():
-        return []
-    return _labels(target, lock_wait_seconds)
-
-
-def _load(
-    pipeline: dlt.Pipeline,
-    history: _History,
-    source: Warehouse,
-    target: Warehouse,
-    *,
-    present: list[str],
-    lock_wait_seconds: float,
-) -> Copied:
-    def load() -> LoadInfo:
-        pipeline.sync_destination()
-        there = stored_by(pipeline)
-        _refuse_another(there, history.stored, source, target, history.label)
-        if not pipeline.has_pending_data:
-            # Where several may load, another copy may have brought the same rows since they were looked for.
-            is_new = history.label not in present and history.copied.has_state and not _has_state(there)
-            copied = history.source(target.hints(pipeline), is_new=is_new)
-            add_load_ids(copied.selected_resources.values())
-            pipeline.extract(copied)
-            pipeline.normalize()
-        make_lacking(pipeline)
-        return pipeline.load()
-
-    # Nobody else loads between the look at what is there and the end.
-    history.copied.load_ids += target.load(pipeline, load, lock_wait_seconds).loads_ids
-    return history.copied
-
-
 class _History:
-    """What is copied of one account, as a source of dlt's.
+    """The rows and the state of one account, as a source of dlt.
 
     Attributes:
-        label: The account's.
-        stored: The state that comes along.
-        copied: What came out of it so far.
+        label: The label of the account.
+        stored: The state to copy.
+        copied: What was copied so far.
     """
 
     def __init__(self, rows: Rows, label: str, stored: Stored) -> None:
@@ -155,12 +134,13 @@ class _History:
         self.stored = stored
         self.copied = Copied(label, {one.name: 0 for one in self._tables}, has_state=_has_state(stored))
 
-    def source(self, merge: Mapping[str, Any], *, is_new: bool) -> Any:
-        """The source: under the name of the one that syncs, with the columns that the tables have.
+    def extract(self, pipeline: dlt.Pipeline, merge: Mapping[str, Any], *, is_new: bool) -> None:
+        """Extract and normalise everything, under the names of a sync.
 
         Args:
-            merge: dlt's hints for merging rows into those that are there.
-            is_new: There are none of this account, so that they need no merging.
+            pipeline: A pipeline into the target.
+            merge: The hints of dlt that merge rows into those that are there.
+            is_new: Whether the target has no rows of the account, so that nothing need be merged.
         """
         into = schema()
         self.stored.columns_into(into, [relation.name for relation in self._tables])
@@ -169,46 +149,43 @@ class _History:
         @dlt.source(section="openai_fine_tuning", schema=into)
         def history() -> Any:
             # One resource reads, so that one table is read at a time.
-            rows = dlt.resource(self._batches(), name="history", selected=False)
-            return [
-                rows,
-                *(
-                    dlt.transformer(
-                        _door(one.name),
-                        data_from=rows,
-                        name=one.name,
-                        primary_key=one.keys,
-                        parallelized=False,
-                        **hints,
-                    )
-                    for one in self._tables
-                ),
-            ]
+            rows = dlt.resource(self._tables_in_turn(), name="history", selected=False)
+            yield rows
+            for one in self._tables:
+                yield dlt.transformer(
+                    _rows_of(one.name),
+                    data_from=rows,
+                    name=one.name,
+                    primary_key=one.keys,
+                    parallelized=False,
+                    **hints,
+                )
 
-        return history()
+        source = history()
+        add_load_ids(source.selected_resources.values())
+        pipeline.extract(source)
+        pipeline.normalize()
 
-    def _batches(self) -> Iterator[dict[str, pa.Table]]:
-        """Everything, table by table; and the state, which dlt commits with it."""
+    def _tables_in_turn(self) -> Iterator[dict[str, pa.Table]]:
+        """Yield every table in batches, each under its name; store the state, which dlt commits with the rows."""
         if self.copied.has_state:
             state = dlt.current.source_state()
-            state.update(copy.deepcopy(_unmarked(self.stored.state)))
+            state.update(copy.deepcopy(_without_mark(self.stored.state)))
             state[_MARK] = _digest(self.stored)
         completed = self._completed_syncs()
         for relation in self._tables:
             columns = relation.only(*(name for name in relation.schema.names if name != LOAD_ID))
-            # What dlt knows of a column, so that it has nothing to warn of.
-            typed = pa.schema([pa.field(one.name, one.type, one.name not in relation.keys) for one in columns.schema])
-            yield {relation.name: typed.empty_table()}  # a table without rows is made all the same
+            yield {relation.name: _typed(relation, columns).empty_table()}  # a table without rows is made too
             for batch in self._rows.batches(columns, account=self.label):
-                found = pa.Table.from_arrays(batch.columns, schema=typed)
+                found = pa.Table.from_arrays(batch.columns, schema=_typed(relation, columns))
                 if relation.name == SYNCS.name and completed is not None:
-                    # In the copy, all of them belong to the load that brings them, which completes.
+                    # In the copy, all syncs belong to the load that brings them, which completes.
                     found = found.filter(pc.is_in(found["id"], completed))
                 self.copied.rows[relation.name] += found.num_rows
                 yield {relation.name: found}
 
     def _completed_syncs(self) -> pa.Array | None:
-        """The ids of the syncs whose load completed; None where that is not known."""
+        """Return the ids of the syncs whose load completed; None if that is not known."""
         history = self._rows.relation("sync_history")
         if history is None:
             return None
@@ -216,7 +193,12 @@ class _History:
         return pa.array([sync_id for batch in ids for sync_id in batch["sync_id"].to_pylist()], pa.string())
 
 
-def _door(name: str) -> Any:
+def _typed(relation: Relation, columns: Relation) -> pa.Schema:
+    """Return the columns as dlt knows them: without descriptions, and nullable unless they are keys."""
+    return pa.schema([pa.field(one.name, one.type, one.name not in relation.keys) for one in columns.schema])
+
+
+def _rows_of(name: str) -> Any:
     def rows(tables: dict[str, pa.Table]) -> Iterator[pa.Table]:
         if name in tables:
             yield tables[name]
@@ -224,15 +206,12 @@ def _door(name: str) -> Any:
     return rows
 
 
-# the state ------------------------------------------------------------------------------------------------------------
-
-
 def _refuse_another(there: Stored, stored: Stored, source: Warehouse, target: Warehouse, label: str) -> None:
-    """Raise `UsageError` where the target's history of an account is not this one, or has gone on since."""
+    """Raise `UsageError` if the target's history of an account is another one, or was synced since the last copy."""
     if not _has_state(there) or _digest(there) in (_digest(stored), there.state.get(_MARK)):
         return
     raise UsageError(
-        f"{target.shown} has a history of account {label} that is no copy of {source.shown}, or was synced "
+        f"{target.shown} has a history of account {label} that is not a copy of {source.shown}, or was synced "
         "since: nothing was written. Go on there with `ftw sync`, or copy into another dataset: "
         f"{target.option} --dataset NAME."
     )
@@ -243,9 +222,9 @@ def _has_state(stored: Stored) -> bool:
 
 
 def _digest(stored: Stored) -> str:
-    """What tells one state from another; every sync that brings something changes it."""
-    return hashlib.sha256(json.dumps(_unmarked(stored.state), sort_keys=True, default=str).encode()).hexdigest()
+    """Return the SHA-256 of a state. Every sync that brings something changes it."""
+    return hashlib.sha256(json.dumps(_without_mark(stored.state), sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _unmarked(state: Mapping[str, Any]) -> dict[str, Any]:
+def _without_mark(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in state.items() if name != _MARK}

@@ -1,4 +1,4 @@
-"""Is an archive whole? Every file is read and compared with the manifest; no host is asked."""
+"""Check an archive for damage: read every file and compare it with the manifest. No host is asked."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Damage:
 
 @dataclass
 class Checked:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
         manifest: What the archive should hold.
-        files: How many files were looked at.
+        files: The number of files that were compared.
         damaged: What is wrong.
     """
 
@@ -42,33 +42,32 @@ def check(store: Store, watch: Callable[[int], None] | None = None) -> Checked:
 
     Args:
         store: The archive.
-        watch: Told of the bytes of every file that has been read.
+        watch: Called with the bytes of every file that was read.
 
     Raises:
         CommandError: There is no archive, or its manifest cannot be read.
     """
-    manifest = read_manifest(store)
-    checked = Checked(manifest)
-    there, odd = store.files(), set(store.odd_files())
-    if UNFINISHED in there:
-        checked.damaged.append(Damage(UNFINISHED, "a run has not ended: run `ftw archive` again"))
-    for path, entry in sorted(manifest.files.items()):
+    checked = Checked(read_manifest(store))
+    found, odd, damaged = store.files(), set(store.odd_files()), checked.damaged
+    if UNFINISHED in found:
+        damaged.append(Damage(UNFINISHED, "a run has not ended: run `ftw archive` again"))
+    for path, entry in sorted(checked.manifest.files.items()):
         if not is_ours(path):
-            checked.damaged.append(Damage(path, "cannot be a path of an archive"))
+            damaged.append(Damage(path, "cannot be a path of an archive"))
             continue
         checked.files += 1
-        reason = "is a link or not a plain file" if path in odd else _wrong(store, path, entry, there.get(path))
+        reason = "is a link or not a plain file" if path in odd else _wrong(store, path, entry, found.get(path))
         if reason is not None:
-            checked.damaged.append(Damage(path, reason))
+            damaged.append(Damage(path, reason))
         if watch is not None:
             watch(entry.bytes)
-    unlisted = there.keys() - manifest.files.keys() - {MANIFEST, UNFINISHED}
-    checked.damaged += [Damage(path, "is not listed in the manifest") for path in sorted(unlisted)]
+    unlisted = found.keys() - checked.manifest.files.keys() - {MANIFEST, UNFINISHED}
+    damaged += [Damage(path, "is not listed in the manifest") for path in sorted(unlisted)]
     return checked
 
 
 def _wrong(store: Store, path: str, entry: Entry, size: int | None) -> str | None:
-    """What is wrong with a file; None where it is as it was."""
+    """Return what is wrong with a file; None if it is as it was."""
     if size is None:
         return "is missing"
     if size != entry.bytes:

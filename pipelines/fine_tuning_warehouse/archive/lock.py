@@ -8,7 +8,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -26,50 +26,40 @@ def only_run(store: Store) -> Iterator[None]:
         BusyError: Another run writes to it.
         CommandError: The folder cannot be written.
     """
-    if store.folder is None:
-        with _locked(store):
-            yield
-        return
-    is_new = not store.folder.exists()
-    store.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not os.access(store.folder, os.W_OK):
-        raise CommandError(f"The archive {store.shown} cannot be written: the folder takes no files.")
-    try:
-        with _locked(store):
-            yield
-    finally:
-        if is_new:
-            with suppress(OSError):
-                store.folder.rmdir()  # only if it is empty
+    busy = BusyError(f"Another archive run is writing to {store.shown}: wait for it to end.")
+    with ExitStack() as stack:
+        if store.folder is not None:
+            if not store.folder.exists():
+                stack.callback(_remove_empty, store.folder)
+            store.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not os.access(store.folder, os.W_OK):
+                raise CommandError(f"The archive {store.shown} cannot be written: the folder takes no files.")
+        if store.folder is not None and os.name == "posix":
+            import fcntl  # noqa: PLC0415 - POSIX alone has it
 
-
-@contextmanager
-def _locked(store: Store) -> Iterator[None]:
-    busy = f"Another archive run is writing to {store.shown}: wait for it to end."
-    if store.folder is not None and os.name == "posix":
-        import fcntl  # noqa: PLC0415 - POSIX alone has it
-
-        # A lock on the folder itself leaves no file in it, and ends with the process.
-        folder = os.open(store.folder, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(folder)
-            raise BusyError(busy) from None
-        except OSError:
-            os.close(folder)  # NFS and some others lock no folders
-        else:
+            # A lock on the folder itself leaves no file in it, and ends with the process.
+            descriptor = os.open(store.folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
             try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise busy from None
+            except OSError:
+                pass  # NFS and some others lock no folders
+            else:
                 yield
-            finally:
-                os.close(folder)
-            return
-    name = hashlib.sha256(str(store.folder or store.shown).encode()).hexdigest()[:16]
-    try:
-        with FileLock(Path(tempfile.gettempdir()) / f"fine-tuning-archive-{name}.lock", timeout=0):
-            yield
-    except Timeout:
-        raise BusyError(busy) from None
+                return
+        name = hashlib.sha256(str(store.folder or store.shown).encode()).hexdigest()[:16]
+        try:
+            stack.enter_context(FileLock(Path(tempfile.gettempdir()) / f"fine-tuning-archive-{name}.lock", timeout=0))
+        except Timeout:
+            raise busy from None
+        yield
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 class Marker:
@@ -83,12 +73,12 @@ class Marker:
         self._store = store
         self._run = str(uuid.uuid4())
         self.was_there = UNFINISHED in store.files()
-
-    def set(self) -> None:
-        """Write the file."""
-        note = "A run of `ftw archive` has not ended. Run it again."
-        content = json.dumps({"archive_version": 1, "note": note, "run": self._run}) + "\n"
-        self._store.write(UNFINISHED, content.encode())
+        content = {
+            "archive_version": 1,
+            "note": "A run of `ftw archive` has not ended. Run it again.",
+            "run": self._run,
+        }
+        store.write(UNFINISHED, f"{json.dumps(content)}\n".encode())
 
     def check(self) -> None:
         """Raise `BusyError` if a run of another machine has begun since."""
@@ -105,14 +95,14 @@ class Marker:
 def unfinished(store: Store) -> Iterator[Marker]:
     """Mark the archive as unfinished during a run. At its end the drafts are deleted, however it ends."""
     store.clear_drafts(abandoned=True)
-    marker = Marker(store)
     listed = store.files().keys() | {UNFINISHED}
-    marker.set()
+    marker = None
     try:
+        marker = Marker(store)
         yield marker
     except BaseException:
         store.clear_drafts()
-        if not marker.was_there and store.files().keys() | {UNFINISHED} == listed:
+        if marker is not None and not marker.was_there and store.files().keys() | {UNFINISHED} == listed:
             store.remove(UNFINISHED)  # nothing has changed
         raise
     store.clear_drafts()

@@ -1,4 +1,4 @@
-"""The manifest: every file of an archive with its checksum, and what could not be had. Written last."""
+"""The manifest of an archive: every file with its checksum, and what is missing. It is written last."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Entry:
     """A file of an archive.
 
     Attributes:
-        kind: What it is.
+        kind: What the file is.
         bytes: Its size.
         sha256: Its checksum, in hex.
-        rows: Of a table or view, how many it has.
-        name: Of a table or view, its name.
-        account: Of a file of the host, whose it is.
-        id: Of a file of the host, its id there.
-        filename: What the host calls it: data, and never a path.
-        jobs: Ids of the jobs that name it.
+        rows: The number of rows of a table or view.
+        name: The name of a table or view.
+        account: The account of a file of the host.
+        id: The id of a file of the host.
+        filename: What the host calls the file. It is data, and never part of a path.
+        jobs: The ids of the jobs that name a file of the host.
     """
 
     kind: Kind
@@ -47,23 +47,20 @@ class Entry:
 
     @property
     def is_original(self) -> bool:
-        """Whether it is a file as the host gave it."""
-        return self.kind in ORIGINALS
-
-
-ORIGINALS = ("result_file", "training_file", "validation_file")
+        """Whether the file came from the host, byte for byte."""
+        return self.kind in ("result_file", "training_file", "validation_file")
 
 
 @dataclass(frozen=True, order=True)
 class Missing:
-    """A file that jobs name and that could not be had.
+    """A file that jobs name and that could not be fetched.
 
     Attributes:
-        account: Whose it is.
-        id: Its id at the host.
-        kind: What it is to its job.
-        job: The first job that names it.
-        reason: Why it is not there, in the host's words where it has said something.
+        account: The account of the jobs.
+        id: The id of the file at the host.
+        kind: What the file is to its first job.
+        job: The first job that names the file.
+        reason: Why the file is missing, in the words of the host if it has said something.
     """
 
     account: str
@@ -78,15 +75,14 @@ class Manifest:
     """What an archive holds.
 
     Attributes:
-        dataset: The schema that the tables were in.
-        archived_at: When it last changed (ISO 8601, UTC).
-        account: The account that was last archived from its host; None where none ever was, and where several were.
-        accounts: Every account in the tables, with its host where that is known.
-        files: Path to file.
-        missing: Files that jobs name and that are not there.
-        versions: What wrote it.
-        digest: The SHA-256 of `manifest.json` as it was read or written, in hex. Kept elsewhere, it tells a forged
-            archive from the true one.
+        dataset: The schema of the tables in the warehouse.
+        archived_at: When the archive last changed (ISO 8601, UTC).
+        account: The account that was last read from its host; None if none ever was, or several were.
+        accounts: Every account in the tables, with its host if that is known.
+        files: Every file, by its path.
+        missing: The files that jobs name and that are not there.
+        versions: The versions of the software that wrote it.
+        digest: The SHA-256 of `manifest.json`, in hex. Kept in another place, it tells a forged archive.
     """
 
     dataset: str
@@ -99,17 +95,16 @@ class Manifest:
     digest: str = ""
 
     def rows(self, kind: Kind) -> dict[str, int]:
-        """Rows by the name of the table or view."""
+        """Return the number of rows of each table, or of each view."""
         return {str(entry.name): entry.rows or 0 for _, entry in sorted(self.files.items()) if entry.kind == kind}
 
     @property
     def size(self) -> int:
-        """Bytes of all files but the manifest."""
+        """The bytes of all files except the manifest."""
         return sum(entry.bytes for entry in self.files.values())
 
     def as_json(self) -> dict[str, Any]:
-        """The content of `manifest.json`."""
-        host = self.accounts.get(self.account or "", {}).get("host")
+        """Return the content of `manifest.json`."""
         content = {
             "account": self.account,
             "accounts": self.accounts,
@@ -120,7 +115,7 @@ class Manifest:
                 path: {name: value for name, value in asdict(entry).items() if value is not None}
                 for path, entry in self.files.items()
             },
-            "host": host,
+            "host": self.accounts.get(self.account or "", {}).get("host"),
             "missing": [asdict(missing) for missing in sorted(self.missing)],
             "tables": self.rows("table"),
             "versions": self.versions,
@@ -128,20 +123,16 @@ class Manifest:
         }
         return {**content, "sha256": _checksum(content)}
 
-    def as_bytes(self) -> bytes:
-        """`manifest.json`, the same for the same content."""
-        return _bytes(self.as_json())
-
     def sums(self) -> bytes:
-        """What `sha256sum -c` takes: every file but this one and the manifest, which holds its checksum."""
+        """Return what `sha256sum -c` reads: every file except itself and the manifest, which holds its checksum."""
         lines = [f"{entry.sha256}  {path}\n" for path, entry in sorted(self.files.items()) if path != SUMS]
         return "".join(lines).encode()
 
-    def says_the_same_as(self, other: Manifest | None) -> bool:
-        """Whether nothing differs but the time."""
-        if other is None:
-            return False
-        return bool(self.as_json()["sha256"] == other.as_json()["sha256"])
+    def write(self, store: Store) -> None:
+        """Write `manifest.json`. The same content gives the same bytes."""
+        content = _bytes(self.as_json())
+        self.digest = hashlib.sha256(content).hexdigest()
+        store.write(MANIFEST, content)
 
 
 def _bytes(content: dict[str, Any]) -> bytes:
@@ -149,13 +140,13 @@ def _bytes(content: dict[str, Any]) -> bytes:
 
 
 def _checksum(content: dict[str, Any]) -> str:
-    """The manifest's own SHA-256, of all in it but itself and the time: it is written last, so no other file has it."""
+    """Return the manifest's own checksum: of everything in it except the checksum and the time."""
     rest = {name: value for name, value in content.items() if name not in ("archived_at", "sha256")}
     return hashlib.sha256(_bytes(rest)).hexdigest()
 
 
 def read_manifest(store: Store) -> Manifest:
-    """The manifest of an archive.
+    """Read the manifest of an archive.
 
     Raises:
         CommandError: There is none, it is damaged, or a later release wrote it.
@@ -176,27 +167,25 @@ def read_manifest(store: Store) -> Manifest:
             archived_at=str(found["archived_at"]),
             account=found["account"],
             accounts={str(label): dict(about) for label, about in found["accounts"].items()},
-            files={str(path): _entry(about) for path, about in found["files"].items()},
+            files={
+                str(path): Entry(**{**about, "jobs": tuple(about["jobs"]) if "jobs" in about else None})
+                for path, about in found["files"].items()
+            },
             missing=[Missing(**about) for about in found["missing"]],
             versions=dict(found["versions"]),
             digest=hashlib.sha256(content).hexdigest(),
         )
     except FileNotFoundError:
-        raise CommandError(f"{store.shown} is no archive: there is no {MANIFEST}.") from None
+        raise CommandError(f"{store.shown} is not an archive: it holds no {MANIFEST}.") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise CommandError(
-            f"{where} is damaged, or no archive's: put it back from a copy. (`sha256sum -c {SUMS}` "
-            "there checks the other files.)"
+            f"{where} is damaged, or not the manifest of an archive: put it back from a copy. "
+            f"(`sha256sum -c {SUMS}` there checks the other files.)"
         ) from None
 
 
-def _entry(about: dict[str, Any]) -> Entry:
-    jobs = about.get("jobs")
-    return Entry(**{**about, "jobs": None if jobs is None else tuple(jobs)})
-
-
 def current_versions() -> dict[str, str]:
-    """What writes archives now."""
+    """Return the versions of the software that writes archives now."""
     return {
         "fine_tuning_warehouse": __version__,
         "python": platform.python_version(),

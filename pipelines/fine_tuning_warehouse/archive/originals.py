@@ -1,14 +1,15 @@
-"""The files that jobs name: which they are, and where they lie in an archive."""
+"""Find the files that jobs name, and where they lie in an archive."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -18,24 +19,21 @@ _PLAIN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 """Ids that can be file names. A leading dash reads as an option to other programs, and a leading dot hides a file."""
 
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
-"""Names that Windows keeps for devices, whatever their ending."""
-
-_FOLDERS = {"result_file": ("result_files", "csv")}
-_TRAINING = ("training_files", "jsonl")
+"""Names that Windows reserves for devices, whatever their extension."""
 
 
 @dataclass(frozen=True)
 class Original:
-    """A file that jobs name.
+    """A file of the host that jobs name.
 
     Attributes:
-        account: Whose it is.
-        id: Its id at the host, as the warehouse has it.
-        kind: `result_file`, `training_file` or `validation_file`: what it is to the first job that names it.
-        jobs: Ids of the jobs that name it, in order.
-        path: Where it lies in the archive; empty where its id can be none.
-        filename: What the host calls it, where that is known.
-        bytes: Its size by the host's word, where that is known.
+        account: The account of the jobs.
+        id: The id of the file at the host.
+        kind: What the file is to the first job that names it.
+        jobs: The ids of the jobs that name it, in order.
+        path: Its path in the archive.
+        filename: What the host calls it, if that is known.
+        bytes: Its size according to the host, if that is known.
     """
 
     account: str
@@ -48,99 +46,84 @@ class Original:
 
     @property
     def is_training(self) -> bool:
-        """Whether it was uploaded, and not made by a job."""
+        """Whether it is a training or validation file."""
         return self.kind != "result_file"
 
     def missing(self, reason: str) -> Missing:
-        """That it could not be had."""
+        """Return the entry of the manifest that says why the file is missing."""
         return Missing(self.account, self.id, self.kind, self.jobs[0], reason)
 
     def entry(self, size: int, sha256: str) -> Entry:
-        """That it is there."""
+        """Return the entry of the manifest for the file."""
         return Entry(self.kind, size, sha256, account=self.account, id=self.id, filename=self.filename, jobs=self.jobs)
 
 
 def named(jobs: Path | None, files: Path | None, before: Manifest | None, *, training: bool) -> list[Original]:
-    """The files that the jobs of a warehouse name, in a fixed order.
+    """Return the files that the jobs of a warehouse name, in a fixed order.
 
     Args:
-        jobs: The exported table `jobs`; None where there is none.
-        files: The exported table `files`; None where there is none.
-        before: The manifest of the archive so far.
-        training: Whether training and validation files count too.
+        jobs: The exported table `jobs`; None if there is none.
+        files: The exported table `files`; None if there is none.
+        before: The manifest of the archive so far: a file keeps its path.
+        training: Whether to include training and validation files.
     """
-    if jobs is None:
-        return []
-    found: dict[tuple[str, str], tuple[Kind, list[str]]] = {}
-    for account, job_id, kind, file_id in _mentions(jobs):
-        if kind == "result_file" or training:
-            found.setdefault((account, file_id), (kind, []))[1].append(job_id)
-    known = _known_files(files)
+    kinds: dict[tuple[str, str], Kind] = {}
+    jobs_of: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for row in _rows(jobs, ["account", "id", "result_files", "training_file", "validation_file"]):
+        for kind, file_id in _mentions(row):
+            if kind == "result_file" or training:
+                kinds.setdefault((row["account"], file_id), kind)
+                jobs_of[row["account"], file_id].add(row["id"])
+    known = {(row["account"], row["id"]): row for row in _rows(files, ["account", "id", "filename", "bytes"])}
     originals = []
-    for (account, file_id), (kind, job_ids) in sorted(found.items()):
-        filename, size = known.get((account, file_id), (None, None))
-        distinct = tuple(sorted(set(job_ids)))
-        originals.append(Original(account, file_id, kind, distinct, filename=filename, bytes=size))
-    return _placed(originals, before)
+    for key, kind in sorted(kinds.items()):
+        about = known.get(key, {})
+        one = Original(
+            *key, kind, tuple(sorted(jobs_of[key])), filename=about.get("filename"), bytes=about.get("bytes")
+        )
+        originals.append(one)
+    return _with_paths(originals, before)
 
 
-def _mentions(jobs: Path) -> Iterator[tuple[str, str, Kind, str]]:
-    """Every mention of a file: account, job, kind, file id."""
-    wanted = ["account", "id", "result_files", "training_file", "validation_file"]
-    with pq.ParquetFile(jobs) as file:
-        columns = [name for name in wanted if name in file.schema_arrow.names]
-        for batch in file.iter_batches(columns=columns):
-            for row in batch.to_pylist():
-                account, job_id = str(row["account"]), str(row["id"])
-                for file_id in _ids(row.get("result_files")):
-                    yield account, job_id, "result_file", file_id
-                if row.get("training_file"):
-                    yield account, job_id, "training_file", row["training_file"]
-                if row.get("validation_file"):
-                    yield account, job_id, "validation_file", row["validation_file"]
+def _rows(file: Path | None, wanted: list[str]) -> Iterator[dict[str, Any]]:
+    if file is not None:
+        with pq.ParquetFile(file) as parquet:
+            columns = [name for name in wanted if name in parquet.schema_arrow.names]
+            for batch in parquet.iter_batches(columns=columns):
+                yield from batch.to_pylist()
 
 
-def _ids(text: str | None) -> list[str]:
-    listed = json.loads(text or "[]")
-    listed = listed if isinstance(listed, list) else [listed]
-    return [file_id if isinstance(file_id, str) else json.dumps(file_id) for file_id in listed if file_id is not None]
+def _mentions(job: dict[str, Any]) -> Iterator[tuple[Kind, str]]:
+    """Yield the files that a job names."""
+    results = json.loads(job.get("result_files") or "[]")
+    for file_id in results if isinstance(results, list) else [results]:
+        if file_id is not None:
+            yield "result_file", file_id if isinstance(file_id, str) else json.dumps(file_id)
+    if job.get("training_file"):
+        yield "training_file", job["training_file"]
+    if job.get("validation_file"):
+        yield "validation_file", job["validation_file"]
 
 
-def _known_files(files: Path | None) -> dict[tuple[str, str], tuple[str | None, int | None]]:
-    """What the table `files` says: account and id to file name and bytes."""
-    if files is None:
-        return {}
-    with pq.ParquetFile(files) as file:
-        return {
-            (row["account"], row["id"]): (row["filename"], row["bytes"])
-            for batch in file.iter_batches(columns=["account", "id", "filename", "bytes"])
-            for row in batch.to_pylist()
-        }
+def _with_paths(originals: list[Original], before: Manifest | None) -> list[Original]:
+    """Give each file its path: the one that it has already, else one that is made of its id."""
+    known = before.files.items() if before else ()
+    taken = {(entry.account, entry.id): path for path, entry in known if entry.is_original}
+    paths = [taken.get((one.account, one.id)) or _path(one) for one in originals]
+    # Some file systems ignore case, so that two ids are one name. So are equal ids of two accounts.
+    used = Counter(path.casefold() for path in taken.values())
+    used.update(
+        path.casefold() for path, one in zip(paths, originals, strict=True) if (one.account, one.id) not in taken
+    )
+    for number, one in enumerate(originals):
+        if (one.account, one.id) not in taken and used[paths[number].casefold()] > 1:
+            stem, _, ending = paths[number].rpartition(".")
+            paths[number] = f"{stem}-{_hash(f'{one.account} {one.id}')[:16]}.{ending}"
+    return [replace(one, path=path) for one, path in zip(originals, paths, strict=True)]
 
 
-def _placed(originals: list[Original], before: Manifest | None) -> list[Original]:
-    """Each with its path. What the host calls a file is never part of it."""
-    taken = {}
-    for path, entry in (before.files if before else {}).items():
-        if entry.is_original:
-            taken[entry.account, entry.id] = path
-    plain = {(one.account, one.id): _plain_path(one) for one in originals if (one.account, one.id) not in taken}
-    # On a file system that tells no case apart, two ids may be one name; so may one id of two accounts.
-    used: dict[str, int] = defaultdict(int)
-    for path in (*taken.values(), *plain.values()):
-        used[path.casefold()] += 1
-    placed = []
-    for one in originals:
-        path = taken.get((one.account, one.id)) or plain[one.account, one.id]
-        if (one.account, one.id) in plain and used[path.casefold()] > 1:
-            stem, _, ending = path.rpartition(".")
-            path = f"{stem}-{_hash(f'{one.account} {one.id}')[:16]}.{ending}"
-        placed.append(replace(one, path=path))
-    return placed
-
-
-def _plain_path(original: Original) -> str:
-    folder, ending = _FOLDERS.get(original.kind, _TRAINING)
+def _path(original: Original) -> str:
+    folder, ending = ("training_files", "jsonl") if original.is_training else ("result_files", "csv")
     is_plain = _PLAIN_ID.fullmatch(original.id) and not _DEVICES.fullmatch(original.id)
     return f"{folder}/{original.id if is_plain else _hash(original.id)}.{ending}"
 

@@ -153,6 +153,13 @@ class Store:
         with self.open(path) as file:
             return digest(file)
 
+    def holds(self, path: str, sha256: str) -> bool:
+        """Return whether a file is there with this SHA-256."""
+        try:
+            return self.digest(path) == sha256
+        except FileNotFoundError:
+            return False
+
     def free_bytes(self) -> int | None:
         """Return how many bytes still fit; None if that is not known."""
         return None if self.folder is None else shutil.disk_usage(self.folder).free

@@ -1,0 +1,90 @@
+"""Write the tables and views of a warehouse as Parquet, and refuse to lose rows that the archive has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from fine_tuning_warehouse.errors import CommandError, UsageError
+from fine_tuning_warehouse.text import counted
+from fine_tuning_warehouse.warehouses.rows import Relation, open_rows
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+
+from .manifest import Entry, Manifest
+from .parquet import lost_columns, lost_rows, path_of, write
+from .store import Store, digest
+
+Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
+"""Show the progress of a task: its name and its size in bytes (or None), to a function that takes bytes done."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A table or view that was written as a draft.
+
+    Attributes:
+        relation: The table or view.
+        path: The path of its file in the archive.
+        entry: What the manifest says of that file.
+        accounts: The labels in its column `account`.
+    """
+
+    relation: Relation
+    path: str
+    entry: Entry
+    accounts: frozenset[str]
+
+
+def export(store: Store, warehouse: Warehouse, lock_wait_seconds: float, progress: Progress) -> list[Exported]:
+    """Write every table and view as a draft, all as of one moment.
+
+    Raises:
+        CommandError: The warehouse cannot be read, or holds nothing.
+    """
+    exported = []
+    with open_rows(warehouse, lock_wait_seconds=lock_wait_seconds) as rows, progress("Exporting", None) as watch:
+        if not rows.relations:
+            raise CommandError(f"{warehouse.shown} holds no dataset {warehouse.dataset} yet: `ftw sync` makes it.")
+        for relation in rows.relations:
+            path = path_of(relation)
+            draft = store.draft(path)
+            number, accounts = write(relation, rows.batches(relation), draft)
+            with draft.open("rb") as file:
+                sha256 = digest(file)
+            size = draft.stat().st_size
+            watch(size)
+            entry = Entry(relation.kind, size, sha256, rows=number, name=relation.name)
+            exported.append(Exported(relation, path, entry, frozenset(accounts)))
+    return exported
+
+
+def refuse_losses(store: Store, before: Manifest | None, warehouse: Warehouse, exported: list[Exported]) -> None:
+    """Raise `UsageError` if rows of the archive would be lost: then it is an archive of another warehouse."""
+    if before is None:
+        return
+    advice = f"Archive {warehouse.shown} into another folder; nothing was changed here."
+    if before.dataset != warehouse.dataset:
+        raise UsageError(
+            f"{store.shown} is an archive of the dataset {before.dataset}, and not of {warehouse.dataset}. {advice}"
+        )
+    now = {one.path: one for one in exported}
+    for path, entry in before.files.items():
+        if entry.kind in ("table", "view") and (lost := _lost(store, path, entry, now.get(path))):
+            raise UsageError(
+                f"{store.shown} holds {lost}, and {warehouse.shown} does not: it is an archive of another warehouse. "
+                f"{advice}"
+            )
+
+
+def _lost(store: Store, path: str, entry: Entry, now: Exported | None) -> str | None:
+    """Describe what the earlier file of a table or view has and the new one lacks; None if it lacks nothing."""
+    if now is None:
+        return f"the {entry.kind} {entry.name}"
+    if entry.kind == "view" or entry.sha256 == now.entry.sha256 or not store.holds(path, entry.sha256):
+        return None
+    earlier, draft = store.local_copy(path), store.draft(path)
+    if columns := lost_columns(earlier, draft):
+        return f"columns of {entry.name} such as {columns[0]}"
+    count, example = lost_rows(now.relation, earlier, draft)
+    return f"{counted(count, 'row')} of {entry.name} such as {example}" if count else None
