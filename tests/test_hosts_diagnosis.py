@@ -199,8 +199,19 @@ def test_the_host_of_another_region_is_named(host: Simulator, message: str, name
     assert "MY_KEY" not in words
 
 
-def test_litellms_own_routes_are_recognised_and_its_pass_through_is_named(host: Simulator) -> None:
-    host.faults.append(Fault("status", times=None, status=400, message=LITELLM))
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, {"error": {"message": LITELLM, "type": "None", "param": "None", "code": "400"}}),
+        (400, {"detail": {"error": LITELLM}}),
+        (422, {"detail": [{"type": "missing", "loc": ["query", "custom_llm_provider"], "msg": "Field required"}]}),
+        (200, {"object": "list", "data": None, "error": {"message": LITELLM}}),
+    ],
+)
+def test_litellms_own_routes_are_recognised_and_its_pass_through_is_named(
+    host: Simulator, status: int, body: dict[str, Any]
+) -> None:
+    host.faults.append(Fault("status", times=None, status=status, body=body))
     pass_through = host.base_url.removesuffix("/v1") + "/openai_passthrough/v1"
     assert f"set MY_URL to its pass-through, {pass_through}." in failure(of(host.base_url))
 

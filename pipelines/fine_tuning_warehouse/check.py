@@ -1,20 +1,15 @@
-"""`ftw check`: is all set up? Every part is tried on its own, and what is wrong says what to do."""
+"""Check whether everything is set up. Each part is tried on its own, and each failure says what to do."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from openai_fine_tuning import FineTuningSourceError, RequestError
-from openai_fine_tuning.api.client import FineTuningApi
-from openai_fine_tuning.api.urls import (
-    FILES_PATH,
-    JOBS_PATH,
-    content_path,
-    job_path,
-    listing_path,
-)
+from openai_fine_tuning.api.client import Answer, FineTuningApi
+from openai_fine_tuning.api.jobs import Job
+from openai_fine_tuning.api.urls import FILES_PATH, JOBS_PATH, content_path, listing_path
 
 from .accounts.account import Account
 from .accounts.diagnosis import advice_on_resource, describe_settings, diagnose
@@ -25,7 +20,13 @@ from .warehouses.working_directory import working_directory
 
 @dataclass(frozen=True)
 class Finding:
-    """What one trial found: `is_fine` None where it could not be tried."""
+    """What one trial found.
+
+    Attributes:
+        what: The part that was tried.
+        is_fine: Whether it works; None where it could not be tried.
+        words: What was found, and what to do where it does not work.
+    """
 
     what: str
     is_fine: bool | None
@@ -40,62 +41,55 @@ def check(accounts: Sequence[Account], warehouse: Warehouse) -> Iterator[tuple[s
         to find out what is wrong; last, without a label, what was found of the destination.
     """
     for account in accounts:
-        for finding in _check_host(account):
+        for finding in _check_account(account):
             yield account.label, finding
     yield None, _check_destination(accounts, warehouse)
 
 
-def _check_host(account: Account) -> Iterator[Finding]:
+def _check_account(account: Account) -> Iterator[Finding]:
     if account.problem:
         yield Finding("settings", False, account.problem)
         return
     yield Finding("settings", True, describe_settings(account))
-    api = account.api()
-    try:
-        listing = api.get_page(JOBS_PATH, {"limit": 1}, attempts=2).content
-        yield Finding("host", True, account.host)
-        yield from _check_resources(account, api, listing)
-    except FineTuningSourceError as error:
-        is_answered = isinstance(error, RequestError) and error.status is not None
-        yield Finding("host", is_answered, account.host if is_answered else diagnose(account, error))
-        if is_answered:
-            yield Finding("jobs", False, diagnose(account, error))
-    finally:
-        api.close()
+    with account.api() as api:
+        try:
+            listing = api.get_page(JOBS_PATH, {"limit": 1}, attempts=2)
+        except FineTuningSourceError as error:
+            is_answered = isinstance(error, RequestError) and error.status is not None
+            words = diagnose(account, error)
+            yield Finding("host", is_answered, account.host if is_answered else words)
+            if is_answered:
+                yield Finding("jobs", False, words)
+        else:
+            yield Finding("host", True, account.host)
+            yield from _check_resources(account, api, listing)
 
 
-def _check_resources(account: Account, api: FineTuningApi, listing: dict[str, Any]) -> Iterator[Finding]:
-    jobs = [job for job in listing["data"] if isinstance(job, dict)]
-    more = " and more" if listing.get("has_more") else ""
-    words = f"{len(jobs)}{more}" if jobs else "none yet: a sync will make empty tables. Some gateways list none, ever"
-    yield Finding("jobs", True, words)
-    job = job_path(str(jobs[0].get("id"))) if jobs else None
+def _check_resources(account: Account, api: FineTuningApi, listing: Answer) -> Iterator[Finding]:
+    def tried(what: str, request: Callable[[], object]) -> Finding:
+        try:
+            request()
+        except FineTuningSourceError as error:
+            return Finding(what, False, advice_on_resource(account, error))
+        return Finding(what, True, "can be read")
+
+    records = listing.content["data"]
+    more = " and more" if listing.content.get("has_more") else ""
+    none = "none yet: a sync will make empty tables. Some gateways list none, ever"
+    yield Finding("jobs", True, f"{len(records)}{more}" if records else none)
+    job = Job.of(records[0], listing.host_time) if records else None
     for what in ("checkpoints", "events"):
-        yield _tried(
-            what, account, api, None if job is None else listing_path(job, what), "there is no job to try it with"
-        )
-    files = _tried("files", account, api, FILES_PATH, "")
-    results = jobs[0].get("result_files") if jobs else None
-    if files.is_fine and isinstance(results, list) and results and isinstance(results[0], str):
-        yield _tried("result_metrics", account, api, content_path(results[0]), "", is_file=True)
+        if job is None:
+            yield Finding(what, None, "there is no job to try it with")
+        else:
+            yield tried(what, partial(api.get_page, listing_path(job.path, what), {"limit": 1}, attempts=2))
+    files = tried("files", partial(api.get_page, FILES_PATH, {"limit": 1}, attempts=2))
+    results = job.result_files if job else []
+    if files.is_fine and results:
+        yield tried("result_metrics", partial(api.get_bytes, content_path(str(results[0]))))
     else:
         yield Finding("result_metrics", files.is_fine, files.words)
     yield files
-
-
-def _tried(
-    what: str, account: Account, api: FineTuningApi, path: str | None, otherwise: str, *, is_file: bool = False
-) -> Finding:
-    if path is None:
-        return Finding(what, None, otherwise)
-    try:
-        if is_file:
-            api.get_bytes(path)
-        else:
-            api.get_page(path, {"limit": 1}, attempts=2)
-    except FineTuningSourceError as error:
-        return Finding(what, False, advice_on_resource(account, error))
-    return Finding(what, True, "can be read")
 
 
 def _check_destination(accounts: Sequence[Account], warehouse: Warehouse) -> Finding:

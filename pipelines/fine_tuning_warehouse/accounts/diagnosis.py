@@ -156,7 +156,7 @@ def _litellm(failure: _Failure) -> str:
     parts = urlsplit(failure.account.base_url)
     right = urlunsplit(parts._replace(path=f"{parts.path.rstrip('/').removesuffix('/v1')}/openai_passthrough/v1"))
     return (
-        "This is LiteLLM, whose own fine-tuning routes cannot serve this: "
+        "These are the fine-tuning routes of LiteLLM itself, which cannot serve this: "
         f"set {failure.where('base_url')} to its pass-through, {shown_url(right)}."
     )
 

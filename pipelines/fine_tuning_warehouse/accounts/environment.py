@@ -116,8 +116,8 @@ def _check_other_names(account: Account, *, on_azure: bool) -> None:
         for theirs in filter(None, map(variable, names)):
             if not is_same(theirs.value):
                 raise UsageError(
-                    f"{theirs.location} is set, and does not fit what would be used. This program reads {ours} "
-                    f"instead: set that, or unset {theirs.location}."
+                    f"{theirs.location} says something else than what would be used, and this program reads {ours} "
+                    f"instead: set {ours}, or unset {theirs.location}."
                 )
 
 

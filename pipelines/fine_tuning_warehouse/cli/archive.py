@@ -56,7 +56,7 @@ def archive(
     no_sync: bool,
     training_files: bool,
     target: WarehouseOptions,
-    whose: AccountOptions,
+    chosen_accounts: AccountOptions,
     concurrency: int,
     form: str,
     strict: bool,
@@ -71,7 +71,9 @@ def archive(
     archived: Archived | None = None
 
     def done() -> dict[str, Any]:
-        return _as_json(archived) if archived else _nothing_done(output.without_credentials(where), whose.label)
+        return (
+            _as_json(archived) if archived else _nothing_done(output.without_credentials(where), chosen_accounts.label)
+        )
 
     with json_on_failure(form, done):
         prepare(quiet=quiet)
@@ -83,7 +85,7 @@ def archive(
             return _check(where, form=form, strict=strict, quiet=quiet)
         if no_sync and training_files:
             raise UsageError("--training-files come from the host, and --no-sync makes no request: leave one out.")
-        label = whose.demo_label() if demo else None
+        label = chosen_accounts.demo_label() if demo else None
         from fine_tuning_warehouse import archive as archiving  # noqa: PLC0415
         from fine_tuning_warehouse.cli.progress import bytes_bar, progress_bar  # noqa: PLC0415
         from fine_tuning_warehouse.sync.demo import DEMO_DATABASE, demo_account  # noqa: PLC0415
@@ -94,7 +96,7 @@ def archive(
         with ExitStack() as stack:
             accounts: list[Account] = []
             if not no_sync:
-                accounts = [] if demo else whose.find(without_key=_WITHOUT_KEY)
+                accounts = [] if demo else chosen_accounts.find(without_key=_WITHOUT_KEY)
             reading = SyncOptions(concurrency=concurrency)
             if demo:
                 lock_wait = reading.lock_wait_seconds
@@ -170,8 +172,8 @@ def _show(archived: Archived, *, form: str, quiet: bool) -> None:
     if form == "json":
         return
     labels = [str(summary.account) for summary in summaries]
-    whose = f"{'account' if len(labels) == 1 else 'accounts'} {', '.join(labels)} " if labels else ""
-    click.echo(f"Archived {whose}to {archived.archive} in {archived.seconds:.1f} s.")
+    what = f"{'account' if len(labels) == 1 else 'accounts'} {', '.join(labels)} " if labels else ""
+    click.echo(f"Archived {what}to {archived.archive} in {archived.seconds:.1f} s.")
     counts = {**manifest.rows("table"), **manifest.rows("view")}
     width = max(map(len, counts))
     for name, rows in counts.items():

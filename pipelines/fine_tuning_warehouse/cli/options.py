@@ -49,17 +49,17 @@ class AccountOptions:
 
     @property
     def label(self) -> str | None:
-        """The one label that was given."""
+        """The label that was given, if it is one alone."""
         return self.labels[0] if len(self.labels) == 1 else None
 
     def find(self, *, without_key: str = "") -> list[Account]:
-        """The accounts, at least one.
+        """Find the accounts: at least one.
 
         Args:
-            without_key: What the command can do all the same where there is no key, in a sentence.
+            without_key: A sentence that is added where there is no key: what the command can do without one.
 
         Raises:
-            UsageError: A label or a setting cannot be right, or a key is missing.
+            UsageError: A label or a setting is invalid, or a key is missing.
         """
         from fine_tuning_warehouse.accounts.config_files import find_accounts  # noqa: PLC0415
 
@@ -69,7 +69,7 @@ class AccountOptions:
             raise MissingKeyError(f"{error} {without_key}".strip()) from None
 
     def demo_label(self) -> str:
-        """The label of the demo, which has a host of its own. Raises `UsageError`."""
+        """Return the label of the demo, which has a host of its own. Raises `UsageError`."""
         from fine_tuning_warehouse.accounts.labels import checked_label  # noqa: PLC0415
         from fine_tuning_warehouse.sync.demo import DEMO_LABEL  # noqa: PLC0415
 
@@ -124,14 +124,14 @@ def warehouse_options(command: Callable[..., Any]) -> Any:
 
 
 def account_options(command: Callable[..., Any]) -> Any:
-    """Give a command the options of `AccountOptions`, as its argument `whose`."""
+    """Give a command the options of `AccountOptions`, as its argument `chosen_accounts`."""
 
     @functools.wraps(command)
-    def with_whose(*, account: tuple[str, ...], base_url: str | None, **others: Any) -> Any:
-        return command(whose=AccountOptions(account, base_url), **others)
+    def with_accounts(*, account: tuple[str, ...], base_url: str | None, **others: Any) -> Any:
+        return command(chosen_accounts=AccountOptions(account, base_url), **others)
 
     return _with(
-        with_whose,
+        with_accounts,
         click.option("--base-url", metavar="URL", help="The host.  [default: OPENAI_BASE_URL, else OpenAI]"),
         click.option(
             "--account",

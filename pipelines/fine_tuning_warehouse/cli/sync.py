@@ -63,7 +63,7 @@ def sync(
     *,
     demo: bool,
     target: WarehouseOptions,
-    whose: AccountOptions,
+    chosen_accounts: AccountOptions,
     jobs: tuple[str, ...],
     resources: str | None,
     since: str | None,
@@ -83,18 +83,18 @@ def sync(
     is for), only what the warehouse lacks, and loads them as typed tables. What is interrupted is taken up by the next
     sync, and an account that fails does not stop the others.
     """
-    with json_on_failure(form, lambda: _nothing_done(whose.label)):
+    with json_on_failure(form, lambda: _nothing_done(chosen_accounts.label)):
         prepare(quiet=quiet, verbose=verbose)
         interval = None if every is None else seconds_of(every, "--every")
         chosen = _chosen_resources(resources)
         _check_since(since)
-        label = whose.demo_label() if demo else None
+        label = chosen_accounts.demo_label() if demo else None
         if full_refresh and (jobs or since):
             raise UsageError("--full-refresh reads everything: it goes neither with --job nor with --since.")
         from fine_tuning_warehouse.sync.demo import DEMO_DATABASE  # noqa: PLC0415
 
         warehouse = target.find(DEMO_DATABASE if demo else None)
-        accounts = [] if demo else whose.find(without_key="`ftw sync --demo` needs none.")
+        accounts = [] if demo else chosen_accounts.find(without_key="`ftw sync --demo` needs none.")
         if jobs and len(accounts) > 1:
             raise UsageError("--job names a job of one account: say of which with --account.")
         from fine_tuning_warehouse.sync.health import HealthFile  # noqa: PLC0415

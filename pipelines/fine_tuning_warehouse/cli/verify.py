@@ -36,17 +36,17 @@ _SHOWN = 20
 @account_options
 @concurrency_option
 @click.option("--output", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def verify(*, target: WarehouseOptions, whose: AccountOptions, concurrency: int, form: str) -> int:
+def verify(*, target: WarehouseOptions, chosen_accounts: AccountOptions, concurrency: int, form: str) -> int:
     """Compare the warehouse with the API, row by row.
 
     Reads everything of every account once more and writes nothing. Exits 4 if a row is missing, different, or there
     more than once. Rows that the host no longer lists, and rows that the next sync will bring, are listed and are not
     failures.
     """
-    with json_on_failure(form, lambda: {**_total([]), "account": whose.label}):
+    with json_on_failure(form, lambda: {**_total([]), "account": chosen_accounts.label}):
         prepare()
         warehouse = target.find()
-        accounts = whose.find()
+        accounts = chosen_accounts.find()
     from fine_tuning_warehouse import verify as verification  # noqa: PLC0415
     from fine_tuning_warehouse.cli.progress import progress_bar  # noqa: PLC0415
 

@@ -187,7 +187,9 @@ def error_in(body: Any) -> tuple[str | None, str]:
     if isinstance(told, list):
         told = told[0]
     if isinstance(told, dict):
-        code, message = told.get("code"), told.get("message") or told.get("msg")
+        code, message = told.get("code"), told.get("message") or told.get("msg") or told.get("error")
+        if isinstance(told.get("loc"), list):  # FastAPI names the parameter that it misses
+            message = f"{message} ({'.'.join(map(str, told['loc']))})"
     else:
         code, message = None, told
     code = code or body.get("code")
