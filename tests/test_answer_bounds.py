@@ -18,7 +18,8 @@ import pytest
 from command import Command
 from openai_fine_tuning import FineTuningSourceError, HostError, RequestError, settings
 from openai_fine_tuning.api import decoding, retry
-from openai_fine_tuning.api.client import ODD_RETRIES, FineTuningApi
+from openai_fine_tuning.api.client import FineTuningApi
+from openai_fine_tuning.api.retry import ODD_RETRIES
 from raw_host import EMPTY_PAGE, RawHost, answer_with
 
 JOBS = "/fine_tuning/jobs"

@@ -203,7 +203,7 @@ def checked_headers(headers: Mapping[str, str] | None, redactor: Redactor) -> di
         checked[name.lower()] = value.strip()
         if len(value.strip()) >= MIN_LENGTH:
             redactor.add(value.strip())
-    return checked
+    return dict(sorted(checked.items()))
 
 
 def checked_id(value: str | None, setting: str, what: str) -> str:

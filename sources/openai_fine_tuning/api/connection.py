@@ -25,6 +25,8 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from openai_fine_tuning.errors import ConfigurationError
 
+from .retry import ODD_RETRIES, AttemptError
+
 _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 CERTIFICATES = (*_BUNDLES, "SSL_CERT_FILE", "SSL_CERT_DIR")
 """Variables that name trusted authorities, in the order in which they are looked at."""
@@ -47,18 +49,6 @@ class Pace:
 
 pace: ContextVar[Pace] = ContextVar("pace")
 """Set by the client before it sends a request, in the thread that sends it."""
-
-
-class SlowAnswerError(Exception):
-    """An answer that came more slowly than its `Pace` allows. The message says which bound it missed.
-
-    Attributes:
-        setting: The source's argument that lifts the bound.
-    """
-
-    def __init__(self, message: str, *, setting: str) -> None:
-        super().__init__(message)
-        self.setting = setting
 
 
 class _PacedStream(io.RawIOBase):
@@ -87,8 +77,7 @@ class _PacedStream(io.RawIOBase):
         except TimeoutError:
             if left >= timeout:
                 raise
-            words = f"took longer than {self._bounds.seconds:g} s"
-            raise SlowAnswerError(words, setting="fine_tuning_answer_seconds") from None
+            raise _too_slow(f"took longer than {self._bounds.seconds:g} s", "fine_tuning_answer_seconds") from None
         self._measure(time.monotonic() - began, count or 0)
         return count
 
@@ -99,7 +88,7 @@ class _PacedStream(io.RawIOBase):
         if self._waited >= self._bounds.window:
             if self._bytes < self._waited * self._bounds.bytes_per_second:
                 words = f"sent fewer than {self._bounds.bytes_per_second:g} bytes a second for {self._waited:.0f} s"
-                raise SlowAnswerError(words, setting="fine_tuning_timeout_seconds")
+                raise _too_slow(words, "fine_tuning_timeout_seconds")
             self._waited, self._bytes = 0.0, 0
 
     @override
@@ -107,6 +96,10 @@ class _PacedStream(io.RawIOBase):
         if not self.closed:
             self._raw.close()
         super().close()
+
+
+def _too_slow(words: str, setting: str) -> AttemptError:
+    return AttemptError(f"{words}, a bound on one answer; {setting} lifts it", retries=ODD_RETRIES, setting=setting)
 
 
 class _PacedResponse(http.client.HTTPResponse):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import BinaryIO
 
 import requests
 
-from . import decoding
-
-
-class MisplacedRangeError(Exception):
-    """An answer that goes on at another place than the one asked for."""
+from . import answers, decoding
+from .retry import AttemptError
 
 
 class Download:
@@ -53,16 +50,6 @@ class Download:
                 asked["If-Range"] = self._version
         return asked
 
-    @property
-    def wrong_size(self) -> str | None:
-        """What is wrong with the size, in words; None if the host has sent as much as it says."""
-        if self._size is None or self.position == self._size:
-            return None
-        sent, size = self.position, self._size
-        if sent > size:
-            self.start_again()
-        return f"sent {sent:,} bytes of a file that has {size:,}"
-
     def start_again(self) -> None:
         """Forget what has come."""
         self._watch(-self.position)
@@ -70,37 +57,45 @@ class Download:
         self._file.truncate()
         self.position = 0
 
-    def pieces(self, response: requests.Response) -> Iterator[bytes]:
-        """Yield the content of an answer, once it is clear at which byte it begins."""
+    def take(self, response: requests.Response, on_piece: Callable[[], None]) -> None:
+        """Write the content of an answer, once it is clear at which byte it begins.
+
+        Args:
+            response: An answer to a request with these `headers`, of any status of success, or 416.
+            on_piece: Called after every piece.
+
+        Raises:
+            AttemptError: The content is not, or not yet, the file.
+        """
+        if response.status_code == 416:
+            self._check_size()
+            self.start_again()
+            raise AttemptError("does not go on where it broke off")
         start = _range_start(response) if response.status_code == 206 else 0
         if start != self.position:
-            if start != 0:
-                self.start_again()
-                raise MisplacedRangeError("goes on at another byte than the one asked for")
             self.start_again()
+            if start != 0:
+                raise AttemptError("goes on at another byte than the one asked for")
         version = response.headers.get("etag", "")
         self._version = version if version.startswith('"') else None
         self._is_encoded = response.headers.get("content-encoding", "identity") != "identity"
         for piece in decoding.pieces(response):
-            yield piece
-            if self._size is not None and self.position > self._size:
-                return
-
-    def is_page(self, response: requests.Response, piece: bytes) -> bool:
-        """Return whether it begins as a page of HTML, which proxies put in a file's place."""
-        if self.position or piece[:1000].lstrip()[:1] != b"<":
-            return False
-        return self._size is None or "html" in response.headers.get("content-type", "").lower()
-
-    def write(self, piece: bytes) -> None:
-        """Append a piece."""
-        try:
+            if not self.position and (self._size is None or "html" in response.headers.get("content-type", "").lower()):
+                answers.raise_if_page(piece, response)
             self._file.write(piece)
-        except OSError as error:
-            self.write_error = error
-            raise
-        self.position += len(piece)
-        self._watch(len(piece))
+            self.position += len(piece)
+            self._watch(len(piece))
+            on_piece()
+            if self._size is not None and self.position > self._size:
+                break
+        self._check_size()
+
+    def _check_size(self) -> None:
+        if self._size is not None and self.position != self._size:
+            words = f"sent {self.position:,} bytes of a file that has {self._size:,}"
+            if self.position > self._size:
+                self.start_again()
+            raise AttemptError(words, detail=words)
 
     def has_advanced(self) -> bool:
         """Return whether an attempt that has ended got further than all before it; count a failure where not."""

@@ -7,28 +7,47 @@ import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 from openai_fine_tuning.settings import RequestPolicy
 
+ODD_RETRIES = 2
+"""Retries after a failure that waiting hardly changes, such as a web page in an answer's place."""
+
 _MAX_HEADER = 64
-"""A number or date in a header is shorter than this."""
+"""A number or a date in a header is shorter than this."""
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class AttemptError(Exception):
+    """An attempt at a request that failed.
+
+    Attributes:
+        words: What happened, to stand behind the address. A secret in it is hidden later.
+        advice: Words of this program that follow.
+        retries: How many more attempts such a failure is worth; None for as many as the policy allows.
+        wait: The seconds that the host asks to wait.
+        details: The attributes of the `RequestError` that it becomes.
+    """
+
+    def __init__(
+        self, words: str, *, advice: str = "", retries: int | None = None, wait: float | None = None, **details: Any
+    ) -> None:
+        super().__init__(words)
+        self.words = words
+        self.advice = advice
+        self.retries = retries
+        self.wait = wait
+        self.details = details
 
 
 def should_retry(status: int, headers: Mapping[str, str], code: str | None) -> bool:
-    """Return whether an answer with this status is worth another attempt.
-
-    Args:
-        status: The HTTP status.
-        headers: The answer's headers.
-        code: `error.code` of the body.
-    """
+    """Return whether an answer with this status, these headers and this error code is worth another attempt."""
     if code == "insufficient_quota":  # never gets better by waiting
         return False
     asked = headers.get("x-should-retry", "").strip().lower()
-    if asked == "true":  # the host says so itself
-        return True
-    if asked == "false":
-        return False
+    if asked in {"true", "false"}:  # the host says so itself
+        return asked == "true"
     if status in {408, 409, 429}:  # request timeout, lock timeout, rate limit
         return True
     return status >= 500  # internal errors
@@ -40,12 +59,9 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     if milliseconds is not None:
         return milliseconds / 1000
     value = headers.get("retry-after")
-    seconds = _number(value)
-    if seconds is not None:
+    seconds, until = _number(value), http_date(value)
+    if seconds is not None or until is None:
         return seconds
-    until = http_date(value)
-    if until is None:
-        return None
     # The host's own clock, if it sends the time: it may differ from this machine's clock.
     now = http_date(headers.get("date"))
     return max(0.0, until - (time.time() if now is None else now))
@@ -76,21 +92,16 @@ def http_date(value: str | None) -> float | None:
 
 def _number(value: str | None) -> float | None:
     try:
-        number = float(value) if value is not None and len(value) <= _MAX_HEADER else None
+        number = float(value) if value is not None and len(value) <= _MAX_HEADER else -1.0
     except ValueError:
         return None
-    return number if number is None or 0 <= number < float("inf") else None
-
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    return number if 0 <= number < float("inf") else None
 
 
 def _duration(text: str) -> float | None:
     """Return a reset such as `12s`, `20ms`, `6m0s` or `1.5` in seconds."""
     text = text.strip()[: _MAX_HEADER + 1]
-    if (plain := _number(text)) is not None:
-        return plain
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        return None
+        return _number(text)
     return sum(float(number) * _UNITS[unit] for number, unit in parts)

@@ -11,6 +11,8 @@ from urllib3.util import parse_url
 
 from openai_fine_tuning.errors import ConfigurationError
 
+from .retry import AttemptError
+
 JOBS_PATH = "/fine_tuning/jobs"
 """The listing of jobs, below the base URL, as all paths are."""
 
@@ -111,22 +113,26 @@ def origin(url: str) -> Origin:
     return scheme, host, port
 
 
-def redirect_target(location: str, *, url: str) -> str:
+def redirect_target(location: str, *, url: str, allowed: Origin) -> str:
     """Return the address that a `Location` header leads to.
 
     Args:
         location: The header, as the host sent it.
         url: The address that answered.
+        allowed: The origin that the credential may go to.
 
     Raises:
-        ValueError: It is not a plain address, so programs may read it differently.
+        AttemptError: It leads elsewhere, or is written so that programs may read it differently.
     """
-    if not location or len(location) > _MAX_LOCATION:
-        raise ValueError("it is empty or very long")
-    if re.search(r"[^\x21-\x7e]|\\", location):
-        raise ValueError("it holds a backslash, a space, a control character or a letter outside ASCII")
-    if location.startswith("///") or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:(?!//[^/])", location):
-        raise ValueError("it has no host")
-    target, _ = urldefrag(urljoin(url, location))
-    origin(target)
+    target, found = "", None
+    is_plain = len(location) <= _MAX_LOCATION and re.fullmatch(r"[\x21-\x5b\x5d-\x7e]+", location)
+    if is_plain and not re.match(r"///|[A-Za-z][A-Za-z0-9+.-]*:(?!//[^/])", location):
+        with suppress(ValueError):
+            target, _ = urldefrag(urljoin(url, location))
+            found = origin(target)
+    if found is None:
+        raise AttemptError("redirects to a malformed address, which is not followed", retries=0)
+    if found != allowed:
+        advice = ", and the key is not sent there. If that is your host, set it as base URL"
+        raise AttemptError(f"redirects to {found[1]}", advice=advice, retries=0)
     return target

@@ -1,0 +1,160 @@
+"""What an answer says: a record, a page of a listing or a file, or else an error, whatever its status is."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import requests
+
+from . import retry
+from .decoding import parse_json
+from .retry import AttemptError
+
+_JSON_NAMES = {type(None): "null", list: "an array", dict: "an object", str: "a string"}
+
+
+def page_of_records(body: bytes, response: requests.Response) -> dict[str, Any]:
+    """Return a page of a listing: `data` is an array, and no error stands beside it. Raises `AttemptError`."""
+    found = _json(body, response)
+    if isinstance(found, dict) and isinstance(found.get("data"), list) and not _holds_error(found):
+        return found
+    if isinstance(found, dict):
+        what = f"`data` is {_json_name(found['data'])}" if "data" in found else "`data` is missing"
+    else:
+        what = f"it is {_json_name(found)}"
+    raise _unexpected(response, found, f"something that is not a listing: {what}")
+
+
+def record(body: bytes, response: requests.Response) -> dict[str, Any]:
+    """Return a single record: an object with an id, whose `error` is its own. Raises `AttemptError`."""
+    found = _json(body, response)
+    if isinstance(found, dict) and found.get("id") not in (None, "") and found.get("object") != "error":
+        return found
+    raise _unexpected(response, found, "something that is not a record with an id")
+
+
+def file_content(body: bytes, response: requests.Response) -> bytes:
+    """Return a file as it is. Raises `AttemptError` where an error or a web page came in its place."""
+    raise_if_page(body, response)
+    try:
+        found = parse_json(body) if body[:1000].lstrip()[:1] == b"{" else None
+    except ValueError:
+        return body  # lines of JSON
+    if _holds_error(found):
+        raise _unexpected(response, found, "an error")
+    return body
+
+
+def raise_if_page(body: bytes, response: requests.Response) -> None:
+    """Raise `AttemptError` where a body begins as a page of HTML, which proxies put in an answer's place."""
+    if body[:1000].lstrip()[:1] == b"<":
+        words = f"a web page ({_kind(response)}) in its place: {_start(body)!r}"
+        raise _unexpected(response, None, words, retries=retry.ODD_RETRIES, about="page")
+
+
+def event_stream(start: bytes, response: requests.Response) -> AttemptError:
+    """Return the error for a stream in a page's place."""
+    return _unexpected(response, None, f"{_kind(response)} instead of JSON: {_start(start)!r}", retries=0, about="page")
+
+
+def error_in(body: Any) -> tuple[str | None, str]:
+    """Return the code and the message of the error that a JSON body holds; (None, "") if it holds none."""
+    if not isinstance(body, dict):
+        return None, ""
+    error = next(
+        (body[name] for name in ("error", "errors", "detail", "message", "msg") if _says(body.get(name))), None
+    )
+    if isinstance(error, list):
+        error = error[0]
+    if not isinstance(error, dict):
+        error = {"message": error}
+    code = error.get("code") or body.get("code")
+    message = error.get("message") or error.get("msg") or error.get("error")
+    if isinstance(error.get("loc"), list):  # FastAPI names the parameter that it misses
+        message = f"{message} ({'.'.join(map(str, error['loc']))})"
+    return None if code is None else str(code)[:100], "" if message is None else str(message)[:300]
+
+
+def status_error(path: str, body: bytes, response: requests.Response) -> AttemptError:
+    """Return the error that a status says which is not one of success."""
+    status, headers = response.status_code, response.headers
+    try:
+        code, words = error_in(parse_json(body, response.encoding))
+        about = _about(path, code, words)
+    except ValueError:
+        code, words, about = None, "", "endpoint"
+    named = f" ({code})" if code and code != str(status) else ""
+    is_regional = re.search("incorrect_hostname|incorrect regional hostname", f"{code} {words}", re.IGNORECASE)
+    return AttemptError(
+        f"answered {status}{named}{f': {words}' if words else ''}",
+        retries=None if retry.should_retry(status, headers, code) else 0,
+        wait=retry.retry_after(headers),
+        status=status,
+        code=code,
+        detail=words,
+        about=about,
+        expected_host=_expected_host(words, urlsplit(response.url).hostname or "") if is_regional else None,
+    )
+
+
+def _about(path: str, code: str | None, words: str) -> str:
+    """Return what an error is about (see `RequestError.about`)."""
+    if words == "Not Found" or re.search(r"\b(url|endpoint|route)\b", words.lower()):
+        return "endpoint"
+    ids = [unquote(part) for part in path.split("/") if part not in ("", "fine_tuning", "jobs", "files", "content")]
+    named = any(part in words for part in ids[:1]) or (code or "").endswith("_not_found")
+    return "object" if named else "unclear"
+
+
+def _expected_host(words: str, host: str) -> str | None:
+    """Return the host that a message names instead of this one, if it is OpenAI's or a neighbour of this one."""
+    domains = (".openai.com", "." + ".".join(host.split(".")[-2:]))
+    named: list[str] = re.findall(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+", words)
+    return next((name for name in named if name.lower().endswith(domains) and name.lower() != host), None)
+
+
+def _json(body: bytes, response: requests.Response) -> Any:
+    if not body.strip():
+        raise _unexpected(response, None, "an empty body")
+    try:
+        return parse_json(body, response.encoding)
+    except ValueError:
+        raise_if_page(body, response)
+        raise _unexpected(response, None, f"{_kind(response)} that is not JSON: {_start(body)!r}") from None
+
+
+def _json_name(value: Any) -> str:
+    return _JSON_NAMES.get(type(value), "a number")
+
+
+def _kind(response: requests.Response) -> str:
+    return response.headers.get("content-type", "no content type")[:60]
+
+
+def _start(body: bytes) -> str:
+    return body[:200].decode("utf-8", "replace")[:60]
+
+
+def _says(value: Any) -> bool:
+    """Return whether a value beside the data tells of an error: `null`, `{}` and objects of nulls do not."""
+    return any(value.values()) if isinstance(value, dict) else bool(value)
+
+
+def _holds_error(body: Any) -> bool:
+    return isinstance(body, dict) and (
+        _says(body.get("error"))
+        or _says(body.get("errors"))
+        or body.get("success") is False
+        or "error" in (body.get("object"), body.get("type"))
+    )
+
+
+def _unexpected(response: requests.Response, body: Any, what: str, **details: Any) -> AttemptError:
+    code, words = error_in(body)
+    if code or words:
+        what = f"an error{f' ({code})' if code else ''}: {words}"
+    status, retries = response.status_code, 0 if code == "insufficient_quota" else None
+    told = {"status": status, "code": code, "detail": what, "retries": retries, **details}
+    return AttemptError(f"answered {status} with {what}", **told)
