@@ -29,7 +29,7 @@ from fine_tuning_warehouse.errors import CommandError
 pytest.importorskip("marimo", reason="the explorer needs the extra `explore`")
 pytest.importorskip("altair", reason="the explorer needs the extra `explore`")
 
-from fine_tuning_warehouse.explorer import charts, data, words
+from fine_tuning_warehouse.explorer import charts, data, texts
 from fine_tuning_warehouse.explorer.serve import NOTEBOOK
 
 JOB = ("default", "ftjob-1")
@@ -168,7 +168,7 @@ def test_a_step_has_one_value_the_events_first(tmp_path: Path) -> None:
         ("loss", "validation", 5, 0.25),
     ]
     assert (lines.steps, lines.not_finite) == (5, 2)
-    assert "2 values are NaN" in words.about_curves(lines)
+    assert "2 values are NaN" in texts.about_curves(lines)
     assert len(data.all_points(reader, [JOB])) == 12
 
 
@@ -188,7 +188,7 @@ def test_a_million_points_are_thinned_out_and_it_is_said(tmp_path: Path) -> None
     assert max(point["highest"] for point in lines.points[100:]) == 50.0
     assert lines.points[-1]["lowest"] == 1.0
     assert all(point["lowest"] <= point["value"] <= point["highest"] for point in lines.points)
-    assert "Drawn are 400 points for 1,000,000 values" in words.about_curves(lines)
+    assert "Drawn are 400 points for 1,000,000 values" in texts.about_curves(lines)
     band, *_ = charts.curve_chart("loss", lines.of("loss"), []).to_dict()["layer"]
     assert band["mark"]["type"] == "area"
     assert (band["encoding"]["y"]["field"], band["encoding"]["y2"]["field"]) == ("lowest", "highest")
@@ -208,7 +208,7 @@ def test_five_thousand_jobs_are_listed_and_the_newest_offered(tmp_path: Path) ->
     assert len(rows) == 5000
     assert rows[0]["fine_tuning_job_id"] == "ftjob-4999"
     assert len(set(data.run_names(rows).values())) == 5000
-    assert "newest 500 of 5,000" in words.more_runs(len(rows), data.MAX_CHOICES)
+    assert "newest 500 of 5,000" in texts.more_runs(len(rows), data.MAX_CHOICES)
     assert len(data.jobs(reader, data.Filters(text="ftjob-123 m"))) == 11
     assert data.all_points(reader, [JOB]) == [], "there is no view of them"
 
@@ -266,7 +266,7 @@ def test_while_a_sync_holds_the_file_what_was_read_stays(
         for _ in range(20):
             data.jobs(reader)
         assert time.monotonic() - began < 0.15, "it waited again"
-        assert "Another program is writing" in words.freshness([], reader.problem)
+        assert "Another program is writing" in texts.freshness([], reader.problem)
         with pytest.raises(CommandError, match="Another program is writing"):
             reader.rows("SELECT 1 AS never_asked_before")
         assert "Another program is writing" in str(data.what_is_missing(data.Reader(copy)))
@@ -309,16 +309,16 @@ def test_what_is_missing_is_told_with_what_to_run(tmp_path: Path, statements: li
             connection.execute(statement)
     missing = data.what_is_missing(data.Reader(path))
     assert told in str(missing)
-    assert "ftw sync" in words.nothing_to_show(str(missing), str(path))
+    assert "ftw sync" in texts.nothing_to_show(str(missing), str(path))
 
 
 def test_the_last_sync_is_the_one_of_the_history(reader: data.Reader, demo: Path) -> None:
     (sync,) = data.last_syncs(reader) or []
     assert [(sync["sync_id"], sync["finished_at"])] == asked(demo, "SELECT sync_id, finished_at FROM sync_history")
-    assert "Last sync of account **demo**: **just now**" in words.freshness([sync], None)
-    assert words.freshness([sync] * 5, None).count("Last sync") == 3
-    assert "and 2 more accounts" in words.freshness([sync] * 5, None)
-    assert words.ago(sync["finished_at"], sync["finished_at"] + timedelta(hours=26, minutes=1)) == "1 d 2 h ago"
+    assert "Last sync of account **demo**: **just now**" in texts.freshness([sync], None)
+    assert texts.freshness([sync] * 5, None).count("Last sync") == 3
+    assert "and 2 more accounts" in texts.freshness([sync] * 5, None)
+    assert texts.ago(sync["finished_at"], sync["finished_at"] + timedelta(hours=26, minutes=1)) == "1 d 2 h ago"
 
 
 # What it draws
@@ -349,7 +349,7 @@ def test_the_best_checkpoint_is_starred_where_the_views_say(reader: data.Reader,
 def test_what_is_said_of_a_run_is_that_of_its_row(reader: data.Reader) -> None:
     seen = set()
     for row in data.jobs(reader):
-        mood, verdict = words.mood(row), words.verdict(row)
+        mood, verdict = texts.mood(row), texts.verdict(row)
         is_bad = row["status"] == "failed" or row["overfitting_band"] in ("overfitting", "severe")
         assert (mood == "danger") == is_bad
         assert ("**Failed**" in verdict) == (row["error_message"] is not None)
@@ -385,12 +385,12 @@ def test_a_logarithmic_axis_leaves_out_what_is_not_above_zero() -> None:
     ]
     chart = charts.curve_chart("loss", points, [], logarithmic=True)
     assert [value["step"] for value in values_of(chart)[0]] == [1, 3]
-    assert values_of(chart)[0][1]["told"] == "7.6e-07"
+    assert values_of(chart)[0][1]["shown"] == "7.6e-07"
     assert chart.to_dict()["layer"][0]["encoding"]["y"]["scale"]["type"] == "log"
 
 
 def test_numbers_and_times_are_told_in_short() -> None:
-    assert [words.number(value) for value in (0.42792599, 7.6e-07, 1.0, 12345.6, math.nan, None, True)] == [
+    assert [texts.number(value) for value in (0.42792599, 7.6e-07, 1.0, 12345.6, math.nan, None, True)] == [
         "0.4279",
         "7.6e-07",
         "1",
@@ -399,27 +399,27 @@ def test_numbers_and_times_are_told_in_short() -> None:
         "–",
         "–",
     ]
-    assert [words.duration(value) for value in (5, 90, 9290, 200_000, None)] == [
+    assert [texts.duration(value) for value in (5, 90, 9290, 200_000, None)] == [
         "5 s",
         "2 min",
         "2 h 35 min",
         "2 d 7 h",
         "–",
     ]
-    assert [words.compact(value) for value in (999, 259_932, 3.2e6, 4e9)] == ["999", "260 k", "3.2 M", "4 G"]
-    assert words.time(datetime(2026, 6, 1, 1, 56, tzinfo=timezone.utc)) == "2026-06-01 01:56"
+    assert [texts.compact(value) for value in (999, 259_932, 3.2e6, 4e9)] == ["999", "260 k", "3.2 M", "4 G"]
+    assert texts.time(datetime(2026, 6, 1, 1, 56, tzinfo=timezone.utc)) == "2026-06-01 01:56"
 
 
 def test_texts_of_unknown_origin_neither_steer_nor_link() -> None:
     evil = "<img src=x onerror=alert(1)>\x1b[31m https://example.com/pixel.png data:image/png;base64,AA"
-    shown = words.escaped(evil)
+    shown = texts.escaped(evil)
     assert "<" not in shown
     assert "\x1b" not in shown
     assert "://" not in shown
     assert "data:" not in shown
-    (row,) = words.table([{"suffix": evil, "status": "s"}], {"suffix": "suffix", "status": "status"})
+    (row,) = texts.table([{"suffix": evil, "status": "s"}], {"suffix": "suffix", "status": "status"})
     assert "://" not in row["suffix"]
-    assert words.table([{"status": "s", "error_message": None}], {"status": "status", "error": "error_message"}) == [
+    assert texts.table([{"status": "s", "error_message": None}], {"status": "status", "error": "error_message"}) == [
         {"status": "s"}
     ]
 

@@ -1,4 +1,4 @@
-"""What the explorer's page is made from: questions to the views, answered in SQL, in moments."""
+"""The data of the explorer's page: SQL over the views, each query with a connection of its own."""
 
 from __future__ import annotations
 
@@ -19,17 +19,13 @@ Key = tuple[str, str]
 """A job: its account and its id."""
 
 BINS = 400
-"""Points of a line that are drawn one by one; of longer ones, the means of as many bins."""
+"""Steps of a line that are drawn one by one. A longer line is drawn as the means of as many bins."""
 
 MAX_CHOICES = 500
 """Runs that the pickers offer at once: the newest. The filters reach the others."""
 
 FAMILIES: Mapping[str, Mapping[str, Sequence[str]]] = {
-    "loss": {
-        "train": ("train_loss",),
-        "validation": ("valid_loss",),
-        "full validation": ("full_valid_loss",),
-    },
+    "loss": {"train": ("train_loss",), "validation": ("valid_loss",), "full validation": ("full_valid_loss",)},
     "accuracy": {
         "train": ("train_mean_token_accuracy", "train_accuracy"),
         "validation": ("valid_mean_token_accuracy", "valid_accuracy"),
@@ -41,64 +37,61 @@ FAMILIES: Mapping[str, Mapping[str, Sequence[str]]] = {
         "full validation": ("full_valid_mean_reward",),
     },
 }
-"""What is drawn: family, line, and the metrics that tell of it (result files name the accuracy as they like)."""
+"""The charts: a family of metrics, its lines, and the metrics of each line (result files name the accuracy freely)."""
 
-_NAMED = ", ".join(
-    f"('{metric}', '{family}', '{split}')"
-    for family, splits in FAMILIES.items()
-    for split, metrics in splits.items()
+_LINES = [
+    (metric, family, split)
+    for family, lines in FAMILIES.items()
+    for split, metrics in lines.items()
     for metric in metrics
-)
+]
 _CACHED = 64
 
 
 class Reader:
-    """Reads a warehouse that others write to: opens it for each question, and closes it at once.
+    """Reads a DuckDB file that others write to: opens it for each query, and closes it at once.
 
-    An answer is kept for as long as the file stays the same, and shown on where a sync holds the file just then.
+    The rows of a query are kept until the file changes, and are shown on while a sync holds the file.
 
     Attributes:
         database: The DuckDB file.
         dataset: The schema that holds the views.
-        problem: Why the last question could not be asked, where it could not.
+        problem: Why the last query could not run; None if it could.
     """
 
     def __init__(self, database: Path, dataset: str = DEFAULT_DATASET) -> None:
         self.database = database
         self.dataset = dataset
         self.problem: str | None = None
-        self._answers: OrderedDict[str, tuple[object, list[Row]]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[object, list[Row]]] = OrderedDict()
         self._seen = self._stamp()
 
     def has_news(self) -> bool:
-        """Whether the file has changed since this was last asked, or could not be read since. Opens nothing."""
+        """Return whether the file has changed since the last call, or could not be read since. Opens nothing."""
         seen, self._seen = self._seen, self._stamp()
         had_problem, self.problem = self.problem is not None, None
         return had_problem or seen != self._seen
 
     def rows(self, sql: str) -> list[Row]:
-        """The rows of a query.
+        """Return the rows of a query.
 
         Raises:
-            CommandError: The database cannot be read, and this was not asked before.
+            CommandError: The file cannot be read, and no rows of this query are kept.
         """
-        before, stamp = self._answers.get(sql), self._stamp()
-        if before and (before[0] == stamp or self.problem):
-            self._answers.move_to_end(sql)
-            return before[1]
-        try:
-            names, rows = query(self.database, sql, self.dataset)
-        except CommandError as error:
-            self.problem = str(error)
-            if before is None:
-                raise
-            return before[1]
-        answer = [dict(zip(names, row, strict=True)) for row in rows]
-        self._answers[sql] = (stamp, answer)
-        self._answers.move_to_end(sql)
-        if len(self._answers) > _CACHED:
-            self._answers.popitem(last=False)
-        return answer
+        kept, stamp = self._kept.get(sql), self._stamp()
+        if kept is None or (kept[0] != stamp and not self.problem):
+            try:
+                names, rows = query(self.database, sql, self.dataset)
+            except CommandError as error:
+                self.problem = str(error)
+                if kept is None:
+                    raise
+                return kept[1]
+            kept = self._kept[sql] = (stamp, [dict(zip(names, row, strict=True)) for row in rows])
+        self._kept.move_to_end(sql)
+        if len(self._kept) > _CACHED:
+            self._kept.popitem(last=False)
+        return kept[1]
 
     def _stamp(self) -> object:
         stamps: list[tuple[int, ...] | None] = []
@@ -114,15 +107,15 @@ class Reader:
 
 @dataclass(frozen=True)
 class Filters:
-    """Which jobs to show; an empty choice is all of them.
+    """The filters of jobs; an empty filter lets all jobs through. Days are in UTC.
 
     Attributes:
         accounts: Labels of accounts.
         base_models: Base models.
         statuses: Statuses.
-        since: First day of creation (UTC).
-        until: Last day of creation (UTC).
-        text: What the id, suffix, base model, file name or name of the model has to contain.
+        since: First day of creation.
+        until: Last day of creation.
+        text: Words that the id, suffix, base model, file name and method together have to contain.
     """
 
     accounts: Collection[str] = ()
@@ -133,38 +126,22 @@ class Filters:
     text: str = ""
 
     def condition(self) -> str:
-        """As SQL over `job_overview AS o`."""
-        conditions = [
-            f"o.{column} IN ({', '.join(map(_text, chosen))})"
-            for column, chosen in (
-                ("account", self.accounts),
-                ("base_model", self.base_models),
-                ("status", self.statuses),
-            )
-            if chosen
-        ]
+        """Return the filters as a condition in SQL over `job_overview AS o`."""
+        chosen = {"account": self.accounts, "base_model": self.base_models, "status": self.statuses}
+        conditions = [f"o.{column} IN ({', '.join(map(_text, values))})" for column, values in chosen.items() if values]
         if self.since:
             conditions.append(f"o.created_at >= TIMESTAMPTZ '{self.since.isoformat()} 00:00:00+00'")
         if self.until:
             after = self.until + timedelta(days=1)
             conditions.append(f"o.created_at < TIMESTAMPTZ '{after.isoformat()} 00:00:00+00'")
-        if self.text.strip():
-            searched = "concat_ws(' ', o.fine_tuning_job_id, o.suffix, o.base_model, o.training_file_name, o.method)"
-            conditions += [f"contains(lower({searched}), {_text(word)})" for word in self.text.lower().split()]
+        searched = "concat_ws(' ', o.fine_tuning_job_id, o.suffix, o.base_model, o.training_file_name, o.method)"
+        conditions += [f"contains(lower({searched}), {_text(word)})" for word in self.text.lower().split()]
         return " AND ".join(conditions) or "true"
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What the filters offer.
-
-    Attributes:
-        accounts: Labels of accounts.
-        base_models: Base models.
-        statuses: Statuses.
-        first: Day of the oldest job (UTC).
-        last: Day of the newest job (UTC).
-    """
+    """The values that the filters offer; `first` and `last` are the days (UTC) of the oldest and the newest job."""
 
     accounts: list[str]
     base_models: list[str]
@@ -178,10 +155,10 @@ class Curves:
     """Lines to draw.
 
     Attributes:
-        points: A point each: `account, fine_tuning_job_id, family, split, step, value, lowest, highest, points`. Where
-            a line is longer than `BINS`, a point is the mean of `points` steps, with their lowest and highest value.
-        steps: Values that they are drawn from.
-        not_finite: Values that cannot be drawn: NaN and infinities, where a run diverged.
+        points: `account, fine_tuning_job_id, family, split, step, value, lowest, highest, points`. In a line of more
+            than `BINS` steps, a point is the mean of `points` steps, with their lowest and highest value.
+        steps: How many values the points stand for.
+        not_finite: How many values cannot be drawn: NaN and infinities, where a run diverged.
     """
 
     points: list[Row]
@@ -194,100 +171,107 @@ class Curves:
         return any(point["points"] > 1 for point in self.points)
 
     def of(self, family: str) -> list[Row]:
-        """The points of a family of metrics."""
+        """Return the points of a family of metrics."""
         return [point for point in self.points if point["family"] == family]
 
 
 def views(reader: Reader) -> frozenset[str]:
-    """The views that there are."""
-    rows = reader.rows(
-        f"SELECT view_name FROM duckdb_views() WHERE schema_name = {_text(reader.dataset)} AND NOT internal"  # noqa: S608
-    )
-    return frozenset(row["view_name"] for row in rows)
+    """Return the names of the views in the dataset."""
+    sql = f"SELECT view_name FROM duckdb_views() WHERE schema_name = {_text(reader.dataset)} AND NOT internal"  # noqa: S608
+    return frozenset(row["view_name"] for row in reader.rows(sql))
 
 
 def what_is_missing(reader: Reader) -> str | None:
-    """Why nothing can be shown, and what to run, for people; None where jobs can be shown."""
+    """Return why no jobs can be shown, and what to run; None if there are jobs."""
+    name = reader.database.name
     try:
-        present = views(reader)
-        if "job_overview" not in present:
-            tables = reader.rows(
-                f"SELECT table_name FROM duckdb_tables() WHERE schema_name = {_text(reader.dataset)}"  # noqa: S608
-            )
-            if not tables:
-                return f"{reader.database.name} holds no dataset {reader.dataset} yet: `ftw sync` makes it."
-            return f"{reader.database.name} holds no view job_overview yet: the next `ftw sync` makes the views."
+        if "job_overview" not in views(reader):
+            tables = f"SELECT table_name FROM duckdb_tables() WHERE schema_name = {_text(reader.dataset)}"  # noqa: S608
+            if not reader.rows(tables):
+                return f"{name} holds no dataset {reader.dataset} yet: `ftw sync` makes it."
+            return f"{name} holds no view job_overview yet: the next `ftw sync` makes the views."
         if not reader.rows("SELECT 1 FROM job_overview LIMIT 1"):
-            return f"{reader.database.name} holds no jobs yet: `ftw sync` brings those that the host has."
+            return f"{name} holds no jobs yet: `ftw sync` brings those that the host has."
     except CommandError as error:
         return str(error)
     return None
 
 
 def choices(reader: Reader) -> Choices:
-    """What the filters offer."""
+    """Return the values that the filters offer."""
     (row,) = reader.rows(
-        "SELECT list_sort(list(DISTINCT account)) AS accounts, list_sort(list(DISTINCT base_model)) AS base_models, "
-        "list_sort(list(DISTINCT status)) AS statuses, min(created_at) AS first, max(created_at) AS last "
-        "FROM job_overview"
+        "SELECT coalesce(list_sort(list(DISTINCT account) FILTER (account IS NOT NULL)), []) AS accounts, "
+        "coalesce(list_sort(list(DISTINCT base_model) FILTER (base_model IS NOT NULL)), []) AS base_models, "
+        "coalesce(list_sort(list(DISTINCT status) FILTER (status IS NOT NULL)), []) AS statuses, "
+        "CAST(min(created_at) AS DATE) AS first, CAST(max(created_at) AS DATE) AS last FROM job_overview"
     )
-    return Choices(
-        accounts=_present(row["accounts"]),
-        base_models=_present(row["base_models"]),
-        statuses=_present(row["statuses"]),
-        first=row["first"].date() if row["first"] else None,
-        last=row["last"].date() if row["last"] else None,
-    )
+    return Choices(**row)
 
 
 def jobs(reader: Reader, filters: Filters | None = None) -> list[Row]:
-    """The rows of `job_overview`, newest first, with what `best_checkpoints` says of each."""
-    best = "LEFT JOIN best_checkpoints AS b USING (account, fine_tuning_job_id)"
-    told = (
-        "b.fine_tuned_model_checkpoint AS checkpoint_to_deploy, b.step_number AS best_step, b.cost_of_final, b.reason"
-    )
-    if "best_checkpoints" not in views(reader):
-        best, told = "", "NULL AS checkpoint_to_deploy, NULL AS best_step, NULL AS cost_of_final, NULL AS reason"
-    return reader.rows(
-        f"SELECT o.*, {told} FROM job_overview AS o {best} WHERE {(filters or Filters()).condition()} "  # noqa: S608
-        "ORDER BY o.created_at DESC NULLS LAST, o.account, o.fine_tuning_job_id"
-    )
+    """Return the rows of `job_overview`, newest first, with columns of `best_checkpoints`."""
+    best = "best_checkpoints"
+    if best not in views(reader):
+        columns = (
+            "account",
+            "fine_tuning_job_id",
+            "fine_tuned_model_checkpoint",
+            "step_number",
+            "cost_of_final",
+            "reason",
+        )
+        best = f"(SELECT {', '.join(f'NULL AS {name}' for name in columns)})"
+    return reader.rows(f"""
+        SELECT o.*, b.fine_tuned_model_checkpoint AS checkpoint_to_deploy, b.step_number AS best_step, b.cost_of_final,
+            b.reason
+        FROM job_overview AS o LEFT JOIN {best} AS b USING (account, fine_tuning_job_id)
+        WHERE {(filters or Filters()).condition()}
+        ORDER BY o.created_at DESC NULLS LAST, o.account, o.fine_tuning_job_id
+    """)  # noqa: S608
 
 
 def checkpoints(reader: Reader, keys: Collection[Key]) -> list[Row]:
-    """The rows of `checkpoint_history` of some jobs, by step."""
+    """Return the rows of `checkpoint_history` of some jobs by step, with a `role`: the best, the final, or neither."""
     if not keys or "checkpoint_history" not in views(reader):
         return []
-    return reader.rows(
-        f"SELECT * FROM checkpoint_history WHERE {_one_of(keys)} "  # noqa: S608
-        "ORDER BY account, fine_tuning_job_id, step_number, checkpoint_id"
-    )
+    return reader.rows(f"""
+        SELECT *, concat_ws(' ', CASE WHEN is_best THEN '★ best' END, CASE WHEN is_final THEN 'final' END) AS role
+        FROM checkpoint_history WHERE {_one_of(keys)}
+        ORDER BY account, fine_tuning_job_id, step_number, checkpoint_id
+    """)  # noqa: S608
+
+
+def all_points(reader: Reader, keys: Collection[Key]) -> list[Row]:
+    """Return the rows of `training_curves` of some jobs, all of them."""
+    if not keys or "training_curves" not in views(reader):
+        return []
+    return reader.rows(f"SELECT * FROM training_curves WHERE {_one_of(keys)} ORDER BY ALL")  # noqa: S608
 
 
 def curves(reader: Reader, keys: Collection[Key], bins: int = BINS) -> Curves:
-    """The lines of some jobs, a value a step: that of the events, else of the result file, else of the checkpoint.
+    """Return the lines of some jobs: a value a step, from the events, else the result file, else the checkpoint.
 
-    Longer ones are thinned out in SQL: the steps fall into as many bins as wide as one another.
+    A line of more than `bins` steps is drawn as the means of so many bins of steps, each as wide as the others.
     """
     if not keys or "training_curves" not in views(reader):
         return Curves([], 0, 0)
-    these = _one_of(keys)
-    named = f"(VALUES {_NAMED}) AS n(metric, family, split)"
+    lines = f"training_curves JOIN (VALUES {', '.join(map(str, _LINES))}) AS n(metric, family, split) USING (metric)"
+    (odd,) = reader.rows(f"SELECT count(*) AS n FROM {lines} WHERE {_one_of(keys)} AND NOT isfinite(value)")  # noqa: S608
     points = reader.rows(f"""
-        WITH told AS (
+        WITH values_of_sources AS (
             SELECT account, fine_tuning_job_id, family, split, step, avg(value) AS value,
-                CASE source WHEN 'event' THEN 1 WHEN 'result_file' THEN 2 ELSE 3 END AS place
-            FROM training_curves JOIN {named} USING (metric)
-            WHERE {these} AND isfinite(value) AND step IS NOT NULL
+                list_position(['event', 'result_file'], source) AS place
+            FROM {lines}
+            WHERE {_one_of(keys)} AND isfinite(value) AND step IS NOT NULL
             GROUP BY ALL
         ),
-        known AS (
-            SELECT account, fine_tuning_job_id, family, split, step, min_by(value, place) AS value
-            FROM told GROUP BY ALL
+        values_of_steps AS (
+            SELECT account, fine_tuning_job_id, family, split, step, min_by(value, coalesce(place, 3)) AS value
+            FROM values_of_sources GROUP BY ALL
         ),
         measured AS (
             SELECT *, count(*) OVER line AS length, min(step) OVER line AS first, max(step) OVER line AS last
-            FROM known WINDOW line AS (PARTITION BY account, fine_tuning_job_id, family, split)
+            FROM values_of_steps WINDOW line AS (PARTITION BY account, fine_tuning_job_id, family, split)
         )
         SELECT account, fine_tuning_job_id, family, split,
             CAST(round(avg(step)) AS BIGINT) AS step, avg(value) AS value,
@@ -297,49 +281,33 @@ def curves(reader: Reader, keys: Collection[Key], bins: int = BINS) -> Curves:
             CASE WHEN length <= {bins} THEN step ELSE (step - first) * {bins} // (last - first + 1) END
         ORDER BY account, fine_tuning_job_id, family, split, step
     """)  # noqa: S608
-    (odd,) = reader.rows(
-        f"SELECT count(*) AS n FROM training_curves JOIN {named} USING (metric) "  # noqa: S608
-        f"WHERE {these} AND NOT isfinite(value)"
-    )
     return Curves(points, sum(point["points"] for point in points), odd["n"])
 
 
-def all_points(reader: Reader, keys: Collection[Key]) -> list[Row]:
-    """The rows of `training_curves` of some jobs, whole."""
-    if not keys or "training_curves" not in views(reader):
-        return []
-    return reader.rows(f"SELECT * FROM training_curves WHERE {_one_of(keys)} ORDER BY ALL")  # noqa: S608
-
-
 def last_syncs(reader: Reader) -> list[Row] | None:
-    """The last sync of each account, the latest first; None where that cannot be known."""
+    """Return the last sync of each account, the latest first; None if that cannot be read."""
     try:
         if "sync_history" not in views(reader):
             return None
-        return _last_syncs(reader)
+        return reader.rows(
+            "SELECT * FROM sync_history QUALIFY row_number() OVER (PARTITION BY account ORDER BY finished_at DESC) = 1 "
+            "ORDER BY finished_at DESC"
+        )
     except CommandError:
         return None
 
 
-def _last_syncs(reader: Reader) -> list[Row]:
-    return reader.rows(
-        "SELECT * FROM sync_history QUALIFY row_number() OVER (PARTITION BY account ORDER BY finished_at DESC) = 1 "
-        "ORDER BY finished_at DESC"
-    )
-
-
 def comparable_runs(rows: Sequence[Row], chosen: Row, limit: int = 6) -> list[Row]:
-    """A run, and the newest others on the same base model that are judged by the same metric."""
-
-    def judged(row: Row) -> tuple[Any, ...]:
-        return row["base_model"], row["evaluation_metric"]
-
-    alike = [row for row in rows if judged(row) == judged(chosen) and key(row) != key(chosen)]
-    return [chosen, *alike][:limit] if chosen["best_evaluation_value"] is not None else [chosen]
+    """Return a run, and the newest other runs on the same base model that are judged by the same metric."""
+    if chosen["best_evaluation_value"] is None:
+        return [chosen]
+    same = ("base_model", "evaluation_metric")
+    alike = [row for row in rows if key(row) != key(chosen) and all(row[name] == chosen[name] for name in same)]
+    return [chosen, *alike][:limit]
 
 
 def by_metric(rows: Sequence[Row]) -> list[list[Row]]:
-    """Runs that have a best value, together with those that are judged by the same metric."""
+    """Return the runs that have a best value, in a list for each metric that they are judged by."""
     judged: dict[str, list[Row]] = {}
     for row in rows:
         if row["best_evaluation_value"] is not None:
@@ -347,13 +315,18 @@ def by_metric(rows: Sequence[Row]) -> list[list[Row]]:
     return list(judged.values())
 
 
+def line_of(metric: str) -> str:
+    """Return the line that a metric is drawn as, such as `full validation loss`."""
+    return next((f"{split} {family}" for name, family, split in _LINES if name == metric), metric.replace("_", " "))
+
+
 def key(row: Row) -> Key:
-    """The job that a row is about."""
+    """Return the job that a row is about."""
     return row["account"], row["fine_tuning_job_id"]
 
 
 def run_names(rows: Sequence[Row]) -> dict[Key, str]:
-    """A name for each job that tells it from the others: day, suffix or model, and as much of the id as that takes."""
+    """Return a name for each job that is unlike all others: time, suffix or model, status and id."""
     several = len({row["account"] for row in rows}) > 1
     names = {}
     for row in rows:
@@ -369,7 +342,7 @@ def run_names(rows: Sequence[Row]) -> dict[Key, str]:
 
 
 def short_names(rows: Sequence[Row]) -> dict[Key, str]:
-    """A short name for each job, for a legend: suffix or model, and the end of its id."""
+    """Return a short name for each job, for a legend: suffix or model, and the end of its id."""
 
     def name(row: Row) -> str:
         return f"{safe(str(row['suffix'] or row['base_model'] or 'run'))[:24]} …{safe(row['fine_tuning_job_id'])[-5:]}"
@@ -377,13 +350,9 @@ def short_names(rows: Sequence[Row]) -> dict[Key, str]:
     return {key(row): name(row) for row in rows}
 
 
-def _present(values: list[str | None] | None) -> list[str]:
-    return [value for value in values or [] if value is not None]
-
-
 def _one_of(keys: Collection[Key]) -> str:
     pairs = ", ".join(f"({_text(account)}, {_text(job)})" for account, job in keys)
-    ids = ", ".join(_text(job) for _, job in keys)
+    ids = ", ".join(_text(job) for _, job in keys)  # DuckDB pushes a condition on one column down into the view
     return f"fine_tuning_job_id IN ({ids}) AND (account, fine_tuning_job_id) IN ({pairs})"
 
 

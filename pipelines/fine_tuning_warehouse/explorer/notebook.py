@@ -14,7 +14,7 @@ with app.setup:
 
     import marimo as mo
 
-    from fine_tuning_warehouse.explorer import charts, data, page, words
+    from fine_tuning_warehouse.explorer import charts, data, page, texts
 
 
 @app.cell
@@ -31,7 +31,7 @@ def _():
 
 @app.cell
 def _(reader):
-    mo.md(f"# Fine-tuning explorer\n\n{words.escaped(reader.database.name)}")
+    mo.md(f"# Fine-tuning explorer\n\n{texts.escaped(reader.database.name)}")
     return
 
 
@@ -55,7 +55,7 @@ def _(reader, set_version, tick):
 @app.cell
 def _(reader, tick, version):
     tick.value, version()
-    mo.md(words.freshness(data.last_syncs(reader), reader.problem))
+    mo.md(texts.freshness(data.last_syncs(reader), reader.problem))
     return
 
 
@@ -65,7 +65,7 @@ def _(reader, version):
     missing = data.what_is_missing(reader)
     mo.stop(
         missing is not None,
-        mo.callout(mo.md(words.nothing_to_show(missing or "", str(reader.database))), kind="warn"),
+        mo.callout(mo.md(texts.nothing_to_show(missing or "", str(reader.database))), kind="warn"),
     )
     offered = data.choices(reader)
     return (offered,)
@@ -84,7 +84,7 @@ def _(controls, offered, reader, remembered):
     mo.hstack(
         [
             mo.stat(value, label=label, caption=caption, bordered=True).style({"flex": "1", "min-width": "9.5rem"})
-            for label, value, caption in words.totals(jobs)
+            for label, value, caption in texts.totals(jobs)
         ],
         gap=1,
         wrap=True,
@@ -97,7 +97,7 @@ def _(jobs):
     mo.vstack(
         [
             mo.md("## Jobs at a glance"),
-            page.table(jobs, words.JOB_COLUMNS, "Jobs, newest first", search=True),
+            page.table(jobs, texts.JOB_COLUMNS, "Jobs, newest first", search=True),
             page.download(lambda: jobs, "jobs.csv", "Download these jobs (CSV)"),
         ]
     )
@@ -111,7 +111,7 @@ def _(jobs, remembered):
     by_key = {data.key(row): row for row in offered_runs}
     run = page.run_picker(offered_runs, remembered)
     logarithmic = mo.ui.switch(label="Logarithmic loss axis", value=remembered.get("log", False))
-    mo.vstack([mo.md("## One run"), run, mo.md(words.more_runs(len(jobs), len(offered_runs))), logarithmic])
+    mo.vstack([mo.md("## One run"), run, mo.md(texts.more_runs(len(jobs), len(offered_runs))), logarithmic])
     return by_key, logarithmic, offered_runs, run
 
 
@@ -120,7 +120,7 @@ def _(by_key, reader, run):
     chosen = by_key[run.value]
     lines = data.curves(reader, [run.value])
     checkpoints = data.checkpoints(reader, [run.value])
-    mo.callout(mo.md(words.verdict(chosen)), kind=words.mood(chosen))
+    mo.callout(mo.md(texts.verdict(chosen)), kind=texts.mood(chosen))
     return checkpoints, chosen, lines
 
 
@@ -137,33 +137,29 @@ def _(checkpoints, lines, logarithmic, remembered):
         for family in data.FAMILIES
         if lines.of(family)
     ]
-    mo.vstack([*drawn, mo.md(words.about_curves(lines))])
+    mo.vstack([*drawn, mo.md(texts.about_curves(lines))])
     return
 
 
 @app.cell
 def _(checkpoints, lines, reader, run):
     job = run.value[1]
-    mo.accordion(
+    drawn_points = [{**point, "run": job} for point in lines.points]
+    page.details(
         {
-            "Checkpoints of this run": mo.vstack(
-                [
-                    page.table(words.marked(checkpoints), words.CHECKPOINT_COLUMNS, "Checkpoints by step"),
-                    page.download(lambda: checkpoints, f"checkpoints-{job}.csv", "Download these checkpoints (CSV)"),
-                ]
+            "Checkpoints of this run": (
+                page.table(checkpoints, texts.CHECKPOINT_COLUMNS, "Checkpoints by step"),
+                page.download(lambda: checkpoints, f"checkpoints-{job}.csv", "Download these checkpoints (CSV)"),
             ),
-            "Points of the curves": mo.vstack(
-                [
-                    page.table([{**point, "run": job} for point in lines.points], words.POINT_COLUMNS, "As drawn"),
-                    page.download(
-                        lambda: data.all_points(reader, [run.value]),
-                        f"curves-{job}.csv",
-                        "Download every value of every metric (CSV)",
-                    ),
-                ]
+            "Points of the curves": (
+                page.table(drawn_points, texts.POINT_COLUMNS, "As drawn"),
+                page.download(
+                    lambda: data.all_points(reader, [run.value]),
+                    f"curves-{job}.csv",
+                    "Download every value of every metric (CSV)",
+                ),
             ),
-        },
-        multiple=True,
+        }
     )
     return
 
@@ -174,14 +170,14 @@ def _(chosen, jobs, offered_runs, remembered):
     compared = page.runs_picker(offered_runs, chosen, alike, remembered, limit=len(charts.RUNS))
     line = mo.ui.dropdown(
         {f"{split} {family}": (family, split) for family, splits in data.FAMILIES.items() for split in splits},
-        value=words.line_of(chosen),
+        value=data.line_of(chosen["evaluation_metric"] or "train_loss"),
         allow_select_none=False,
         label="Line",
     )
     mo.vstack(
         [
             mo.md(
-                f"## Compare runs\n\nAt first those on **{words.escaped(chosen['base_model'])}** that are judged by "
+                f"## Compare runs\n\nAt first those on **{texts.escaped(chosen['base_model'])}** that are judged by "
                 "the metric of the run above; pick others as you like."
             ),
             compared,
@@ -206,7 +202,7 @@ def _(by_key, compared, line, logarithmic, reader):
         if any(point["split"] == split for point in overlaid.of(family))
         else mo.callout(mo.md(f"None of these runs has a line of {split} {family}: pick another."), kind="neutral")
     )
-    mo.vstack([overlay, mo.md(words.about_curves(overlaid))])
+    mo.vstack([overlay, mo.md(texts.about_curves(overlaid))])
     return overlaid, rows, short
 
 
@@ -225,22 +221,17 @@ def _(rows, short):
 def _(overlaid, rows, short):
     named = [{**row, "run": short[data.key(row)]} for row in rows]
     points = [{**point, "run": short[data.key(point)]} for point in overlaid.points]
-    mo.accordion(
+    page.details(
         {
-            "The runs in numbers": mo.vstack(
-                [
-                    page.table(named, words.RUN_COLUMNS, "Compared runs"),
-                    page.download(lambda: rows, "compared-runs.csv", "Download these runs (CSV)"),
-                ]
+            "The runs in numbers": (
+                page.table(named, texts.RUN_COLUMNS, "Compared runs"),
+                page.download(lambda: rows, "compared-runs.csv", "Download these runs (CSV)"),
             ),
-            "Points of the compared curves": mo.vstack(
-                [
-                    page.table(points, words.POINT_COLUMNS, "As drawn, all lines"),
-                    page.download(lambda: points, "compared-curves.csv", "Download these points (CSV)"),
-                ]
+            "Points of the compared curves": (
+                page.table(points, texts.POINT_COLUMNS, "As drawn, all lines"),
+                page.download(lambda: points, "compared-curves.csv", "Download these points (CSV)"),
             ),
-        },
-        multiple=True,
+        }
     )
     return
 

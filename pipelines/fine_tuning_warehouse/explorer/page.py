@@ -9,7 +9,7 @@ import marimo as mo
 
 from fine_tuning_warehouse.formats import as_csv
 
-from . import words
+from . import texts
 from .data import (
     Choices,
     Filters,
@@ -31,7 +31,7 @@ def table(rows: Sequence[Row], columns: Mapping[str, str], label: str, *, search
         label: What the table holds.
         search: Whether to offer a search in it.
     """
-    shown = words.table(rows, columns)
+    shown = texts.table(rows, columns)
     if not shown:
         return mo.md(f"{label}: none.")
     numeric = [head for head in shown[0] if any(isinstance(row[head], (int, float)) for row in shown)]
@@ -43,16 +43,21 @@ def table(rows: Sequence[Row], columns: Mapping[str, str], label: str, *, search
         show_data_types=False,
         show_download=False,
         show_search=search,
-        format_mapping={head: words.cell(head) for head in shown[0]},
+        format_mapping={head: texts.cell(head) for head in shown[0]},
         text_justify_columns=dict.fromkeys(numeric, "right"),
         label=label,
     )
 
 
 def download(rows: Callable[[], Sequence[Row]], filename: str, label: str) -> Any:
-    """A button that downloads rows as CSV, all columns, as they are in the warehouse, asked for when pressed."""
+    """Return a button that downloads rows as CSV with all their columns; they are read when it is pressed."""
     button = mo.download(lambda: as_bytes(rows()), filename=filename, mimetype="text/csv", label=label)
     return mo.hstack([button], justify="start")
+
+
+def details(sections: Mapping[str, tuple[Any, Any]]) -> Any:
+    """Return tables with their downloads, each folded away under its title."""
+    return mo.accordion({title: mo.vstack(parts) for title, parts in sections.items()}, multiple=True)
 
 
 def as_bytes(rows: Sequence[Row]) -> bytes:
