@@ -20,7 +20,7 @@ __all__ = ["DAY", "HOUR", "NOW", "Database"]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a real PostgreSQL or S3, so that it can be run alone (`-m engine`)."""
     for item in items:
-        if {"postgres", "postgres_server", "bucket", "lake"} & set(getattr(item, "fixturenames", ())):
+        if {"postgres", "postgres_server", "bucket", "lake", "ducklake"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.engine)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlglot import exp, parse_one
 
 from fine_tuning_warehouse.errors import CommandError
+from fine_tuning_warehouse.warehouses.sql_text import literal
 
 from .build import DIALECTS, READ_TABLES, SOURCES, Builder
 from .files import View
@@ -137,9 +138,9 @@ class _Views:
 
     def _comments(self, view: View) -> Iterator[str]:
         name = self._name(view.name)
-        yield f"COMMENT ON VIEW {name} IS {_text(self._comment(view))}"
+        yield f"COMMENT ON VIEW {name} IS {literal(self._comment(view))}"
         for column, description in view.columns.items() if self._warehouse.comments_view_columns else ():
-            yield f"COMMENT ON COLUMN {name}.{self._sql.escape_column_name(column)} IS {_text(description)}"
+            yield f"COMMENT ON COLUMN {name}.{self._sql.escape_column_name(column)} IS {literal(description)}"
 
     def _name(self, name: str) -> str:
         return str(self._sql.make_qualified_table_name(name))
@@ -147,10 +148,6 @@ class _Views:
 
 def _digest(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:8]
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
 
 
 def _first_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import dlt
 
+from .sql_text import literal, quoted
 from .warehouse import Warehouse
 
 logger = logging.getLogger(__name__)
@@ -40,16 +41,8 @@ def _statements(described: Mapping[str, Any], dataset: str, present: Any) -> Ite
         hints = described.get(table, {})
         description = hints.get("description")
         if table not in seen and description and comment != description:
-            yield f"COMMENT ON TABLE {_name(dataset, table)} IS {_text(description)}"
+            yield f"COMMENT ON TABLE {quoted(dataset, table)} IS {literal(description)}"
         seen.add(table)
         description = hints.get("columns", {}).get(column, {}).get("description")
         if description and column_comment != description:
-            yield f"COMMENT ON COLUMN {_name(dataset, table, column)} IS {_text(description)}"
-
-
-def _name(*parts: str) -> str:
-    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+            yield f"COMMENT ON COLUMN {quoted(dataset, table, column)} IS {literal(description)}"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,18 @@ import dlt
 from dlt.common.configuration import configspec
 from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.common.schema import Schema
-from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration, DuckDbCredentials
+from dlt.destinations.impl.duckdb.configuration import ConnStatement, DuckDbClientConfiguration, DuckDbCredentials
 from dlt.destinations.impl.duckdb.factory import duckdb
+from dlt.destinations.impl.ducklake.configuration import DuckLakeClientConfiguration, DuckLakeCredentials
+from dlt.destinations.impl.ducklake.ducklake import DuckLakeClient
+from dlt.destinations.impl.ducklake.factory import ducklake
+from dlt.destinations.impl.ducklake.sql_client import DuckLakeSqlClient
 from dlt.destinations.job_client_impl import SqlJobClientBase
+from dlt.destinations.sql_client import raise_database_error
 
 from openai_fine_tuning.schema import SCHEMA
+
+from .duckdb_extensions import load_extensions
 
 
 @configspec(init=False)
@@ -101,3 +111,140 @@ def stored_tables(client: Any) -> dict[str, dict[str, str]]:
         for name, table in schema.tables.items()
         if name in present
     }
+
+
+class SharedConnection:
+    """The one connection that all clients of a DuckLake use while it is set."""
+
+    connection: Any = None
+
+
+class _DuckLakeSqlClient(DuckLakeSqlClient):
+    shared: SharedConnection
+
+    def open_connection(self) -> Any:
+        if self.shared.connection is None:
+            return super().open_connection()
+        self._conn = self.shared.connection
+        return self._conn
+
+    def close_connection(self) -> None:
+        if self._conn is not None and self._conn is self.shared.connection:
+            self._conn = None  # type: ignore[assignment]
+            return
+        super().close_connection()
+
+    @contextmanager
+    @raise_database_error
+    def execute_query(self, query: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        if self._conn is not self.shared.connection:
+            with super().execute_query(query, *args, **kwargs) as cursor:
+                yield cursor
+            return
+        # dlt's own rolls back where a statement fails, and so would undo what came before it
+        yield self.cursor_impl(self._conn.execute(query.replace("%s", "?") if args else query, args or kwargs or None))
+
+    @contextmanager
+    def begin_transaction(self) -> Iterator[Any]:
+        if self._conn is self.shared.connection:
+            yield self  # a part of the transaction that is open already
+            return
+        with super().begin_transaction() as transaction:
+            yield transaction
+
+
+class _DuckLakeClient(DuckLakeClient):
+    """dlt's client of a DuckLake, which takes part in one transaction for a whole load."""
+
+    def __init__(self, schema: Schema, config: Any, capabilities: Any, shared: SharedConnection) -> None:
+        super().__init__(schema, config, capabilities)
+        client = _DuckLakeSqlClient(
+            dataset_name=self.sql_client.dataset_name,
+            staging_dataset_name=self.sql_client.staging_dataset_name,
+            credentials=config.credentials,
+            capabilities=capabilities,
+            override_data_path=config.override_data_path,
+            automatic_migration=config.automatic_migration,
+        )
+        client.shared = shared
+        self.sql_client = client
+
+
+class DuckLakeDestination(ducklake):
+    """dlt's destination `ducklake`, with extensions from packages, and a whole load as one transaction."""
+
+    # no __init__: dlt takes the arguments of its own for settings that were not given
+
+    @cached_property
+    def _resolved(self) -> dict[Any, Any]:
+        return {}
+
+    @cached_property
+    def _shared(self) -> SharedConnection:
+        return SharedConnection()
+
+    @property
+    def destination_type(self) -> str:
+        """dlt's own name of it: configuration and state go by it."""
+        return "dlt.destinations.ducklake"
+
+    def configuration(self, initial_config: Any, accept_partial: bool = False) -> Any:
+        """Resolve it once for each dataset, and have each connection load the extensions that it needs."""
+        dataset = getattr(initial_config, "dataset_name", None), getattr(initial_config, "default_schema_name", None)
+        key = (type(initial_config), *dataset, accept_partial)
+        if key not in self._resolved:
+            config = super().configuration(initial_config, accept_partial=accept_partial)
+            if config.credentials is not None and config.credentials.conn_pool is not None:
+                statements = load_extensions(needed_extensions(config))
+                config.credentials.conn_pool.add_statements([ConnStatement(statement) for statement in statements])
+            self._resolved[key] = config
+        return self._resolved[key]
+
+    @classmethod
+    def adjust_capabilities(cls, caps: Any, config: Any, naming: Any) -> Any:
+        """Load one table at a time: they share a connection."""
+        caps.loader_parallelism_strategy = "sequential"
+        return super(ducklake, cls).adjust_capabilities(caps, config, naming)
+
+    def client(self, schema: Schema, initial_config: Any = None) -> Any:
+        """Return a client that uses the shared connection where there is one."""
+        config = self.configuration(initial_config)
+        return _DuckLakeClient(schema, config, self.capabilities(config, schema.naming), self._shared)
+
+    @contextmanager
+    def one_transaction(self, pipeline: dlt.Pipeline) -> Iterator[None]:
+        """Do all that a pipeline does inside as one transaction: one snapshot, or nothing at all."""
+        with pipeline.sql_client() as client:
+            connection = client.native_connection
+            connection.execute("BEGIN TRANSACTION")
+            self._shared.connection = connection
+            try:
+                yield
+                connection.execute("COMMIT")
+            finally:
+                self._shared.connection = None  # closing it rolls back what was not committed
+
+
+def needed_extensions(config: Any) -> list[str]:
+    """Return the DuckDB extensions that a DuckLake needs, by its resolved configuration."""
+    catalogs = {"postgres": "postgres_scanner", "postgresql": "postgres_scanner", "sqlite": "sqlite_scanner"}
+    storages = {"file": None, "az": "azure", "abfss": "azure", "abfs": "azure"}
+    found = ["ducklake", catalogs.get(config.credentials.catalog.drivername)]
+    found.append(storages.get(config.credentials.storage.protocol, "httpfs"))
+    return [name for name in found if name is not None]
+
+
+def read_only_attachment(client: Any, alias: str) -> list[str]:
+    """Return the statements by which plain DuckDB attaches the lake of a dlt client, for reading only."""
+    statements = [statement["sql"] for statement in client.sql_client.attach_statements(alias=alias)]
+    return [*statements[:-1], f"{statements[-1].rstrip(';)')}, READ_ONLY)"]
+
+
+def ducklake_fields() -> tuple[set[str], set[str]]:
+    """Return the names of the settings of a DuckLake, and of those below `credentials`."""
+    return set(DuckLakeClientConfiguration.get_resolvable_fields()), set(DuckLakeCredentials.get_resolvable_fields())
+
+
+def resolved_configuration(destination: Any, dataset: str) -> Any:
+    """Return the settings of a destination for a dataset, without a pipeline. Raises dlt's errors of configuration."""
+    return destination.configuration(destination.spec()._bind_dataset_name(dataset_name=dataset))  # noqa: SLF001

@@ -21,6 +21,7 @@ from .warehouse import DEFAULT_DATABASE, DEFAULT_DATASET, Result, Warehouse
 
 if TYPE_CHECKING:
     import dlt
+    import duckdb
     from dlt.common.pipeline import LoadInfo
 
     from .rows import Rows
@@ -107,20 +108,7 @@ class DuckDb(Warehouse):
     @override
     def attempt(self, step: Callable[[], Result], lock_wait_seconds: float) -> Result:
         """Do a step; repeat it while another program has the file open."""
-        try:
-            return retried(
-                step,
-                lock_wait_seconds,
-                is_held=is_locked,
-                waiting=lambda error: f"Waiting for another program{_holder(error)} that holds {self.shown} ...",
-            )
-        except Exception as error:
-            if not is_locked(error):
-                raise
-            raise CommandError(
-                f"Another program{_holder(error)} holds {self.shown} for longer than {lock_wait_seconds:g} s. "
-                "Nothing is lost: close it, and sync again."
-            ) from None
+        return attempt(step, self.shown, lock_wait_seconds)
 
     @override
     def session(self, pipeline: dlt.Pipeline) -> AbstractContextManager[None]:
@@ -148,13 +136,18 @@ class DuckDb(Warehouse):
         return self.attempt(load, lock_wait_seconds)
 
     @override
-    def read(self, wanted: Sequence[str], directory: Path, stack: ExitStack, lock_wait_seconds: float) -> Rows:
-        """Open the file for reading."""
-        from .rows.database import DuckdbRows, open_file  # noqa: PLC0415 - imports DuckDB
+    def connect(self, directory: Path, stack: ExitStack, lock_wait_seconds: float) -> duckdb.DuckDBPyConnection:
+        from .rows.database import open_file  # noqa: PLC0415 - imports DuckDB
 
         self.require()
         connection = self.attempt(lambda: open_file(self.database, self.shown, directory), lock_wait_seconds)
-        return DuckdbRows(stack.enter_context(connection), self, wanted)
+        return stack.enter_context(connection)
+
+    @override
+    def read(self, wanted: Sequence[str], directory: Path, stack: ExitStack, lock_wait_seconds: float) -> Rows:
+        from .rows.database import DuckdbRows  # noqa: PLC0415 - imports DuckDB
+
+        return DuckdbRows(self.connect(directory, stack, lock_wait_seconds), self, wanted)
 
     @override
     def columns(self, client: Any, names: Collection[str]) -> dict[str, dict[str, str]]:
@@ -177,6 +170,28 @@ def _kept_open(pipeline: dlt.Pipeline, *, megabytes: int | None = None) -> Itera
         if megabytes is not None and "memory_limit" not in (client.credentials.global_config or {}):
             client.execute_sql(f"SET memory_limit = '{megabytes}MB'")
         yield
+
+
+def attempt(step: Callable[[], Result], shown: str, lock_wait_seconds: float) -> Result:
+    """Do a step that opens a DuckDB file; repeat it while another program has the file open.
+
+    Raises:
+        CommandError: The file was held for too long.
+    """
+    try:
+        return retried(
+            step,
+            lock_wait_seconds,
+            is_held=is_locked,
+            waiting=lambda error: f"Waiting for another program{_holder(error)} that holds {shown} ...",
+        )
+    except Exception as error:
+        if not is_locked(error):
+            raise
+        raise CommandError(
+            f"Another program{_holder(error)} holds {shown} for longer than {lock_wait_seconds:g} s. "
+            "Nothing is lost: close it, and sync again."
+        ) from None
 
 
 def is_locked(error: BaseException) -> bool:

@@ -57,12 +57,13 @@ def retried(
 
 
 @contextmanager
-def file_lock(lock_file: Path, shown: str, *, wait_seconds: float = 0) -> Iterator[None]:
+def file_lock(lock_file: Path, shown: str, *, what: str | None = None, wait_seconds: float = 0) -> Iterator[None]:
     """Hold a file beside a database, so that one sync runs on it at a time.
 
     Args:
         lock_file: The file. It stays there; the lock on it ends with the process.
         shown: The name of the database in messages.
+        what: What the other holder is doing, in words.
         wait_seconds: How long to wait for another holder.
 
     Raises:
@@ -75,9 +76,8 @@ def file_lock(lock_file: Path, shown: str, *, wait_seconds: float = 0) -> Iterat
     except Timeout:
         if not lock_file.exists():
             raise CommandError(f"The database {shown} cannot be written: its folder takes no files.") from None
-        raise BusyError(
-            f"Another sync is running on {shown}: wait for it to end (it holds {lock_file.name})."
-        ) from None
+        what = what or f"Another sync is running on {shown}"
+        raise BusyError(f"{what}: wait for it to end (it holds {lock_file.name}).") from None
     except (OSError, NotImplementedError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise CommandError(f"The database {shown} cannot be written (lock file {lock_file.name}): {reason}.") from None

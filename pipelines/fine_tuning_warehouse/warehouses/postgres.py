@@ -17,10 +17,12 @@ from typing_extensions import override
 from fine_tuning_warehouse.errors import BusyError, CommandError
 
 from .other import OtherDestination
+from .sql_text import literal, quoted
 from .warehouse import DEFAULT_DATASET
 
 if TYPE_CHECKING:
     import dlt
+    import duckdb
 
     from .rows import Rows
 
@@ -118,6 +120,24 @@ class PostgreSql(OtherDestination):
             yield
 
     @override
+    def connect(self, directory: Path, stack: ExitStack, lock_wait_seconds: float) -> duckdb.DuckDBPyConnection:
+        import duckdb  # noqa: PLC0415 - see accounts
+
+        from .duckdb_extensions import extension_file, load_extensions  # noqa: PLC0415
+        from .rows.database import bounded  # noqa: PLC0415
+
+        if extension_file("postgres_scanner") is None:
+            return super().connect(directory, stack, lock_wait_seconds)
+        client: Any = self.pipeline(directory / "pipeline").destination_client()
+        connection = stack.enter_context(duckdb.connect(config=bounded(directory)))
+        for statement in load_extensions(["postgres_scanner"]):
+            connection.execute(statement)
+        url = client.config.credentials.to_url().render_as_string(hide_password=False)
+        connection.execute(f"ATTACH {literal(url)} AS {quoted(self.destination)} (TYPE postgres, READ_ONLY)")
+        connection.execute(f"USE {quoted(self.destination)}")
+        return connection
+
+    @override
     def read(self, wanted: Sequence[str], directory: Path, stack: ExitStack, lock_wait_seconds: float) -> Rows:
         """Read in one transaction, through cursors in the server."""
         from .rows.sql import PostgresRows  # noqa: PLC0415 - see accounts
@@ -185,4 +205,4 @@ def missing_grants(sql: Any, tables: Collection[str]) -> tuple[str, list[str]]:
 
 def _name(name: str) -> str:
     """Return a name as SQL takes it: in quotes where it needs them."""
-    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else '"' + name.replace('"', '""') + '"'
+    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else quoted(name)

@@ -18,6 +18,7 @@ from fine_tuning_warehouse.paths import named_path
 
 if TYPE_CHECKING:
     import dlt
+    import duckdb
     from dlt.common.pipeline import LoadInfo
 
     from .rows import Rows
@@ -175,8 +176,13 @@ class Warehouse(ABC):
             largest_batch: Bytes of the largest Arrow table in it.
         """
         del largest_batch
+
+        def load() -> LoadInfo:
+            with self.session(pipeline):
+                return step()
+
         with self.exclusive_load(pipeline, lock_wait_seconds):
-            return self.attempt(step, lock_wait_seconds)
+            return self.attempt(load, lock_wait_seconds)
 
     def describe(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> None:
         """Write comments and views after a load, where they are missing or have changed.
@@ -206,6 +212,15 @@ class Warehouse(ABC):
             stack: Closes what is opened.
             lock_wait_seconds: How long to wait for a sync that holds the database.
         """
+
+    def connect(self, directory: Path, stack: ExitStack, lock_wait_seconds: float) -> duckdb.DuckDBPyConnection:
+        """Open a DuckDB connection over it, for reading; `rows.open_connection` is what others call.
+
+        Where DuckDB cannot attach it, the connection has a copy of its tables and views.
+        """
+        from .rows.computed import copy_of  # noqa: PLC0415 - see accounts
+
+        return copy_of(self, directory, stack, lock_wait_seconds)
 
     @abstractmethod
     def columns(self, client: Any, names: Collection[str]) -> dict[str, dict[str, str]]:
@@ -265,6 +280,10 @@ def find_warehouse(
         from .postgres import PostgreSql  # noqa: PLC0415
 
         return PostgreSql(dataset=dataset)
+    if destination == "ducklake":
+        from .ducklake import DuckLake  # noqa: PLC0415
+
+        return DuckLake(dataset)
     if destination == "filesystem":
         if table_format is None:
             raise UsageError(

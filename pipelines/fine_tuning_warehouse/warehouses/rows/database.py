@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.warehouses.duckdb import is_locked
+from fine_tuning_warehouse.warehouses.sql_text import quoted
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
 from .relations import (
@@ -35,7 +36,12 @@ def open_file(database: Path, shown: str, directory: Path) -> duckdb.DuckDBPyCon
 
 def bounded(directory: Path) -> dict[str, str | bool | int | float | list[str]]:
     """Settings of a connection: what sorting takes beyond this goes to disk."""
-    return {"temp_directory": str(directory), "memory_limit": "1GB"}
+    return {
+        "temp_directory": str(directory),
+        "memory_limit": "1GB",
+        "allow_persistent_secrets": "false",  # those of the user's home
+        "python_enable_replacements": "false",  # a table's name never means a variable of this program
+    }
 
 
 class DuckdbRows(Rows):
@@ -49,7 +55,9 @@ class DuckdbRows(Rows):
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("BEGIN TRANSACTION")
         rows = connection.execute(
-            "SELECT DISTINCT table_name FROM duckdb_columns() WHERE schema_name = ?", [warehouse.dataset]
+            "SELECT DISTINCT table_name FROM duckdb_columns() "
+            "WHERE schema_name = ? AND database_name = current_database()",
+            [warehouse.dataset],
         ).fetchall()
         found = {}
         for name in {str(name) for (name,) in rows}.intersection(wanted):
@@ -78,8 +86,3 @@ def reader_of(cursor: duckdb.DuckDBPyConnection) -> pa.RecordBatchReader:
     """The result of a query as batches."""
     read = getattr(cursor, "to_arrow_reader", None) or cursor.fetch_record_batch  # DuckDB 1.5 renamed it
     return read(BATCH_ROWS)
-
-
-def quoted(name: str) -> str:
-    """A name as it stands in SQL."""
-    return '"' + name.replace('"', '""') + '"'

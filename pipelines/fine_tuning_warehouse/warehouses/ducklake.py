@@ -1,0 +1,275 @@
+"""DuckLake: tables in a folder or bucket, with a catalog in PostgreSQL, or in a SQLite or DuckDB file on one machine.
+
+A load is one transaction. Loads take turns, and two syncs of one account are kept apart, by files beside a catalog that
+is a file, and by advisory locks of a PostgreSQL catalog.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from typing_extensions import override
+
+from fine_tuning_warehouse.accounts.labels import label_in_names
+from fine_tuning_warehouse.errors import BusyError, CommandError, UsageError
+from fine_tuning_warehouse.text import shown_path
+
+from .duckdb import DuckDb, attempt
+from .errors import destination_errors
+from .locking import READ_WAIT_SECONDS, file_lock
+from .sql_text import literal, quoted
+from .warehouse import DEFAULT_DATASET, Result, Warehouse
+
+if TYPE_CHECKING:
+    import dlt
+    import duckdb
+
+    from .rows import Rows
+
+logger = logging.getLogger(__name__)
+
+_PREFIX = "DESTINATION__DUCKLAKE__"
+_CATALOG, _STORAGE = f"{_PREFIX}CREDENTIALS__CATALOG", f"{_PREFIX}CREDENTIALS__STORAGE__BUCKET_URL"
+_FILES = ("sqlite", "duckdb")
+_SERVERS = ("postgres", "postgresql")
+_PAUSE_SECONDS = 0.2
+_ALIAS = "lake"
+
+
+@dataclass(frozen=True)
+class DuckLake(Warehouse):
+    """A DuckLake.
+
+    Attributes:
+        dataset: The schema that holds the tables.
+    """
+
+    dataset: str = DEFAULT_DATASET
+
+    destination: ClassVar[str] = "ducklake"  # type: ignore[misc]
+    table_comments: ClassVar[str | None] = DuckDb.table_comments
+    view_comments: ClassVar[str | None] = DuckDb.view_comments
+    comments_view_columns: ClassVar[bool] = False
+
+    @override
+    def exists(self) -> bool:
+        file = self._catalog_file()
+        return file is None or file.is_file()
+
+    @override
+    def require(self) -> None:
+        if not self.exists():
+            raise CommandError(
+                f"There is no catalog {shown_path(self._catalog_file() or Path())}: `ftw sync` makes it."
+            )
+
+    @override
+    def dlt_destination(self, label: str) -> Any:
+        from .dlt_seam import DuckLakeDestination  # noqa: PLC0415 - imports dlt
+
+        _check_settings()
+        return DuckLakeDestination()
+
+    @override
+    @contextmanager
+    def lock(self, labels: Sequence[str], lock_wait_seconds: float) -> Iterator[None]:
+        from .working_directory import working_directory  # noqa: PLC0415
+
+        with working_directory() as directory, ExitStack() as stack:
+            pipeline = self.pipeline(directory)
+            self._check_folder()
+            with self.exclusive_load(pipeline, lock_wait_seconds):  # of two that make the catalog, one comes first
+                self._look(pipeline, lock_wait_seconds)
+            for label in sorted(set(labels)):
+                what = f"Another sync of account {label} is running on {self.shown}"
+                name = f"{self.dataset}.{label_in_names(label)}"
+                stack.enter_context(self._held(pipeline, name, what, lock_wait_seconds))
+            yield
+
+    @override
+    def preflight(self, pipeline: dlt.Pipeline) -> bool:
+        """Open the catalog, and look into the bucket."""
+        self._check_folder()
+        self._look(pipeline, READ_WAIT_SECONDS)
+        return True
+
+    def _check_folder(self) -> None:
+        """Raise `CommandError` where the file of a catalog cannot be written."""
+        file = self._catalog_file()
+        if file is not None and not file.parent.is_dir():
+            raise CommandError(f"The catalog {shown_path(file)} cannot be made: there is no folder {file.parent}.")
+        if file is not None and not os.access(file if file.exists() else file.parent, os.W_OK):
+            raise CommandError(f"The catalog {shown_path(file)} cannot be written.")
+
+    def _look(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> None:
+        """Open the catalog, which makes one where there is none, and look into the bucket."""
+
+        def look() -> None:
+            destination: Any = pipeline.destination_client()
+            with destination as client:
+                storage = client.config.credentials.storage
+                if not storage.is_local_filesystem:
+                    files = literal(f"{storage.bucket_url.rstrip('/')}/*")
+                    client.sql_client.execute_sql(f"SELECT count(*) FROM glob({files})")  # noqa: S608
+
+        with destination_errors(self, f"The destination {self.destination} cannot be reached"):
+            self.attempt(look, lock_wait_seconds)
+
+    @override
+    def exclusive_load(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> AbstractContextManager[None]:
+        what = f"Another sync is loading into {self.shown}"
+        return self._held(pipeline, "load", what, lock_wait_seconds)
+
+    @override
+    def attempt(self, step: Callable[[], Result], lock_wait_seconds: float) -> Result:
+        return attempt(step, self.shown, lock_wait_seconds)
+
+    @override
+    def session(self, pipeline: dlt.Pipeline) -> AbstractContextManager[None]:
+        """Do all steps as one transaction, which makes one snapshot."""
+        destination: Any = pipeline.destination
+        transaction: AbstractContextManager[None] = destination.one_transaction(pipeline)
+        return transaction
+
+    @override
+    def read(self, wanted: Sequence[str], directory: Path, stack: ExitStack, lock_wait_seconds: float) -> Rows:
+        from .rows.database import DuckdbRows  # noqa: PLC0415 - imports DuckDB
+
+        return DuckdbRows(self.connect(directory, stack, lock_wait_seconds), self, wanted)
+
+    @override
+    def connect(self, directory: Path, stack: ExitStack, lock_wait_seconds: float) -> duckdb.DuckDBPyConnection:
+        import duckdb  # noqa: PLC0415 - see accounts
+
+        from .dlt_seam import needed_extensions, read_only_attachment  # noqa: PLC0415
+        from .duckdb_extensions import load_extensions  # noqa: PLC0415
+        from .rows.database import bounded  # noqa: PLC0415
+
+        self.require()
+        client: Any = self.pipeline(directory / "pipeline").destination_client()
+
+        def open_lake() -> duckdb.DuckDBPyConnection:
+            connection = duckdb.connect(config=bounded(directory))
+            try:
+                for statement in load_extensions(needed_extensions(client.config)):
+                    connection.execute(statement)
+                for statement in read_only_attachment(client, _ALIAS):
+                    connection.execute(statement)
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+
+        connection = stack.enter_context(self.attempt(open_lake, lock_wait_seconds))
+        files = client.config.credentials.storage_url.rstrip("/")
+        connection.execute(f"SET allowed_directories = [{literal(files + '/')}]")
+        connection.execute(f"USE {quoted(_ALIAS)}")
+        return connection
+
+    @override
+    def columns(self, client: Any, names: Collection[str]) -> dict[str, dict[str, str]]:
+        from .other import storage_columns  # noqa: PLC0415
+
+        return storage_columns(client, names)
+
+    def _catalog_file(self) -> Path | None:
+        """Return the file that holds the catalog; None where a server does."""
+        import dlt  # noqa: PLC0415 - see accounts
+
+        from .dlt_seam import resolved_configuration  # noqa: PLC0415
+
+        del dlt
+        catalog = resolved_configuration(self.dlt_destination("default"), self.dataset).credentials.catalog
+        if catalog.drivername in _FILES:
+            return Path(str(catalog.database))
+        if catalog.drivername in _SERVERS:
+            return None
+        raise UsageError(
+            f"Invalid {_CATALOG}: a catalog in {catalog.drivername!r} is not supported. Expected postgres://..., "
+            "sqlite:///FILE or duckdb:///FILE."
+        )
+
+    @contextmanager
+    def _held(self, pipeline: dlt.Pipeline, name: str, what: str, lock_wait_seconds: float) -> Iterator[None]:
+        """Hold a lock of the catalog. Raises `BusyError` where another has held it for too long."""
+        file = self._catalog_file()
+        if file is not None:
+            lock = file.with_name(f"{file.name}.{name}.lock")
+            with file_lock(lock, shown_path(file), what=what, wait_seconds=lock_wait_seconds):
+                yield
+            return
+        client: Any = pipeline.destination_client()
+        credentials = client.config.credentials
+        schema = credentials.metadata_schema or credentials.ducklake_name
+        digest = hashlib.sha256(f"fine_tuning_warehouse {schema} {name}".encode()).digest()
+        with ExitStack() as stack:
+            with destination_errors(self, f"The catalog of {self.shown} cannot be locked"):
+                connection = stack.enter_context(_connected(credentials.catalog))
+                _wait_for_lock(connection, int.from_bytes(digest[:8], "big", signed=True), what, lock_wait_seconds)
+            yield
+
+
+def _connected(catalog: Any) -> duckdb.DuckDBPyConnection:
+    """Return a connection to the PostgreSQL server of a catalog, inside a transaction."""
+    import duckdb  # noqa: PLC0415 - see accounts
+
+    from .duckdb_extensions import load_extensions  # noqa: PLC0415
+
+    connection = duckdb.connect()
+    for statement in load_extensions(["postgres_scanner"]):
+        connection.execute(statement)
+    url = catalog.to_url().render_as_string(hide_password=False)
+    connection.execute(f"ATTACH {literal(url)} AS catalog (TYPE postgres)")
+    connection.execute("BEGIN TRANSACTION")
+    return connection
+
+
+def _wait_for_lock(connection: duckdb.DuckDBPyConnection, key: int, what: str, lock_wait_seconds: float) -> None:
+    """Take an advisory lock of a server, which ends with the transaction: a transaction pooler keeps that.
+
+    Raises:
+        BusyError: Another has held it for too long.
+    """
+    until, announced = time.monotonic() + lock_wait_seconds, False
+    ask = f"SELECT * FROM postgres_query('catalog', 'SELECT pg_try_advisory_xact_lock({key})')"  # noqa: S608
+    while not (connection.execute(ask).fetchone() or [False])[0]:
+        if time.monotonic() >= until:
+            raise BusyError(f"{what} for longer than {lock_wait_seconds:g} s: wait for it to end.")
+        if not announced:
+            logger.warning("%s: waiting for it ...", what)
+            announced = True
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _check_settings() -> None:
+    """Raise `UsageError` where a setting is missing that dlt would make up, or is one that dlt ignores."""
+    import dlt  # noqa: PLC0415 - see accounts
+
+    from .dlt_seam import ducklake_fields  # noqa: PLC0415
+
+    expected = f"{_CATALOG} (postgres://..., sqlite:///FILE or duckdb:///FILE) and {_STORAGE} (a folder, or s3://...)"
+    if isinstance(dlt.secrets.get("destination.ducklake.credentials"), str):
+        raise UsageError(f"Invalid {_PREFIX}CREDENTIALS: dlt does not read a DuckLake from one text. Set {expected}.")
+    fields, credentials = ducklake_fields()
+    for name in sorted(os.environ):
+        if not name.startswith(_PREFIX):
+            continue
+        first, *rest = name.removeprefix(_PREFIX).lower().split("__")
+        if first not in fields or (first == "credentials" and rest and rest[0] not in credentials):
+            raise UsageError(f"{name} is not a setting of a DuckLake and would be ignored. Expected {expected}.")
+    missing = [
+        name
+        for name, path in ((_CATALOG, "catalog"), (_STORAGE, "storage.bucket_url"))
+        if dlt.secrets.get(f"destination.ducklake.credentials.{path}") is None
+        and not any(setting.startswith(f"{name}__") for setting in os.environ)
+    ]
+    if missing:
+        raise UsageError(f"The destination ducklake is not set up: set {' and '.join(missing)}. Expected {expected}.")

@@ -1,0 +1,150 @@
+"""DuckLake with a catalog in SQLite, in DuckDB and in PostgreSQL, its files in a folder and in a bucket."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from command import Command, wait_until
+from engines import Engine
+from fine_tuning_simulator import ScriptedWorld, Simulator
+from fine_tuning_warehouse.errors import UsageError
+from fine_tuning_warehouse.warehouses.duckdb import DuckDb
+from fine_tuning_warehouse.warehouses.duckdb_extensions import load_extensions
+from fine_tuning_warehouse.warehouses.ducklake import DuckLake
+from fine_tuning_warehouse.warehouses.rows import open_connection
+from histories import add_history, assert_holds, truth_of
+
+pytest_plugins = ["lakes"]
+
+
+in_sqlite = pytest.mark.parametrize("ducklake", ["sqlite"], indirect=True)
+"""With a catalog in SQLite and the files in a folder."""
+
+
+@pytest.fixture
+def ftw(tmp_path: Path, host: Simulator) -> Command:
+    """The command, with a key for the host."""
+    return Command(tmp_path, host.base_url)
+
+
+@pytest.mark.engine
+def test_a_lake_holds_what_a_duckdb_file_holds(
+    tmp_path: Path, world: ScriptedWorld, host: Simulator, ducklake: Engine
+) -> None:
+    file = Engine(DuckDb(tmp_path / "warehouse.duckdb"), {})
+    add_history(world, range(4))
+    assert ducklake.sync(host).rows == file.sync(host).rows
+    assert ducklake.tables() == file.tables()
+    world.update_job("ftjob-003", a_new_field="new")
+    add_history(world, range(4, 6))
+    ducklake.sync(host)
+    file.sync(host)
+    assert ducklake.tables() == file.tables()
+    assert_holds(ducklake.rows, truth_of(world))
+    assert ducklake.sync(host).requests == 1
+
+
+@in_sqlite
+def test_plain_duckdb_attaches_it_and_reads_tables_views_and_comments_after_one_snapshot_a_sync(
+    tmp_path: Path, world: ScriptedWorld, host: Simulator, ducklake: Engine
+) -> None:
+    add_history(world, range(3))
+    for _ in range(2):
+        ducklake.sync(host)
+    with duckdb.connect() as connection:
+        for statement in load_extensions(["ducklake", "sqlite_scanner"]):
+            connection.execute(statement)
+        connection.execute(f"ATTACH 'ducklake:sqlite:{tmp_path}/catalog.sqlite' AS lake (READ_ONLY)")
+        connection.execute("USE lake.fine_tuning")
+        assert connection.execute("SELECT count(*) FROM jobs").fetchall() == [(3,)]
+        assert len(connection.execute("SELECT reason FROM best_checkpoints").fetchall()) == 3
+        comments = connection.execute("SELECT comment FROM duckdb_tables() WHERE table_name = 'jobs'").fetchall()
+        assert comments[0][0]
+        comments = connection.execute("SELECT comment FROM duckdb_views() WHERE view_name = 'job_overview'").fetchall()
+        assert comments[0][0]
+        snapshots = connection.execute("SELECT count(*) FROM ducklake_snapshots('lake')").fetchone()
+    assert snapshots == (4,), "an empty lake, two loads, and the views and comments after the first"
+
+
+@in_sqlite
+def test_a_connection_over_it_reads_and_does_nothing_else(
+    world: ScriptedWorld, host: Simulator, ducklake: Engine
+) -> None:
+    add_history(world, range(2))
+    ducklake.sync(host)
+    with open_connection(ducklake.warehouse, lock_wait_seconds=1) as connection:
+        assert connection.execute("SELECT count(*) FROM job_overview").fetchall() == [(2,)]
+        for refused in ("DELETE FROM jobs", "CREATE TABLE another (i INT)", "FROM read_text('/etc/hostname')"):
+            with pytest.raises(duckdb.Error):
+                connection.execute(refused)
+
+
+@in_sqlite
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("CREDENTIALS", "ducklake:catalog.sqlite", "CREDENTIALS__CATALOG"),
+        ("CREDENTIALS__CATALOGUE", "sqlite:///catalog.sqlite", "would be ignored"),
+        ("STORAGE__BUCKET_URL", "files", "would be ignored"),
+        ("CREDENTIALS__CATALOG", "mysql://user@host/catalog", "not supported"),
+    ],
+)
+def test_a_setting_that_dlt_ignores_is_an_error_that_names_it(
+    *, tmp_path: Path, ducklake: Engine, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(f"DESTINATION__DUCKLAKE__{name}", value)
+    with pytest.raises(UsageError, match=words) as raised:
+        ducklake.warehouse.exists()
+    assert f"DESTINATION__DUCKLAKE__{name}" in str(raised.value)
+    assert not list(tmp_path.glob("*ducklake*"))
+
+
+@in_sqlite
+def test_a_setting_that_is_missing_is_an_error_and_nothing_is_made_up(
+    tmp_path: Path, ducklake: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DESTINATION__DUCKLAKE__CREDENTIALS__STORAGE__BUCKET_URL")
+    with pytest.raises(UsageError, match="set DESTINATION__DUCKLAKE__CREDENTIALS__STORAGE__BUCKET_URL"):
+        DuckLake().exists()
+    assert not list(tmp_path.glob("*ducklake*"))
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("ducklake", ["sqlite", "duckdb", "postgres"], indirect=True)
+def test_two_syncs_at_once_bring_every_row_once(
+    world: ScriptedWorld, host: Simulator, ftw: Command, ducklake: Engine
+) -> None:
+    ftw.env.update(ducklake.env)
+    add_history(world, range(6))
+    arguments = ("sync", *ducklake.options, "--lock-wait", "90", "--account")
+    with (
+        ftw.start(*arguments, "one") as first,
+        ftw.start(*arguments, "one") as second,
+        ftw.start(*arguments, "two") as third,
+    ):
+        assert [one.end(100).code for one in (first, second, third)] == [0, 0, 0]
+    with open_connection(ducklake.warehouse, lock_wait_seconds=10) as connection:
+        counted = connection.execute("SELECT account, count(*), count(DISTINCT id) FROM events GROUP BY 1 ORDER BY 1")
+        assert [(label, rows == distinct) for label, rows, distinct in counted.fetchall()] == [
+            ("one", True),
+            ("two", True),
+        ]
+    for table in ("jobs", "checkpoints", "events"):
+        assert ducklake.rows(f"SELECT count(*) FROM {table} WHERE account = 'one'") == ducklake.rows(
+            f"SELECT count(*) FROM {table} WHERE account = 'two'"
+        )
+    host.requests.clear()
+    host.latency = 30
+    with ftw.start(*arguments, "one") as first:
+        wait_until(lambda: host.requests)
+        late = ftw("sync", *ducklake.options, "--lock-wait", "1", "--account", "one")
+        assert late.code == 75
+        assert "account one" in late.err
+        first.signal(signal.SIGKILL)
+        first.end()
+    host.latency = 0
+    assert ftw(*arguments, "one").code == 0, "a lock ends with its process"
