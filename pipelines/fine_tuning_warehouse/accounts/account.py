@@ -20,7 +20,7 @@ from openai_fine_tuning.api.urls import is_loopback
 from openai_fine_tuning.settings import DEFAULT_BASE_URL
 
 from .azure import azure_base_url, entra_tokens, host_of, shown_url
-from .lookup import COMMAND_LINE, ENVIRONMENT, MIXED, PROGRAM, Setting, section_name, variable_name
+from .lookup import COMMAND_LINE, ENVIRONMENT, MIXED, PROGRAM, SOURCE, Setting, section_name, variable_name
 
 logger = logging.getLogger(__name__)
 
@@ -134,35 +134,33 @@ class Account:
 
 
 def build_account(
-    label: str,
-    found: Mapping[str, Setting],
-    *,
-    on_azure: bool = False,
-    api_version: Setting | None = None,
-    problem: str = "",
-    section: tuple[str, ...] = (),
+    label: str, found: Mapping[str, Setting], *, on_azure: bool = False, section: tuple[str, ...] = ()
 ) -> Account:
     """Build an account from the settings that were found, and check everything that can be checked without a request.
 
     Args:
         label: The account's label.
-        found: The settings, by the names of the account's fields.
+        found: The settings, by the names of the account's fields; `api_version` for a resource on Azure.
         on_azure: The base URL is that of a resource on Azure, in any form, whatever the name of its host.
-        api_version: The version for a resource on Azure whose base URL does not name one.
-        problem: Why the account cannot be read: it has no key.
         section: The section of a configured account.
+
+    Returns:
+        The account; where it has no key, one with that `problem`.
 
     Raises:
         UsageError: A setting is invalid, or would send the credential to a host that it was not meant for.
     """
     settings = dict(found)
-    auth = settings.get("auth")
+    auth, api_version = settings.get("auth"), settings.pop("api_version", None)
     if auth is not None and auth.value not in AUTHS:
         raise UsageError(
             f"Invalid {auth.location}: expected one of {', '.join(AUTHS)}{did_you_mean(auth.value, AUTHS)}."
         )
     if auth is not None and auth.value == ENTRA:
         settings.pop("api_key", None)
+        problem = ""
+    else:
+        problem = "" if "api_key" in settings else _missing_key(label, section)
     if not problem:
         _check_sources(settings, section)
     values: dict[str, Any] = {"api_key": None, "base_url": DEFAULT_BASE_URL}
@@ -186,6 +184,15 @@ def build_account(
             setting = account.setting_location("allow_http")
             logger.warning("%s is plain http: anyone on the way can read the key (%s).", account.host, setting)
     return account
+
+
+def _missing_key(label: str, section: tuple[str, ...]) -> str:
+    variable = variable_name("api_key", section)
+    return (
+        f"{f'The account {label} has no key' if section else 'There is no API key'}: "
+        f"set {f'{variable}, or ' if variable else ''}openai_api_key under {section_name(*(section or SOURCE))} in "
+        ".dlt/secrets.toml."
+    )
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

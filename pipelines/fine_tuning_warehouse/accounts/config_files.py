@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 
 from fine_tuning_warehouse.errors import MissingKeyError, UsageError
 
-from .account import ENTRA, Account, build_account, did_you_mean
+from .account import Account, build_account, did_you_mean
 from .environment import find_account
 from .labels import checked_label, label_in_names
-from .lookup import FIELDS, SOURCE, file_providers, find_settings, section_name, shown_provider, variable, variable_name
+from .lookup import FIELDS, SOURCE, file_providers, find_settings, section_name, shown_provider, variable
 
 logger = logging.getLogger(__name__)
 
@@ -115,14 +115,7 @@ def _check_spelling(source: Mapping[str, object], file: str) -> None:
 def _configured_account(label: str, spelled: str) -> Account:
     section = (*SOURCE, _ACCOUNTS, spelled)
     try:
-        settings = find_settings(*section)
-        auth = settings.get("auth")
-        problem = ""
-        if "api_key" not in settings and (auth is None or auth.value != ENTRA):
-            where = f"openai_api_key under {section_name(*section)} in .dlt/secrets.toml"
-            exported = variable_name("api_key", section)
-            problem = f"The account {label} has no key: set {where}{f', or {exported}' if exported else ''}."
-        return build_account(label, settings, problem=problem, section=section)
+        return build_account(label, find_settings(*section), section=section)
     except UsageError as error:
         raise UsageError(f"The account {label}: {error}") from None
 

@@ -51,26 +51,11 @@ def find_account(label: str | None, base_url: str | None) -> Account:
             found["base_url"] = endpoint
     host = found.get("base_url")
     on_azure = host is not None and (host is endpoint or _is_azure(host.value, endpoint))
-    is_entra = "auth" in found and found["auth"].value == ENTRA
     if on_azure:
-        account = _azure_account(label, found, azure_key or found.get("api_key"))
-    elif "api_key" in found or is_entra:
-        account = build_account(label, found)
-    elif azure_key is None:
-        raise MissingKeyError(
-            "There is no API key: set OPENAI_API_KEY, or openai_api_key under [sources.openai_fine_tuning] in "
-            ".dlt/secrets.toml."
-        )
-    elif base_url is not None:
-        raise UsageError(
-            "AZURE_OPENAI_API_KEY is not sent to the host of --base-url, which is not one of Azure's. For a gateway in "
-            "front of Azure set AZURE_OPENAI_ENDPOINT to its address; for another host set OPENAI_API_KEY."
-        )
-    else:
-        raise UsageError(
-            "AZURE_OPENAI_API_KEY is set, but not AZURE_OPENAI_ENDPOINT (https://<resource>.openai.azure.com)"
-            f"{_other_variable('AZURE_OPENAI_ENDPOINT')}."
-        )
+        _complete_azure(found, azure_key)
+    account = build_account(label, found, on_azure=on_azure)
+    if account.problem:
+        raise MissingKeyError(account.problem) if azure_key is None else UsageError(_no_azure_host(base_url))
     _check_other_names(account, on_azure=on_azure)
     return account
 
@@ -87,16 +72,28 @@ def _check_one_host(found: Mapping[str, Setting], azure_key: Setting | None, end
         )
 
 
-def _azure_account(label: str, found: Mapping[str, Setting], key: Setting | None) -> Account:
-    """Return an account on Azure: with a key, else with tokens of Entra."""
-    settings = {name: setting for name, setting in found.items() if name not in ("api_key", "org_id", "project_id")}
-    auth = settings.setdefault("auth", Setting("api-key" if key else ENTRA, ""))
+def _complete_azure(found: dict[str, Setting], azure_key: Setting | None) -> None:
+    """Make the settings those of an account on Azure: with a key, else with tokens of Entra."""
+    found.pop("org_id", None)
+    found.pop("project_id", None)
+    if azure_key is not None:
+        found["api_key"] = azure_key
+    auth = found.setdefault("auth", Setting("api-key" if "api_key" in found else ENTRA, ""))
     other = _other_variable("AZURE_OPENAI_API_KEY")
-    if key is not None:
-        settings["api_key"] = key
-    elif auth.value != ENTRA or other:
+    if "api_key" not in found and (auth.value != ENTRA or other):
         raise MissingKeyError(f"There is no key for Azure: set AZURE_OPENAI_API_KEY{other}.")
-    return build_account(label, settings, on_azure=True, api_version=variable("OPENAI_API_VERSION"))
+    if (version := variable("OPENAI_API_VERSION")) is not None:
+        found["api_version"] = version
+
+
+def _no_azure_host(base_url: str | None) -> str:
+    if base_url is not None:
+        return (
+            "AZURE_OPENAI_API_KEY is not sent to the host of --base-url, which is not one of Azure's. For a gateway in "
+            "front of Azure set AZURE_OPENAI_ENDPOINT to its address; for another host set OPENAI_API_KEY."
+        )
+    other = _other_variable("AZURE_OPENAI_ENDPOINT")
+    return f"AZURE_OPENAI_API_KEY is set, but not AZURE_OPENAI_ENDPOINT (https://<resource>.openai.azure.com){other}."
 
 
 def _check_other_names(account: Account, *, on_azure: bool) -> None:
