@@ -1,4 +1,4 @@
-"""Which accounts are meant: what dlt's configuration may say of them, and what is told where it cannot be right."""
+"""Which accounts are meant: what dlt's configuration may say of them, and the messages where it is invalid."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def refused(*labels: str, base_url: str | None = None) -> str:
     """The words that a configuration is refused with: in one line, and without the key."""
     with pytest.raises(UsageError) as raised:
         find_accounts(labels, base_url)
-    told = str(raised.value)
-    assert KEY not in told
-    assert "\n" not in told
-    return told
+    message = str(raised.value)
+    assert KEY not in message
+    assert "\n" not in message
+    return message
 
 
 def test_all_are_read_unless_some_are_named(configure: Configure) -> None:
@@ -84,9 +84,9 @@ def test_all_are_read_unless_some_are_named(configure: Configure) -> None:
 
 def test_a_label_that_is_not_configured_is_refused(configure: Configure) -> None:
     configure()
-    told = refused("reserch")
-    assert "did you mean 'research'" in told
-    assert "research, production" in told
+    message = refused("reserch")
+    assert "did you mean 'research'" in message
+    assert "research, production" in message
     assert "did you mean" not in refused("research", "default")
 
 
@@ -138,11 +138,11 @@ def test_the_environment_goes_before_the_files_by_dlts_names(
     assert account.locations["api_key"] == f"{prefix}RESEARCH__OPENAI_API_KEY"
     research, production = find_accounts()
     assert research.problem == ""
-    told = production.problem
-    assert told == refused("production")
-    assert "The account production has no key" in told
-    assert f"[{SECTION}.production] in .dlt/secrets.toml" in told
-    assert f"{prefix}PRODUCTION__OPENAI_API_KEY" in told
+    message = production.problem
+    assert message == refused("production")
+    assert "The account production has no key" in message
+    assert f"[{SECTION}.production] in .dlt/secrets.toml" in message
+    assert f"{prefix}PRODUCTION__OPENAI_API_KEY" in message
 
 
 @pytest.mark.parametrize(
@@ -167,9 +167,9 @@ def test_what_cannot_be_right_is_refused_before_anything_is_read(
     configure: Configure, config: str, words: list[str]
 ) -> None:
     configure(config, f'[{SECTION}.research]\nopenai_api_key = "{KEY}"\n')
-    told = refused()
+    message = refused()
     for word in words:
-        assert word in told
+        assert word in message
 
 
 @pytest.mark.parametrize(
@@ -193,9 +193,9 @@ def test_a_key_that_cannot_be_one_is_not_said(configure: Configure, secrets: str
 def test_two_accounts_of_one_history_are_refused(configure: Configure) -> None:
     section = f'[{SECTION}.{{}}]\nopenai_api_key = "{KEY}"\nopenai_project_id = "{{}}"\n'
     configure("", section.format("one", "p") + section.format("two", "p"))
-    told = refused()
+    message = refused()
     for word in ("one", "two", "same host and key", "openai_project_id"):
-        assert word in told
+        assert word in message
     assert [one.label for one in find_accounts(["two"])] == ["two"]
     configure("", section.format("one", "p") + section.format("two", "q"))
     assert [one.label for one in find_accounts()] == ["one", "two"]
@@ -203,9 +203,9 @@ def test_two_accounts_of_one_history_are_refused(configure: Configure) -> None:
 
 def test_a_variable_that_no_shell_can_set_is_not_proposed(configure: Configure) -> None:
     configure(f'[{SECTION}.my-team]\nopenai_org_id = "o"\n', "")
-    told = refused()
-    assert f"[{SECTION}.my-team] in .dlt/secrets.toml" in told
-    assert "SOURCES__" not in told
+    message = refused()
+    assert f"[{SECTION}.my-team] in .dlt/secrets.toml" in message
+    assert "SOURCES__" not in message
 
 
 def test_an_account_by_token_needs_no_key(configure: Configure) -> None:

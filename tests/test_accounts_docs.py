@@ -84,9 +84,9 @@ def test_the_page_shows_what_its_commands_print(ftw: Command, hosts: Hosts) -> N
     assert {request.key for request in hosts.azure.requests} == {"azure-production"}
 
     _, _, program = pipe.partition("| python3 -c ")
-    told = ftw("sync", "--output", "json", "--resources", "jobs")
+    printed = ftw("sync", "--output", "json", "--resources", "jobs")
     piped = [sys.executable, "-c", *shlex.split(program)]
-    assert subprocess.run(piped, input=told.out, capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert subprocess.run(piped, input=printed.out, capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_the_label_default_keeps_what_was_loaded(ftw: Command, hosts: Hosts) -> None:
@@ -102,8 +102,8 @@ def test_the_label_default_keeps_what_was_loaded(ftw: Command, hosts: Hosts) -> 
         f'{section}\nopenai_api_key = "sk-mine"\n'
         '[sources.openai_fine_tuning.accounts.production]\nopenai_api_key = "az-ours"\n'
     )
-    told = ftw("sync", "--resources", "jobs", "--output", "json").json
-    default, production = told["accounts"]
+    printed = ftw("sync", "--resources", "jobs", "--output", "json").json
+    default, production = printed["accounts"]
     assert default["rows"]["jobs"] == before["jobs"]["open"] < before["rows"]["jobs"] == 6
     assert production["rows"]["jobs"] == 4
     assert ftw.rows("SELECT account, count(*) FROM jobs GROUP BY ALL ORDER BY ALL") == [

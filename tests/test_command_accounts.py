@@ -72,20 +72,20 @@ def counts(ftw: Command, table: str = "jobs") -> dict[str, int]:
 def test_all_are_read_each_from_its_host_with_its_key(team: Team) -> None:
     ended = team.ftw("sync", "--output", "json", env={"OPENAI_API_KEY": f"{KEY}-stray", "OPENAI_ORG_ID": "org-stray"})
     assert ended.code == 0, ended.err
-    told = ended.json
-    assert set(told) == SUMMARY_KEYS
-    assert (told["status"], told["error"], told["account"]) == ("done", None, None)
-    assert [one["account"] for one in told["accounts"]] == ["research", "production"]
-    for one in told["accounts"]:
+    printed = ended.json
+    assert set(printed) == SUMMARY_KEYS
+    assert (printed["status"], printed["error"], printed["account"]) == ("done", None, None)
+    assert [one["account"] for one in printed["accounts"]] == ["research", "production"]
+    for one in printed["accounts"]:
         assert set(one) == SUMMARY_KEYS - {"accounts"}
         assert one["requests"] == len(team.hosts[one["account"]].requests)
     assert counts(team.ftw) == {"research": 2, "production": 3}
     for name in ("requests", "rejected", "retries"):
-        assert told[name] == sum(one[name] for one in told["accounts"])
-    assert told["rows"]["jobs"] == 5
-    assert told["jobs"] == {"seen": 5, "open": 0}
-    assert told["load_ids"] == [load_id for one in told["accounts"] for load_id in one["load_ids"]]
-    assert told["seconds"] >= sum(one["seconds"] for one in told["accounts"]) > 0
+        assert printed[name] == sum(one[name] for one in printed["accounts"])
+    assert printed["rows"]["jobs"] == 5
+    assert printed["jobs"] == {"seen": 5, "open": 0}
+    assert printed["load_ids"] == [load_id for one in printed["accounts"] for load_id in one["load_ids"]]
+    assert printed["seconds"] >= sum(one["seconds"] for one in printed["accounts"]) > 0
     for label, host in team.hosts.items():
         assert {request.key for request in host.requests} == {KEYS[label]}
         assert not any("openai-organization" in request.headers for request in host.requests)
@@ -131,13 +131,13 @@ def test_one_that_fails_does_not_stop_the_others(team: Team) -> None:
     asked = len(team.hosts["research"].requests)
     ended = team.ftw("sync", "--output", "json", "--strict")
     assert ended.code == 1
-    told = ended.json
-    assert told["status"] == "failed"
-    assert told["error"].startswith("Account research: ")
-    assert [one["status"] for one in told["accounts"]] == ["failed", "done"]
-    assert told["accounts"][0]["error"] in told["error"]
-    assert told["accounts"][1]["error"] is None
-    assert told["accounts"][0]["requests"] == len(team.hosts["research"].requests) - asked > 0
+    printed = ended.json
+    assert printed["status"] == "failed"
+    assert printed["error"].startswith("Account research: ")
+    assert [one["status"] for one in printed["accounts"]] == ["failed", "done"]
+    assert printed["accounts"][0]["error"] in printed["error"]
+    assert printed["accounts"][1]["error"] is None
+    assert printed["accounts"][0]["requests"] == len(team.hosts["research"].requests) - asked > 0
     assert KEY not in ended.all
     assert team.keys_stand_in() == []
 
@@ -170,12 +170,12 @@ def test_what_cannot_be_right_ends_it_before_any_account_is_read(team: Team) -> 
     ended = team.ftw("sync", "--output", "json")
     assert ended.code == 2
     assert (ended.json["status"], ended.json["accounts"]) == ("failed", [])
-    assert ended.json["error"] == ".dlt/secrets.toml is no valid TOML at line 7 col 18."
+    assert ended.json["error"] == ".dlt/secrets.toml is not valid TOML at line 7 col 18."
     assert KEY not in ended.all
     for command in (["check"], ["archive", "kept"], ["views"]):
         ended = team.ftw(*command)
         assert ended.code == 2
-        assert is_told_well(ended, ".dlt/secrets.toml is no valid TOML")
+        assert is_told_well(ended, ".dlt/secrets.toml is not valid TOML")
     assert [host.requests for host in team.hosts.values()] == [[], []]
     assert [path.name for path in team.ftw.folder.iterdir()] == [".dlt"]
 
@@ -218,9 +218,12 @@ def test_check_verify_and_archive_take_all_of_them(team: Team) -> None:
     assert team.ftw("sync", "--quiet").all == ""
     verified = team.ftw("verify", "--output", "json")
     assert verified.code == 0, verified.err
-    told = verified.json
-    assert (told["status"], told["account"], told["equal"]["jobs"]) == ("equal", None, 5)
-    assert [(one["account"], one["equal"]["jobs"]) for one in told["accounts"]] == [("research", 2), ("production", 3)]
+    printed = verified.json
+    assert (printed["status"], printed["account"], printed["equal"]["jobs"]) == ("equal", None, 5)
+    assert [(one["account"], one["equal"]["jobs"]) for one in printed["accounts"]] == [
+        ("research", 2),
+        ("production", 3),
+    ]
 
     change = "UPDATE fine_tuning.jobs SET model = 'another' WHERE id = 'ftjob-011'"
     _write(team.ftw, change)

@@ -172,11 +172,11 @@ def test_a_setting_that_cannot_be_right_is_named_and_its_value_is_not_repeated(
 ) -> None:
     with pytest.raises(UsageError) as raised:
         found(monkeypatch, {**(AZURE if name in AZURE else OPENAI), name: value})
-    told = str(raised.value)
-    assert name in told
-    assert words in told
-    assert SECRET not in told
-    assert "\n" not in told
+    message = str(raised.value)
+    assert name in message
+    assert words in message
+    assert SECRET not in message
+    assert "\n" not in message
 
 
 def test_a_version_that_was_used_is_told_from_the_address(monkeypatch: pytest.MonkeyPatch) -> None:

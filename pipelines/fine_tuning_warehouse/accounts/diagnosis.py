@@ -59,7 +59,7 @@ def diagnose(account: Account, error: FineTuningSourceError, *, tries: bool = Tr
     """Return what went wrong with the job listing, and what to change.
 
     Args:
-        account: The account whose jobs were listed.
+        account: The account that was asked for its jobs.
         error: What was raised.
         tries: Find out what would answer, with at most five more requests.
     """
@@ -230,8 +230,8 @@ _CAUSES = (
     _Cause(range(200, 600), _litellm, "custom_llm_provider|litellm enterprise"),
     _Cause(
         range(200, 300),
-        "What answers is not an API but a page: a proxy's or a network's log-in, or a website whose API is at another "
-        "address. Check {base_url}.",
+        "What answers is not an API but a page: a proxy's or a network's log-in, or a website that has its API at "
+        "another address. Check {base_url}.",
         when=lambda failure: failure.error.about == "page",
     ),
     _Cause(range(200, 300), "Is this the address of the API? Check {base_url}."),

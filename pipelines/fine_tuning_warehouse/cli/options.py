@@ -30,7 +30,7 @@ class WarehouseOptions:
     table_format: TableFormat | None
 
     def find(self, default: str | None = None) -> Warehouse:
-        """The warehouse; `default` is the DuckDB file where none is named. Raises `UsageError`."""
+        """Find the warehouse; `default` is the DuckDB file where none is named. Raises `UsageError`."""
         return find_warehouse(
             database=self.database,
             destination=self.destination,
@@ -81,10 +81,10 @@ class AccountOptions:
 
 
 def prepare(*, quiet: bool = False, verbose: bool = False) -> None:
-    """What a command does before it imports anything that uses dlt: set up logging, and have dlt read its files.
+    """Set up logging, and have dlt read its files. Every command does so before it imports anything that uses dlt.
 
     Raises:
-        UsageError: One of the files is no TOML, which dlt would tell with a traceback.
+        UsageError: One of the files is not valid TOML, for which dlt would show a traceback.
     """
     from fine_tuning_warehouse.cli.logs import set_up_logging  # noqa: PLC0415
 
@@ -97,7 +97,7 @@ def prepare(*, quiet: bool = False, verbose: bool = False) -> None:
     except TomlProviderReadException as error:
         # Not the words of the error, which may quote the file.
         where = re.search(r"at line \d+ col \d+", str(error))
-        raise UsageError(f".dlt/{error.file_name} is no valid TOML{f' {where[0]}' if where else ''}.") from None
+        raise UsageError(f".dlt/{error.file_name} is not valid TOML{f' {where[0]}' if where else ''}.") from None
 
 
 def warehouse_options(command: Callable[..., Any]) -> Any:
@@ -159,7 +159,7 @@ def _with(command: Any, *options: Any) -> Any:
 
 
 def existing_database(database: str | None) -> Path:
-    """The database that was named, or the one that a sync has made here."""
+    """Return the database that was named, or the one that a sync has made here."""
     from fine_tuning_warehouse.sync.demo import DEMO_DATABASE  # noqa: PLC0415
 
     if database is not None:
@@ -169,8 +169,8 @@ def existing_database(database: str | None) -> Path:
 
 
 def seconds_of(text: str, option: str) -> float:
-    """The seconds of a time such as 15m. Raises `UsageError`, which names the option."""
+    """Return the seconds of a time such as 15m. Raises `UsageError`, which names the option."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
     if match is None or float(match[1]) == 0:
-        raise UsageError(f"{option} {text!r} is no time: it looks like 30s, 15m, 6h or 1d.")
+        raise UsageError(f"Invalid {option} {text!r}: expected a time such as 30s, 15m, 6h or 1d.")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
