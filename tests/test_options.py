@@ -30,6 +30,8 @@ NOT_SCHEDULED = {
 RARELY_SET = {
     "fine_tuning_grace_seconds": "hosts keep within it",
     "fine_tuning_timeout_seconds": "hosts keep within it",
+    "fine_tuning_answer_seconds": "hosts keep within it",
+    "fine_tuning_max_answer_megabytes": "hosts keep within it",
     "fine_tuning_stop_after_seconds": "for who commits in parts, as `ftw sync` does",
     "fine_tuning_stop_after_rows": "for who commits in parts, as `ftw sync` does",
     "fine_tuning_report": "no setting",
