@@ -14,7 +14,7 @@ import pytest
 
 from command import KEY, NOW, Command, is_told_well, wait_until
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
-from fine_tuning_warehouse.sync.interval import JITTER, Rhythm
+from fine_tuning_warehouse.sync.interval import JITTER, Interval
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ "
 
@@ -178,10 +178,10 @@ def test_what_the_host_refuses_from_the_start_ends_it_at_once(tmp_path: Path, wo
 
 
 def test_pauses_keep_the_interval_and_grow_after_failures_up_to_it() -> None:
-    rhythm = Rhythm(900)
+    interval = Interval(900)
 
     def pauses(count: int, *, seconds: float = 0, failed: bool = False) -> list[float]:
-        return [rhythm.pause(seconds=seconds, failed=failed) for _ in range(count)]
+        return [interval.pause(seconds=seconds, failed=failed) for _ in range(count)]
 
     usual = pauses(200)
     assert all(900 * (1 - JITTER) <= pause <= 900 * (1 + JITTER) for pause in usual)
@@ -192,5 +192,5 @@ def test_pauses_keep_the_interval_and_grow_after_failures_up_to_it() -> None:
         assert expected * (1 - JITTER) <= pause <= expected * (1 + JITTER)
     pauses(1)
     assert pauses(1, failed=True)[0] <= 33
-    daily = Rhythm(86400)
+    daily = Interval(86400)
     assert max(daily.pause(seconds=1, failed=True) for _ in range(2000)) <= 3600 * (1 + JITTER)

@@ -242,7 +242,7 @@ def test_a_failure_is_json_too(tmp_path: Path, world: ScriptedWorld) -> None:
     assert (failed.json["status"], failed.json["account"], failed.json["load_ids"]) == ("failed", "mine", [])
     assert "401" in failed.json["error"]
     assert failed.json["error"].endswith(
-        "The key was refused: check OPENAI_API_KEY, and that it is of this host (OPENAI_BASE_URL)."
+        "The key was refused: check OPENAI_API_KEY, and that it belongs to this host (OPENAI_BASE_URL)."
     )
     assert set(failed.json["rows"].values()) <= {0}
     assert KEY not in failed.all

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 
-from fine_tuning_warehouse.cli.main import ftw
+from fine_tuning_warehouse.cli.main import _COMMANDS, ftw
 from fine_tuning_warehouse.sync.scheduled import sync_configured
 from openai_fine_tuning import openai_fine_tuning, settings
 from repository import ROOT
@@ -19,7 +19,7 @@ NOT_SCHEDULED = {
     "lock_wait": "a schedule tries again by itself",
     "every": "the scheduler keeps the time",
     "health_file": "the scheduler knows what succeeded",
-    "form": "the totals are returned",
+    "output_format": "the result is returned",
     "strict": "the totals say `is_incomplete`",
     "quiet": "nothing is printed",
     "verbose": "logging is the scheduler's",
@@ -57,3 +57,9 @@ def test_the_readme_of_the_source_names_its_arguments() -> None:
     rows = re.findall(r"^\| (`[a-z_`, ]+) \|", readme.partition("## Settings")[2], re.MULTILINE)
     named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     assert named == [name for name in inspect.signature(openai_fine_tuning).parameters if name not in RARELY_SET]
+
+
+def test_the_list_of_commands_says_the_first_sentence_of_each() -> None:
+    assert {name: command.get_short_help_str(200) for name, command in ftw.commands.items()} == _COMMANDS
+    modules = {path.stem for path in (ROOT / "pipelines/fine_tuning_warehouse/cli").glob("*.py")}
+    assert {name.replace("-", "_") for name in _COMMANDS} <= modules

@@ -7,6 +7,7 @@ it. After each step: a documented failure at most. At the end: every table equal
 from __future__ import annotations
 
 import copy
+import json
 import multiprocessing
 import os
 import shutil
@@ -383,9 +384,13 @@ class SyncsOfARandomWorld(RuleBasedStateMachine):
     # the end
 
     def teardown(self) -> None:
-        """All is well again, and an hour passes: one sync more, and nothing is missing."""
+        """All is well again, all jobs end, and an hour passes: one sync more, and nothing is missing."""
         try:
             if self.host is not None:
+                # An event that shows late, and is older than one that was read, is read at the end of its job.
+                for job in list(self.world.jobs()):
+                    if job["status"] == "running":
+                        self.end(job["id"], self.now)
                 self.clock.advance(2 * HOUR)
                 summary = self.read(full_refresh=self.lost_rows)
                 assert summary is not None
@@ -393,6 +398,9 @@ class SyncsOfARandomWorld(RuleBasedStateMachine):
                 assert self.read() is not None, "and once more"
                 self.note(self.must, RESOURCES)
                 self.note(self.ever, RESOURCES)
+                for record in self.rows("SELECT record FROM rejected_records"):
+                    # A value of another type than its column's; the row may be there without it.
+                    self.must.tables["checkpoints"].pop((json.loads(record[0])["id"],), None)
                 assert_holds(self.rows, self.must, more=True)
                 self.assert_verified()
                 for table, known in self.ever.tables.items():

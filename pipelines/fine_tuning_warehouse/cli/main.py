@@ -1,4 +1,4 @@
-"""The command `ftw`: what it consists of, and how each failure ends it."""
+"""The command `ftw`: its subcommands, and how each failure ends it."""
 
 from __future__ import annotations
 
@@ -7,39 +7,103 @@ import re
 import signal
 import sys
 import threading
-from typing import NoReturn
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import NoReturn, cast
 
 import click
+from typing_extensions import override
 
-from fine_tuning_warehouse.errors import (
-    DONE,
-    FAILED,
-    INTERRUPTED,
-    TERMINATED,
-    USAGE,
-    CommandError,
-)
+from fine_tuning_warehouse.errors import DONE, FAILED, INTERRUPTED, TERMINATED, USAGE, CommandError, UsageError
 from fine_tuning_warehouse.hard_exit import exit_now
+from fine_tuning_warehouse.text import safe
 
-from . import output
-from .archive import archive
-from .best import best
-from .check import check
-from .copy import copy
-from .explore import explore
-from .failures import bug_report
-from .health import health
-from .query import query
-from .simulate import simulate
-from .sync import sync
-from .verify import verify
-from .views import views
+_COMMANDS = {
+    "archive": "Make a copy that outlives the host, in DIR or at a URL such as s3://bucket/prefix.",
+    "best": "Show the checkpoint to deploy for each job, and why.",
+    "check": "Check whether all is set up: configuration, keys, scopes, destination.",
+    "copy": "Copy a history into another warehouse, without asking the API again.",
+    "explore": "Look at jobs, curves and checkpoints in the browser.",
+    "health": "Tell whether a sync succeeded lately.",
+    "query": "Run one SQL query over the warehouse.",
+    "simulate": "Run the simulated host on its own.",
+    "sync": "Load what is new.",
+    "verify": "Compare the warehouse with the API, row by row.",
+    "views": "Print the SQL of the views.",
+}
+"""The first sentence of each command, which stands in the module of its name."""
 
 _ENVIRONMENT = {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
     "RUNTIME__INTERCEPT_SIGNALS": "false",  # dlt would swallow SIGTERM until all of a load is done
 }
 """Settings of dlt that hold for the whole process, which belongs to the command."""
+
+_KEPT = {
+    "sync": "what was loaded stays, and the next sync goes on there",
+    "archive": "what came whole stays, and the next run goes on there",
+    "copy": "what was copied whole stays; run it again, and it goes on there",
+    "verify": "the warehouse is as it was",
+}
+"""What a command that is ended early leaves behind."""
+
+_LONGEST_STOP_SECONDS = 1.5
+
+
+class _LazyCommands(Mapping[str, click.Command]):
+    """The subcommands by name; each module is imported when its command is asked for."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in _COMMANDS:
+            raise KeyError(name)
+        module = name.replace("-", "_")
+        return cast(click.Command, getattr(import_module(f"fine_tuning_warehouse.cli.{module}"), module))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_COMMANDS)
+
+    def __len__(self) -> int:
+        return len(_COMMANDS)
+
+
+class _Group(click.Group):
+    """A group that lists its commands without importing them."""
+
+    running: str | None = None
+    """The command that runs, once that is known."""
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the names and the first sentences of the commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+def _show_version(context: click.Context, _option: click.Parameter, is_asked: bool) -> None:
+    if is_asked and not context.resilient_parsing:
+        from fine_tuning_warehouse.version import versions  # noqa: PLC0415 - reads packages' metadata, which `--help` does without
+
+        click.echo(f"ftw {versions()}")
+        context.exit()
+
+
+@click.group(
+    cls=_Group,
+    commands=cast("dict[str, click.Command]", _LazyCommands()),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the versions and exit.",
+)
+@click.pass_context
+def ftw(context: click.Context) -> None:
+    """The whole history of your fine-tuning, in your own warehouse."""
+    _Group.running = context.invoked_subcommand
 
 
 def main() -> NoReturn:
@@ -51,9 +115,9 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     os.environ.update(_ENVIRONMENT)
-    _keep_files_private()
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's own keeps 40 MB that it does not need
     try:
+        _keep_files_private()
         code = ftw.main(standalone_mode=False) or DONE
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
@@ -64,9 +128,10 @@ def main() -> NoReturn:
     except CommandError as error:
         code = _print_error(str(error), error.exit_code)
     except click.Abort as error:
-        terminated = isinstance(error.__cause__, _TerminatedError)
-        code = _print_stopped(TERMINATED if terminated else INTERRUPTED)
+        code = _print_stopped(signal.SIGTERM if isinstance(error.__cause__, _TerminatedError) else signal.SIGINT)
     except Exception as error:  # noqa: BLE001 - a bug
+        from .failures import bug_report  # noqa: PLC0415
+
         click.echo(bug_report(error), err=True)
         code = FAILED
     # Threads may still wait for an answer of the host, up to a minute; nothing they bring is wanted any more.
@@ -81,27 +146,7 @@ def _keep_files_private() -> None:
     elif re.fullmatch("0?[0-7]{3}", asked):
         os.umask(int(asked, 8))
     else:
-        sys.exit(_print_error(f"Invalid FTW_UMASK {asked!r}: expected three octal digits such as 027.", USAGE))
-
-
-_LONGEST_STOP_SECONDS = 1.5
-
-_KEPT = {
-    "sync": "what was loaded stays, and the next sync goes on there",
-    "archive": "what came whole stays, and the next run goes on there",
-    "copy": "what was copied whole stays; run it again, and it goes on there",
-    "verify": "the warehouse is as it was",
-}
-"""What a command that is ended early leaves, where there is something to say of it."""
-
-
-class _Running:
-    """Which command runs, once that is known."""
-
-    command: str | None = None
-
-
-_running = _Running()
+        raise UsageError(f"Invalid FTW_UMASK {asked!r}: expected three octal digits such as 027.")
 
 
 class _TerminatedError(KeyboardInterrupt):
@@ -110,56 +155,25 @@ class _TerminatedError(KeyboardInterrupt):
 
 def _interrupt(number: int, _frame: object) -> NoReturn:
     """End the command, at the latest after a moment: a library may swallow what is raised inside it."""
-    timer = threading.Timer(_LONGEST_STOP_SECONDS, _leave_at_once, [number])
+    timer = threading.Timer(_LONGEST_STOP_SECONDS, lambda: exit_now(_print_stopped(number)))
     timer.daemon = True
     timer.start()
-    sys.unraisablehook = _tell_unraisable
+    sys.unraisablehook = _show_unraisable
     raise _TerminatedError if number == signal.SIGTERM else KeyboardInterrupt
 
 
-def _tell_unraisable(swallowed: sys.UnraisableHookArgs) -> None:
+def _show_unraisable(swallowed: sys.UnraisableHookArgs) -> None:
     """Say nothing of a stop that was raised inside a finalizer, where Python swallows it: the timer ends all."""
     if not issubclass(swallowed.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(swallowed)
 
 
-def _leave_at_once(number: int) -> None:
-    exit_now(_print_stopped(TERMINATED if number == signal.SIGTERM else INTERRUPTED))
-
-
-def _print_stopped(code: int) -> int:
-    kept = _KEPT.get(_running.command or "")
+def _print_stopped(number: int) -> int:
+    kept = _KEPT.get(_Group.running or "")
     click.echo(f"Stopped: {kept}." if kept else "Stopped.", err=True)
-    return code
+    return TERMINATED if number == signal.SIGTERM else INTERRUPTED
 
 
 def _print_error(message: str, code: int) -> int:
-    click.echo(f"Error: {output.safe_lines(message)}", err=True)
+    click.echo(f"Error: {safe(message)}", err=True)
     return code
-
-
-def _show_version(context: click.Context, _option: click.Parameter, is_asked: bool) -> None:
-    if is_asked and not context.resilient_parsing:
-        from fine_tuning_warehouse.version import versions  # noqa: PLC0415 - reads packages' metadata, which `--help` does without
-
-        click.echo(f"ftw {versions()}")
-        context.exit()
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_show_version,
-    help="Show the versions and exit.",
-)
-@click.pass_context
-def ftw(context: click.Context) -> None:
-    """The whole history of your fine-tuning, in your own warehouse."""
-    _running.command = context.invoked_subcommand
-
-
-for command in (sync, health, check, verify, archive, copy, best, query, views, explore, simulate):
-    ftw.add_command(command)

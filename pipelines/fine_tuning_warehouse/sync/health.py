@@ -13,14 +13,18 @@ from fine_tuning_warehouse.errors import CommandError, UsageError
 from .summary import SyncResult
 
 INTERVALS = 3
-"""How many intervals a sync that stays may go without a success, unless told otherwise."""
+"""How many intervals `ftw sync --every` may go without a success, unless `--max-age` says otherwise."""
 
 
 class HealthFile:
-    """A file that tells of the last sync that succeeded.
+    """A file that describes the last sync that succeeded.
+
+    Args:
+        path: The file. Its folder must exist.
+        every: The interval of the syncs in seconds; None for a single sync.
 
     Raises:
-        UsageError: There is no folder to write it in.
+        UsageError: The file cannot be written.
     """
 
     def __init__(self, path: Path, every: float | None) -> None:
@@ -29,14 +33,14 @@ class HealthFile:
         self._path = path
         self._every = every
 
-    def succeeded(self, totals: SyncResult) -> None:
-        """Write it, in one step: whoever reads it finds it whole. Raises `CommandError`."""
-        told = totals.as_json()
+    def write(self, result: SyncResult) -> None:
+        """Write it in one step, so that every reader finds it whole. Raises `CommandError`."""
+        done = result.as_json()
         health = {
             "last_success": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "every_seconds": self._every,
-            **{name: told[name] for name in ("rows", "requests", "jobs", "rejected", "seconds")},
-            "skipped": len(told["skipped"]),
+            **{name: done[name] for name in ("rows", "requests", "jobs", "rejected", "seconds")},
+            "skipped": len(done["skipped"]),
         }
         beside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
@@ -48,7 +52,7 @@ class HealthFile:
 
 
 def check_health(path: Path, max_age: float | None) -> str:
-    """Say how long ago the last sync succeeded.
+    """Return a sentence that says how long ago the last sync succeeded.
 
     Args:
         path: The health file.
@@ -56,7 +60,7 @@ def check_health(path: Path, max_age: float | None) -> str:
 
     Raises:
         CommandError: No sync has succeeded for longer than that, or none ever has.
-        UsageError: There is no interval to go by.
+        UsageError: The file is of a single sync, and `max_age` is None.
     """
     try:
         health: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -66,16 +70,16 @@ def check_health(path: Path, max_age: float | None) -> str:
     except OSError as error:
         raise CommandError(f"The health file {path} cannot be read: {error.strerror or error}.") from None
     except (ValueError, KeyError, TypeError):
-        raise CommandError(f"{path} is no health file of `ftw sync --health-file`.") from None
+        raise CommandError(f"{path} is not a health file of `ftw sync --health-file`.") from None
     if max_age is None:
         if every is None:
             raise UsageError(f"{path} is of a single sync: say with --max-age how old it may be.")
         max_age = INTERVALS * float(every)
     age = datetime.now(timezone.utc) - last
-    told = f"The last sync that succeeded ended {_span(age)} ago, at {last.isoformat()}"
+    words = f"The last sync that succeeded ended {_span(age)} ago, at {last.isoformat()}"
     if age.total_seconds() > max_age:
-        raise CommandError(f"{told}: more than {_span(timedelta(seconds=max_age))}.")
-    return f"{told}."
+        raise CommandError(f"{words}: more than {_span(timedelta(seconds=max_age))}.")
+    return f"{words}."
 
 
 def _span(time: timedelta) -> str:

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import dlt
@@ -48,7 +48,7 @@ class SyncOptions:
     Attributes:
         resources: Names of the resources, in any order.
         job_ids: Read only these jobs; empty for all.
-        since: Read only jobs created on or after this date (ISO 8601).
+        since: Read only jobs created on or after this date (UTC, or text in ISO 8601).
         full_refresh: Read everything once more.
         concurrency: The highest number of requests in flight.
         commit_seconds: A long sync loads what it has read, together with its state, about this often.
@@ -58,7 +58,7 @@ class SyncOptions:
 
     resources: Sequence[str] = RESOURCES
     job_ids: Sequence[str] = ()
-    since: str | None = None
+    since: date | str | None = None
     full_refresh: bool = False
     concurrency: int = CONCURRENCY
     commit_seconds: float = 300.0
