@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import pytest
@@ -23,6 +24,11 @@ from command import FTW, NOW, Command, is_told_well
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.query import query
+
+if TYPE_CHECKING:
+    from postgres import Postgres
+
+pytest_plugins = ["postgres"]
 
 EVIL = "\x1b[31mred\x1b]0;title\x07\x9b1m\rover"
 
@@ -464,3 +470,35 @@ def test_another_dataset_can_be_asked(ftw: Command, tmp_path: Path) -> None:
     unknown = ftw("query", "SELECT count(*) FROM jobs", "--dataset", 'odd"name')
     assert unknown.code in (1, 2)
     assert "Traceback" not in unknown.err
+
+
+@pytest.mark.engine
+def test_any_warehouse_can_be_asked_and_explored(tmp_path: Path, postgres: Postgres) -> None:
+    world = ScriptedWorld()
+    world.add_job(id="ftjob-1", created_at=NOW - 90_000)
+    world.add_checkpoint("ftjob-1", id="ftckpt-1", step_number=1, metrics={"valid_loss": 0.5})
+    with Simulator(world, clock=Clock(start=NOW, speed=0)) as host:
+        ftw = Command(tmp_path, host.base_url)
+        ftw.env["DESTINATION__POSTGRES__CREDENTIALS"] = postgres.credentials
+        assert ftw("sync", "--destination", "postgres").code == 0
+    there = ("--destination", "postgres")
+    asked = ftw(
+        "query",
+        "SELECT id, account FROM fine_tuning.Jobs JOIN job_overview USING (account)",
+        *there,
+        "--output",
+        "json",
+    )
+    assert asked.json == [{"id": "ftjob-1", "account": "default"}]
+    best = ftw("query", "SELECT checkpoint_id FROM best_checkpoints", *there, "--output", "csv")
+    assert best.out == "checkpoint_id\nftckpt-1\n"
+    for sql in ("DELETE FROM jobs", "FROM read_text('/etc/passwd')", "FROM no_such_table"):
+        refused = ftw("query", sql, *there)
+        assert (refused.code, refused.out) == (1, "")
+    assert list(ftw.temporary.glob("**/*.duckdb")) == []
+    assert is_told_well(ftw("explore", "--edit", *there), "ftw copy")
+    with ftw.start("explore", "--headless", *there) as running:
+        assert running.process.stderr is not None
+        assert "Serving http" in running.process.stderr.readline()
+        running.signal(2)
+        assert running.end().err == ""

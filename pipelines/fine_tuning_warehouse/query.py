@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 
 from .errors import CommandError, UsageError
+from .text import shown_path
 from .warehouses.duckdb import is_locked
 from .warehouses.locking import READ_WAIT_SECONDS
 
@@ -62,7 +63,9 @@ def query(database: Path, sql: str, dataset: str) -> tuple[list[str], list[tuple
             return [column[0] for column in cursor.description or ()], cursor.fetchall()
         except duckdb.Error as error:
             if not has_dataset:
-                raise CommandError(f"{database} holds no dataset {dataset} yet: `ftw sync` makes it.") from None
+                raise CommandError(
+                    f"{shown_path(database)} holds no dataset {dataset} yet: `ftw sync` makes it."
+                ) from None
             raise CommandError(f"The query failed: {str(error).strip()}") from None
 
 
@@ -81,8 +84,9 @@ def _check(statements: list[duckdb.Statement], sql: str) -> None:
 
 
 def _opened(database: Path) -> duckdb.DuckDBPyConnection:
+    shown = shown_path(database)
     if not database.is_file():
-        raise CommandError(f"There is no database {database}: `ftw sync` makes it, or name one with --database.")
+        raise CommandError(f"There is no database {shown}: `ftw sync` makes it, or name one with --database.")
     until = time.monotonic() + READ_WAIT_SECONDS
     while True:
         try:
@@ -90,10 +94,10 @@ def _opened(database: Path) -> duckdb.DuckDBPyConnection:
         except duckdb.Error as error:
             if not is_locked(error):
                 first_line = str(error).splitlines()[0]
-                raise CommandError(f"The database {database} cannot be opened: {first_line}") from None
+                raise CommandError(f"The database {shown} cannot be opened: {first_line}") from None
             if time.monotonic() >= until:
                 raise CommandError(
-                    f"Another program is writing to {database}, or holds it open, for longer than "
+                    f"Another program is writing to {shown}, or holds it open, for longer than "
                     f"{READ_WAIT_SECONDS:g} s: try again when a sync is done, or close it."
                 ) from None
             time.sleep(0.1)

@@ -2,44 +2,54 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from fine_tuning_warehouse.errors import CommandError, UsageError
-from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATASET
 
 from . import output
-from .options import existing_database
+from .options import WarehouseOptions, existing_database, prepare, warehouse_options
 
 
 @click.command()
 @click.argument("sql", required=False)
 @click.option("-f", "--file", metavar="PATH", help="Read the SQL from a file; `-` is standard input.")
-@click.option("--database", metavar="PATH", help="The DuckDB file.  [default: the one there is]")
-@click.option(
-    "--dataset", metavar="NAME", default=DEFAULT_DATASET, show_default=True, help="Schema that holds the tables."
-)
+@warehouse_options
 @output.format_option("table", "csv", "json")
 @output.spreadsheet_safe_option
 def query(
-    *, sql: str | None, file: str | None, database: str | None, dataset: str, output_format: str, spreadsheet_safe: bool
+    *, sql: str | None, file: str | None, target: WarehouseOptions, output_format: str, spreadsheet_safe: bool
 ) -> None:
-    """Run one SQL query over the warehouse.
+    """Run one SQL query over the warehouse, in DuckDB's SQL.
 
-    It can read the tables and views of the DuckDB file, and nothing else: no other file, no network, no stored secret.
-    SQL is the query, or `-` to read it from standard input.
+    It can read the tables and views, and nothing else: no other file, no network, no stored secret. SQL is the query,
+    or `-` to read it from standard input. With --destination, the tables and views that the query names are first
+    copied into a temporary file on this machine.
     """
-    from fine_tuning_warehouse.query import query as run  # noqa: PLC0415
-
-    names, rows = run(existing_database(database), _sql(sql, file), dataset)
+    names, rows = _run(_sql(sql, file), target)
     if output_format == "json":
         click.echo(output.as_json([dict(zip(names, row, strict=True)) for row in rows]))
     elif output_format == "csv":
         output.print_csv(names, rows, spreadsheet_safe=spreadsheet_safe)
     else:
         click.echo(output.as_table(names, rows, output.terminal_width()))
+
+
+def _run(sql: str, target: WarehouseOptions) -> tuple[list[str], list[tuple[Any, ...]]]:
+    from fine_tuning_warehouse.query import query as run  # noqa: PLC0415
+
+    warehouse = target.find(str(existing_database(None)))
+    if warehouse.duckdb_file is not None:
+        return run(warehouse.duckdb_file, sql, warehouse.dataset)
+    prepare()
+    from fine_tuning_warehouse.snapshot import snapshot  # noqa: PLC0415
+
+    with snapshot(warehouse, set(re.findall(r"\w+", sql.lower()))) as copied:
+        return run(copied, sql, warehouse.dataset)
 
 
 def _sql(sql: str | None, file: str | None) -> str:

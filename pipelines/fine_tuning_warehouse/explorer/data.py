@@ -176,18 +176,18 @@ class Curves:
 
 
 def views(reader: Reader) -> frozenset[str]:
-    """Return the names of the views in the dataset."""
-    sql = f"SELECT view_name FROM duckdb_views() WHERE schema_name = {_text(reader.dataset)} AND NOT internal"  # noqa: S608
-    return frozenset(row["view_name"] for row in reader.rows(sql))
+    """Return the names of the views in the dataset, and of the tables that a copy of a warehouse has in their place."""
+    sql = f"SELECT table_name FROM information_schema.tables WHERE table_schema = {_text(reader.dataset)}"  # noqa: S608
+    return frozenset(row["table_name"] for row in reader.rows(sql))
 
 
 def what_is_missing(reader: Reader) -> str | None:
     """Return why no jobs can be shown, and what to run; None if there are jobs."""
     name = reader.database.name
     try:
-        if "job_overview" not in views(reader):
-            tables = f"SELECT table_name FROM duckdb_tables() WHERE schema_name = {_text(reader.dataset)}"  # noqa: S608
-            if not reader.rows(tables):
+        present = views(reader)
+        if "job_overview" not in present:
+            if not present:
                 return f"{name} holds no dataset {reader.dataset} yet: `ftw sync` makes it."
             return f"{name} holds no view job_overview yet: the next `ftw sync` makes the views."
         if not reader.rows("SELECT 1 FROM job_overview LIMIT 1"):

@@ -73,6 +73,12 @@ class DuckDb(Warehouse):
         return f"--to-database {self.shown}"
 
     @override
+    @property
+    def duckdb_file(self) -> Path:
+        """The file."""
+        return self.database
+
+    @override
     def exists(self) -> bool:
         """Return whether there is a file."""
         return self.database.is_file()

@@ -64,6 +64,11 @@ class Warehouse(ABC):
         """The option of `ftw copy` that copies into this warehouse."""
         return f"--destination {self.destination}"
 
+    @property
+    def duckdb_file(self) -> Path | None:
+        """The DuckDB file that holds the tables and views; None if they lie elsewhere."""
+        return None
+
     def exists(self) -> bool:
         """Return whether a sync has made it. True where only a connection can tell."""
         return True

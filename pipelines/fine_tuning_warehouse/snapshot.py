@@ -1,0 +1,41 @@
+"""Copy tables and views of any warehouse into a temporary DuckDB file, so that DuckDB's SQL can ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from .warehouses.locking import READ_WAIT_SECONDS
+from .warehouses.rows import open_rows
+from .warehouses.warehouse import Warehouse
+from .warehouses.working_directory import working_directory
+
+
+@contextmanager
+def snapshot(warehouse: Warehouse, names: Collection[str] | None = None) -> Iterator[Path]:
+    """Make a DuckDB file that holds rows of a warehouse as tables, and remove it at the end.
+
+    The rows are those of one moment, where the warehouse has transactions. The file is private to the user.
+
+    Args:
+        warehouse: The warehouse, which is only read.
+        names: The tables and views to copy; None for all of them.
+
+    Raises:
+        CommandError: The warehouse does not exist or cannot be read.
+    """
+    with working_directory() as directory:
+        file = directory / "warehouse-snapshot.duckdb"
+        with (
+            open_rows(warehouse, names=names, lock_wait_seconds=READ_WAIT_SECONDS) as rows,
+            duckdb.connect(str(file)) as connection,
+        ):
+            connection.execute(f'CREATE SCHEMA "{warehouse.dataset}"')
+            for relation in rows.relations:
+                connection.register("incoming", rows.reader(relation))
+                connection.execute(f'CREATE TABLE "{warehouse.dataset}"."{relation.name}" AS FROM incoming')
+                connection.unregister("incoming")
+        yield file
