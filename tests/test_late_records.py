@@ -8,6 +8,8 @@ import pytest
 
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
 from harness import DAY, HOUR, NOW, Database
+from openai_fine_tuning.api.jobs import Job
+from openai_fine_tuning.state.watermark import Frontier
 
 RETAINED = """
     SELECT c.id, c.last_listed_at >= coalesce(
@@ -101,48 +103,53 @@ def test_a_job_that_was_already_old_when_it_was_first_seen_running_is_not_closed
     assert database.rows("SELECT step, train_loss FROM result_metrics") == [(1, 0.5)]
 
 
+def watch(record: dict[str, Any], *seconds: float) -> list[bool]:
+    """Whether a job is closed, after it was read at each of so many seconds after NOW."""
+    state: dict[str, Any] = {}
+    frontier = Frontier(state, overlap=60, grace=HOUR)
+    closed = []
+    for later in seconds:
+        job = Job.of({"id": "ftjob-a", "created_at": NOW - DAY, **record}, NOW + later)
+        assert job is not None
+        frontier.settle(job)
+        closed.append("ftjob-a" not in frontier.open)
+    return closed
+
+
 @pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled", "canceled", "Succeeded"])
-@pytest.mark.parametrize("none", [None, 0, -1, "0"])
-def test_a_job_that_has_ended_without_a_time_closes_a_grace_period_after_it_was_first_seen_so(
-    status: str, none: Any, world: ScriptedWorld, clock: Clock, database: Database
+@pytest.mark.parametrize("none", [None, 0, -1, "0", NOW - 2 * DAY])
+def test_an_ended_job_without_a_usable_time_closes_a_grace_period_after_it_was_first_seen_so(
+    status: str, none: Any
 ) -> None:
-    world.add_job(id="ftjob-a", created_at=NOW - DAY, status=status, finished_at=none)
-    assert database.sync(resources=("checkpoints",)).jobs["open"] == 1
-    clock.advance(HOUR - 1)
-    world.add_checkpoint("ftjob-a", id="ftckpt-late")
-    assert database.sync(resources=("checkpoints",)).jobs["open"] == 1
-    clock.advance(2)
-    assert database.sync(resources=("checkpoints",)).jobs["open"] == 0
-    assert database.ids("checkpoints") == ["ftckpt-late"]
+    assert watch({"status": status, "finished_at": none}, 0, HOUR, HOUR + 1) == [False, False, True]
 
 
 @pytest.mark.parametrize("status", ["completed", "error", "expired", "user_error", "something new", None, 7, ["ended"]])
-def test_any_other_status_closes_a_grace_period_after_the_end_and_its_result_file_is_read(
-    status: Any, world: ScriptedWorld, clock: Clock, database: Database
-) -> None:
-    world.add_file("file-a", b"step,train_loss\n1,0.5\n")
-    world.add_job(id="ftjob-a", created_at=NOW - HOUR, status=status, finished_at=NOW + HOUR, result_files=["file-a"])
-    clock.advance(2 * HOUR - 60)
-    assert database.sync().jobs["open"] == 1
-    world.add_checkpoint("ftjob-a", id="ftckpt-late")
-    clock.advance(120)
-    assert database.sync().jobs["open"] == 0
-    assert database.ids("checkpoints") == ["ftckpt-late"]
-    assert database.rows("SELECT train_loss FROM result_metrics") == [(0.5,)]
-    assert database.sync().requests == 1
-    if isinstance(status, str):
-        assert database.rows("SELECT status FROM jobs") == [(status,)]
+def test_any_other_status_closes_a_grace_period_after_the_end(status: Any) -> None:
+    ended = {"status": status, "finished_at": NOW + HOUR}
+    assert watch(ended, 0, HOUR, 2 * HOUR, 2 * HOUR + 1) == [False, False, False, True]
+    assert watch({"finished_at": NOW}, 0, HOUR + 1) == [False, True], "no status at all"
 
 
 @pytest.mark.parametrize("status", ["notRunning", "canceling", "pending", "pausing", "resuming", "completed", None])
 @pytest.mark.parametrize("finished_at", [None, 0, NOW + 30 * DAY])
-def test_a_job_that_has_no_end_yet_stays_open(
-    status: Any, finished_at: Any, world: ScriptedWorld, clock: Clock, database: Database
+def test_a_job_that_has_no_end_yet_stays_open(status: Any, finished_at: Any) -> None:
+    assert not any(watch({"status": status, "finished_at": finished_at}, 0, HOUR, DAY, 20 * DAY))
+
+
+def test_a_job_that_ended_by_another_word_is_read_to_its_end_and_keeps_its_status(
+    world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
-    world.add_job(id="ftjob-a", created_at=NOW - DAY, status=status, finished_at=finished_at)
-    for _ in range(2):
-        assert database.sync(resources=("checkpoints",)).jobs["open"] == 1
-        clock.advance(DAY)
+    world.add_file("file-a", b"step,train_loss\n1,0.5\n")
+    world.add_job(id="ftjob-a", created_at=NOW - HOUR, status="expired", finished_at=NOW, result_files=["file-a"])
+    assert database.sync().jobs["open"] == 1
+    world.add_checkpoint("ftjob-a", id="ftckpt-late")
+    clock.advance(HOUR + 1)
+    assert database.sync().jobs["open"] == 0
+    assert database.ids("checkpoints") == ["ftckpt-late"]
+    assert database.rows("SELECT train_loss FROM result_metrics") == [(0.5,)]
+    assert database.rows("SELECT status FROM jobs") == [("expired",)]
+    assert database.sync().requests == 1
 
 
 def test_a_result_file_that_grows_while_its_job_runs_replaces_what_was_read_of_it(

@@ -9,10 +9,10 @@ import pytest
 
 from openai_fine_tuning.api.concurrency import Limiter
 from openai_fine_tuning.errors import CancelledError, EndlessListingError, RequestError
-from openai_fine_tuning.extract.probes import Probes
+from openai_fine_tuning.extract.probes import Probes, UnavailableError
 
 
-def error(status: int = 500, **about: str) -> RequestError:
+def error(status: int | None = 500, **about: str) -> RequestError:
     """A failed request."""
     return RequestError("It failed.", url="https://host/v1", status=status, **about)
 
@@ -26,15 +26,24 @@ def probes(available: dict[str, bool] | None = None, *, read_before: tuple[str, 
     return Probes(Limiter(16), {} if available is None else available, read_before=read_before)
 
 
+def is_admitted(asked: Probes, resource: str) -> bool:
+    """Wait to be admitted; whether the resource is available, as far as is known."""
+    try:
+        asked.admit(resource)
+    except UnavailableError:
+        return False
+    return True
+
+
 def test_the_first_read_goes_alone_and_its_first_page_lets_all_others_begin() -> None:
     asked = probes()
-    assert asked.admit("events")
+    assert is_admitted(asked, "events")
     begun = threading.Barrier(9)
     with ThreadPoolExecutor(8) as pool:
 
         def read() -> bool:
             begun.wait()
-            return asked.admit("events")
+            return is_admitted(asked, "events")
 
         others = [pool.submit(read) for _ in range(8)]
         begun.wait()
@@ -45,42 +54,42 @@ def test_the_first_read_goes_alone_and_its_first_page_lets_all_others_begin() ->
 
 def test_what_is_known_of_one_resource_says_nothing_of_another() -> None:
     asked = probes()
-    assert asked.admit("events")
-    assert asked.admit("checkpoints")
+    assert is_admitted(asked, "events")
+    assert is_admitted(asked, "checkpoints")
     asked.failed("events", "job-1", MISSING_SCOPE)
-    assert not asked.admit("events")
+    assert not is_admitted(asked, "events")
     assert asked.is_available("checkpoints") is None
 
 
 @pytest.mark.parametrize("failure", [MISSING_ENDPOINT, MISSING_SCOPE])
 def test_a_missing_endpoint_or_scope_ends_the_resource_for_all_jobs(failure: RequestError) -> None:
     asked = probes()
-    assert asked.admit("events")
+    assert is_admitted(asked, "events")
     asked.failed("events", "job-1", failure)
-    assert not asked.admit("events")
+    assert not is_admitted(asked, "events")
     assert asked.failures == {"events": failure}
 
 
 @pytest.mark.parametrize("status", [403, 404, 500, None])
-def test_other_failures_are_convincing_after_three_jobs(status: int) -> None:
+def test_other_failures_are_convincing_after_three_jobs(status: int | None) -> None:
     asked = probes()
     for number in range(3):
         assert asked.is_available("events") is None
-        assert asked.admit("events")
+        assert is_admitted(asked, "events")
         asked.failed("events", f"job-{number}", error(status))
-    assert not asked.admit("events")
+    assert not is_admitted(asked, "events")
 
 
 def test_one_success_after_failures_makes_the_resource_available_for_good() -> None:
     asked = probes()
     for number in range(2):
-        assert asked.admit("events")
+        assert is_admitted(asked, "events")
         asked.failed("events", f"job-{number}", error())
-    assert asked.admit("events")
+    assert is_admitted(asked, "events")
     asked.succeeded("events")
     for number in range(5):
         asked.failed("events", f"job-{number}", MISSING_ENDPOINT)
-        assert asked.admit("events")
+        assert is_admitted(asked, "events")
     assert asked.failures == {}
 
 
@@ -89,26 +98,26 @@ def test_an_endpoint_that_was_read_before_or_an_odd_id_takes_more_than_one_failu
     job_id: str, before: tuple[str, ...]
 ) -> None:
     asked = probes(read_before=before)
-    assert asked.admit("events")
+    assert is_admitted(asked, "events")
     asked.failed("events", job_id, MISSING_ENDPOINT)
     assert asked.is_available("events") is None
-    assert asked.admit("events")
+    assert is_admitted(asked, "events")
     asked.failed("events", "job-2", MISSING_ENDPOINT)
-    assert not asked.admit("events")
+    assert not is_admitted(asked, "events")
 
 
 def test_an_endless_listing_shows_that_the_endpoint_is_there() -> None:
     asked = probes()
-    assert asked.admit("events")
+    assert is_admitted(asked, "events")
     asked.failed("events", "job-1", EndlessListingError("It repeats itself."))
     assert asked.is_available("events")
 
 
 def test_a_probe_of_a_job_that_is_gone_leaves_the_question_to_the_next() -> None:
     asked = probes()
-    assert asked.admit("events")
+    assert is_admitted(asked, "events")
     with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(asked.admit, "events")
+        other = pool.submit(is_admitted, asked, "events")
         asked.withdraw("events")
         assert other.result(10)
     assert asked.is_available("events") is None
@@ -117,19 +126,19 @@ def test_a_probe_of_a_job_that_is_gone_leaves_the_question_to_the_next() -> None
 def test_what_is_known_is_kept_for_the_next_part() -> None:
     available: dict[str, bool] = {}
     asked = probes(available)
-    assert asked.admit("events")
+    assert is_admitted(asked, "events")
     asked.failed("events", "job-1", MISSING_SCOPE)
     later = probes(available)
-    assert not later.admit("events")
+    assert not is_admitted(later, "events")
     assert later.failures == {}, "it is reported once"
 
 
 def test_who_waits_for_a_probe_ends_with_the_sync() -> None:
     limiter = Limiter(1)
     asked = Probes(limiter, {})
-    assert asked.admit("events")
+    assert is_admitted(asked, "events")
     with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(asked.admit, "events")
+        other = pool.submit(is_admitted, asked, "events")
         limiter.cancel()
         with pytest.raises(CancelledError):
             other.result(10)

@@ -12,7 +12,7 @@ from openai_fine_tuning.errors import EndlessListingError, HostError, RequestErr
 
 from .client import FineTuningApi
 from .pagination import Page, pages
-from .urls import JOBS_PATH, job_path
+from .urls import JOBS_PATH, is_safe_id, job_path
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,17 @@ def job_pages_behind(api: FineTuningApi, job_id: str, otherwise: Iterator[Page])
 
 
 def get_job(api: FineTuningApi, job_id: str) -> Job:
-    """One job. Raises as `FineTuningApi.get_json` does, and `RequestError` where the host shows another."""
+    """Return one job. Raise as `FineTuningApi.get_json` does, and `RequestError` where the host shows another job."""
+    if not is_safe_id(job_id):
+        raise unsafe_id_error(api)
     path = job_path(job_id)
     answer = api.get_json(path)
     job = Job.of(answer.content, answer.host_time)
     if job is None or job.id != job_id:
         raise RequestError(f"{api.url(path)} answered with another job or none", url=api.url(path), status=200)
     return job
+
+
+def unsafe_id_error(api: FineTuningApi) -> RequestError:
+    """Return the error of a job whose id would be taken for a folder of the address."""
+    return RequestError("its id cannot be put into an address", url=api.url(JOBS_PATH), status=400)

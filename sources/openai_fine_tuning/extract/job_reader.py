@@ -6,14 +6,15 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from openai_fine_tuning.api.client import FineTuningApi
-from openai_fine_tuning.api.files import Files
-from openai_fine_tuning.api.jobs import Job
+from openai_fine_tuning.api.jobs import Job, get_job, unsafe_id_error
+from openai_fine_tuning.api.urls import is_safe_id
 from openai_fine_tuning.errors import EndlessListingError, RequestError
+from openai_fine_tuning.state.watermark import Frontier
 
+from .bounds import Bounds
 from .failures import is_gone, raise_if_general
-from .probes import Probes
-from .resources import RESOURCES, Due, Found
+from .probes import UnavailableError
+from .resources import RESOURCES, Due, Found, Host
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,14 +22,14 @@ class JobTask:
     """A job to read.
 
     Attributes:
-        job: The job, as the host showed it.
-        due: What is due of it, by resource.
-        includes_job: Whether the row of the job itself is due.
+        job_id: Its id.
+        job: The job, as the listing showed it; None where it is to be fetched by its id.
+        watermarks: Those of the resources that are due of it. A worker looks at them and changes nothing.
     """
 
-    job: Job
-    due: Mapping[str, Due]
-    includes_job: bool
+    job_id: str
+    job: Job | None
+    watermarks: Mapping[str, Frontier]
 
 
 @dataclass
@@ -36,65 +37,50 @@ class JobResult:
     """What came of reading a job.
 
     Attributes:
+        job: The job; None where it could not be fetched.
+        error: Why it could not be fetched, or that the host has dropped it since.
         next_states: What the next read of the job must know, for each resource that was read to its end.
         failures: Why a resource could not be read.
-        gone: The error that says that the host no longer has the job; None where it has.
     """
 
+    job: Job | None = None
+    error: RequestError | None = None
     next_states: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: dict[str, Exception] = field(default_factory=dict)
-    gone: RequestError | None = None
 
 
-class JobReader:
-    """Reads jobs. Safe to share between threads.
+def read_job(host: Host, task: JobTask, bounds: Bounds) -> Generator[Found, None, JobResult]:
+    """Yield what is found of a job, page by page, one resource after the other.
 
-    Args:
-        api: The host.
-        probes: Keep the reads of a resource back until it is known that the host offers it.
+    Raises:
+        HostError: A failure concerns all jobs.
+        CancelledError: The sync was stopped.
     """
-
-    def __init__(self, api: FineTuningApi, probes: Probes) -> None:
-        self._api = api
-        self._probes = probes
-        files = Files(api)
-        self._resources = {resource.name: resource(api, files, probes) for resource in RESOURCES}
-
-    def probed_by(self, task: JobTask) -> set[str]:
-        """Return the resources that a job requests, and of which it is not yet known whether the host has them."""
-        return {
-            name
-            for name, due in task.due.items()
-            if self._probes.is_available(name) is None and self._resources[name].has_requests(due)
-        }
-
-    def read(self, task: JobTask) -> Generator[Found, None, JobResult]:
-        """Yield what is found of a job, page by page, one resource after the other.
-
-        Raises:
-            HostError: A failure concerns all jobs.
-            CancelledError: The sync was stopped.
-        """
-        result = JobResult()
-        for name, due in task.due.items():
-            resource = self._resources[name]
-            if resource.has_requests(due) and not self._probes.admit(name):
-                continue
-            try:
-                result.next_states[name] = yield from resource.read(due)
-            except (RequestError, EndlessListingError) as error:
-                if isinstance(error, RequestError):
-                    raise_if_general(self._api, error)
-                    if self._is_of_gone_job(name, task.job, error):
-                        self._probes.withdraw(name)
-                        result.gone = error
-                        return result
-                self._probes.failed(name, task.job.id, error)
-                result.failures[name] = error
+    try:
+        job = task.job or get_job(host.api, task.job_id)
+    except RequestError as error:
+        raise_if_general(host.api, error)
+        return JobResult(error=error)
+    result = JobResult(job)
+    if not is_safe_id(job.id):
+        result.failures = dict.fromkeys(task.watermarks.keys() & RESOURCES.keys(), unsafe_id_error(host.api))
         return result
-
-    def _is_of_gone_job(self, name: str, job: Job, error: RequestError) -> bool:
-        """Whether a read failed because the host no longer has the job."""
-        if error.status != 404 or (error.is_missing_endpoint and not self._probes.is_available(name)):
-            return False
-        return is_gone(self._api, job.id)
+    for name, read in RESOURCES.items():
+        if name not in task.watermarks or not bounds.admit(job):
+            continue
+        watermark = task.watermarks[name]
+        due = Due(job, dict(watermark.open.get(job.id, {})), watermark.is_over(job))
+        try:
+            result.next_states[name] = yield from read(host, due)
+        except UnavailableError:
+            continue
+        except (RequestError, EndlessListingError) as error:
+            if isinstance(error, RequestError):
+                raise_if_general(host.api, error)
+                is_known = not error.is_missing_endpoint or host.probes.is_available(name)
+                if error.status == 404 and is_known and is_gone(host.api, job.id):
+                    host.probes.withdraw(name)
+                    return JobResult(job, error)
+            host.probes.failed(name, job.id, error)
+            result.failures[name] = error
+    return result

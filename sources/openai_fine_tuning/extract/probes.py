@@ -15,6 +15,10 @@ _CONVINCING_FAILURES = 3
 """A resource that failed for so many jobs, and worked for none, counts as unavailable."""
 
 
+class UnavailableError(Exception):
+    """The host does not offer the resource, or not to this key."""
+
+
 class Probes:
     """The knowledge of which resources the host and the key offer. Safe to share between threads.
 
@@ -41,12 +45,13 @@ class Probes:
         """Whether the resource can be read; None where that is not known yet."""
         return self.available.get(resource)
 
-    def admit(self, resource: str) -> bool:
-        """Return whether a job's read of the resource may begin. Wait where the probe of another job is to tell.
+    def admit(self, resource: str) -> None:
+        """Return once a job's read of the resource may begin. Wait where the probe of another job is to tell.
 
         The job that is admitted while nothing is known is the probe: `succeeded`, `failed` or `withdraw` must follow.
 
         Raises:
+            UnavailableError: The resource is known to be unavailable.
             CancelledError: The sync was stopped.
         """
         with self._changed:
@@ -55,7 +60,8 @@ class Probes:
                 self._limiter.raise_if_cancelled()
             if resource not in self.available:
                 self._probing.add(resource)
-            return self.available.get(resource, True)
+            elif not self.available[resource]:
+                raise UnavailableError(resource)
 
     def succeeded(self, resource: str) -> None:
         """A page of the resource has come: let the reads of all other jobs begin."""

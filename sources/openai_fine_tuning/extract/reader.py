@@ -7,16 +7,16 @@ time (`job_reader`). What it finds, and its result at the end, come back through
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
 
 from openai_fine_tuning import settings
 from openai_fine_tuning.api.client import FineTuningApi
-from openai_fine_tuning.api.jobs import Job, get_job, job_pages, job_pages_behind
+from openai_fine_tuning.api.files import Files
+from openai_fine_tuning.api.jobs import Job, job_pages, job_pages_behind
 from openai_fine_tuning.api.pagination import Order
-from openai_fine_tuning.api.urls import is_safe_id
 from openai_fine_tuning.convert.table_builder import Batches
 from openai_fine_tuning.errors import HostError, RequestError
 from openai_fine_tuning.report import Report, Skipped
@@ -24,10 +24,10 @@ from openai_fine_tuning.state.run import Parts
 from openai_fine_tuning.state.watermark import Frontier
 
 from .bounds import Bounds
-from .failures import listing_failure, raise_if_general
-from .job_reader import JobReader, JobResult, JobTask
+from .failures import listing_failure
+from .job_reader import JobResult, JobTask, read_job
 from .probes import Probes
-from .resources import Due, Found, Missing, Rejected
+from .resources import Found, Host, Missing
 from .workers import Ended, Workers
 
 _JOBS_A_THREAD = 2
@@ -73,9 +73,9 @@ class Reader:
         self._most_rows = None if bounds.is_partial else stop_after_rows
         read_before = {name for name, watermark in watermarks.items() if watermark.bound is not None}
         self._probes = Probes(api.limiter, parts.available, read_before=read_before)
-        self._job_reader = JobReader(api, self._probes)
-        self._workers: Workers[JobTask | str] = Workers(api.limiter, api.limiter.concurrency)
-        self._in_flight: set[JobTask | str] = set()
+        self._host = Host(api, Files(api), self._probes)
+        self._workers: Workers[JobTask] = Workers(api.limiter, api.limiter.concurrency)
+        self._in_flight: set[JobTask] = set()
         self._met: set[str] = set()
         self._failed: list[tuple[Job, str, Exception]] = []
         self._missing: set[tuple[str, str]] = set()
@@ -162,25 +162,22 @@ class Reader:
                 self._batches.add("jobs", record, job_id=None)
             return
         self._report.seen.add(hash(job.id))
-        due = self._due_resources(job)
+        due = {name: watermark for name, watermark in self._readable().items() if watermark.owes(job)}
         if due or job.created_at is None:
             self._met.add(job.id)
         if not due or not self._bounds.admit(job) or job.id in self._parts.done:
             return
         if self._is_late():
-            for resource in due:
-                self._watermarks[resource].keep_open(job)
+            for watermark in due.values():
+                watermark.keep_open(job)
             self._parts.postponed[job.id] = job
             self._is_left_over = True
         else:
-            self._start(job, due)
+            self._start(JobTask(job.id, job, due))
 
     def _readable(self) -> dict[str, Frontier]:
         """The watermarks of the resources that are not known to be unavailable."""
         return {n: w for n, w in self._watermarks.items() if self._probes.is_available(n) is not False}
-
-    def _due_resources(self, job: Job) -> list[str]:
-        return [name for name, watermark in self._readable().items() if watermark.owes(job)]
 
     def _unmet(self) -> dict[str, float | None]:
         """The open jobs that the listing has not shown: id to `created_at`."""
@@ -219,62 +216,29 @@ class Reader:
         """Wait for the probes of resources for whose sake alone the listing would go on: they may be unavailable."""
         while not self._bounds.is_partial:
             wanting = [name for name, watermark in self._readable().items() if not self._is_past(watermark, order)]
-            tasks = [task for task in self._in_flight if isinstance(task, JobTask)]
-            if not wanting or not set().union(*map(self._job_reader.probed_by, tasks)).issuperset(wanting):
+            probed = {name for task in self._in_flight for name in task.watermarks}
+            if not wanting or any(self._probes.is_available(name) or name not in probed for name in wanting):
                 return
             yield from self._collect_one()
 
-    # One job ---------------------------------------------------------------------------------------------------------
+    # Reading jobs ----------------------------------------------------------------------------------------------------
 
     def _read_by_id(self, job_ids: Iterable[str]) -> Iterator[dict[str, pa.Table]]:
         for job_id in job_ids:
             if self._is_late():
                 self._is_left_over = True
                 return
-            job: Job | None = self._parts.postponed.pop(job_id, None)
-            if job is not None:
-                self._met.add(job_id)
-                self._start(job, self._due_resources(job))
-            elif is_safe_id(job_id):
-                self._report.jobs_to_read += 1
-                self._submit(job_id, self._fetch(job_id))
-            elif job_id in self._bounds.job_ids:
-                self._skip_unknown(job_id, "it cannot be put into an address")
-            else:
-                self._skip(job_id, "jobs", "its id cannot be put into an address")
+            due = {n: w for n, w in self._readable().items() if self._bounds.is_partial or job_id in w.open}
+            self._start(JobTask(job_id, self._parts.postponed.pop(job_id, None), due))
             yield from self._collect(down_to=_JOBS_A_THREAD * self._api.limiter.concurrency)
 
-    def _fetch(self, job_id: str) -> Generator[Found, None, Job | RequestError]:
-        """Return a job, or why it cannot be had. Runs in a worker thread."""
-        yield from ()  # what a worker runs is a generator
-        try:
-            return get_job(self._api, job_id)
-        except RequestError as error:
-            raise_if_general(self._api, error)
-            return error
-
-    def _start(self, job: Job, resources: Iterable[str]) -> None:
-        """Let a worker read the given resources of a job."""
+    def _start(self, task: JobTask) -> None:
         self._report.jobs_to_read += 1
-        below_job = [name for name in resources if name != "jobs"]
-        if not is_safe_id(job.id):
-            for name in below_job:
-                self._skip(job.id, name, "its id cannot be put into an address")
-                self._watermarks[name].keep_open(job)
-            below_job = []
-        due = {}
-        for name in below_job:
-            watermark = self._watermarks[name]
-            due[name] = Due(job, dict(watermark.open.get(job.id, {})), watermark.is_over(job))
-        task = JobTask(job, due, includes_job="jobs" in resources)
-        if due:
-            self._submit(task, self._job_reader.read(task))
-        else:
-            self._finish(task, JobResult())
-
-    def _submit(self, task: JobTask | str, work: Generator[Found, None, Any]) -> None:
+        if task.job is not None and task.watermarks.keys() == {"jobs"}:
+            self._finish(task, JobResult(task.job))  # nothing is to be requested
+            return
         self._in_flight.add(task)
-        self._workers.start(task, work)
+        self._workers.start(task, read_job(self._host, task, self._bounds))
 
     # What the workers find -------------------------------------------------------------------------------------------
 
@@ -289,30 +253,28 @@ class Reader:
             self._in_flight.remove(task)
             if found.error is not None:
                 raise found.error
-            if isinstance(task, JobTask):
-                self._finish(task, found.result)
-            else:
-                self._finish_fetch(task, found.result)
-        elif isinstance(task, JobTask):
-            self._keep(task.job, found)
+            self._finish(task, found.result)
+        else:
+            self._keep(task.job_id, found)
             if full := self._take(at_least=settings.BATCH_ROWS):
                 yield full
         self._count()
 
-    def _keep(self, job: Job, found: Found) -> None:
+    def _keep(self, job_id: str, found: Found) -> None:
         """Make rows of what a worker found, or report it."""
         if isinstance(found, Missing):
             # The resources `result_metrics` and `files` may both miss it.
-            if (job.id, found.file_id) not in self._missing:
-                self._missing.add((job.id, found.file_id))
-                self._skip(job.id, found.resource, f"the host no longer has its file {found.file_id} (404)")
-        elif isinstance(found, Rejected):
-            self._batches.reject(found.resource, found.record, job_id=job.id, reason=found.reason)
+            if (job_id, found.file_id) not in self._missing:
+                self._missing.add((job_id, found.file_id))
+                self._skip(job_id, found.resource, f"the host no longer has its file {found.file_id} (404)")
+        elif found.reason:
+            for record in found.records:
+                self._batches.reject(found.resource, record, job_id=job_id, reason=found.reason)
         elif found.shown:
             for record, shown in zip(found.records, found.shown, strict=True):
-                self._batches.add(found.resource, record, job_id=job.id, own=found.own, shown=shown)
+                self._batches.add(found.resource, record, job_id=job_id, own=found.own, shown=shown)
         else:
-            self._batches.add_all(found.resource, found.records, job_id=job.id, own=found.own, defaults=found.defaults)
+            self._batches.add_all(found.resource, found.records, job_id=job_id, own=found.own, defaults=found.defaults)
 
     def _take(self, at_least: int) -> dict[str, pa.Table]:
         tables = self._batches.take(at_least=at_least)
@@ -323,40 +285,28 @@ class Reader:
 
     def _finish(self, task: JobTask, result: JobResult) -> None:
         """Note what was read of a job. Its own row comes last: it says when its checkpoints were listed."""
-        job = task.job
+        job = result.job
+        if result.error is not None:
+            self._skip_job(task.job_id, result.error, is_unknown=job is None and task.job_id in self._bounds.job_ids)
+        if job is None:
+            self._report.jobs_to_read -= 1
+            return
         self._has_progressed = True
         self._report.jobs_read += 1
+        self._report.seen.add(hash(job.id))
+        self._met.add(job.id)
         self._parts.done.add(job.id)
-        if result.gone is not None:
-            self._close_gone(job.id, result.gone)
-        else:
+        listed_at = result.next_states.get("checkpoints", {}).get("listed_at")
+        jobs = self._watermarks.get("jobs")
+        if jobs is not None and self._bounds.admit(job) and ("jobs" in task.watermarks or listed_at is not None):
+            if listed_at is None:
+                listed_at = jobs.open.get(job.id, {}).get("listed_at")
+            self._batches.add("jobs", job.record, job_id=None, own={"checkpoints_listed_at": listed_at})
+            result.next_states["jobs"] = {} if listed_at is None else {"listed_at": listed_at}
+        if result.error is None:
             for name, next_state in result.next_states.items():
                 self._watermarks[name].settle(job, **next_state)
             self._failed += [(job, name, error) for name, error in result.failures.items()]
-        jobs = self._watermarks.get("jobs")
-        listed_at = result.next_states.get("checkpoints", {}).get("listed_at")
-        if jobs is None or not (task.includes_job or listed_at is not None):
-            return
-        if listed_at is None:
-            listed_at = jobs.open.get(job.id, {}).get("listed_at")
-        self._batches.add("jobs", job.record, job_id=None, own={"checkpoints_listed_at": listed_at})
-        if result.gone is None:
-            jobs.settle(job, **({} if listed_at is None else {"listed_at": listed_at}))
-
-    def _finish_fetch(self, job_id: str, answer: Job | RequestError) -> None:
-        """Begin to read a job that was fetched by its id, or say why it could not be."""
-        self._report.jobs_to_read -= 1
-        if isinstance(answer, Job):
-            self._report.seen.add(hash(job_id))
-            self._met.add(job_id)
-            if self._bounds.admit(answer):
-                self._start(answer, self._due_resources(answer))
-        elif answer.status == 404 and job_id in self._bounds.job_ids and not self._is_open(job_id):
-            self._skip_unknown(job_id, str(answer))
-        elif answer.status == 404 and not answer.is_missing_endpoint:
-            self._close_gone(job_id, answer)
-        else:
-            self._skip(job_id, "jobs", str(answer))
 
     # What could not be read ------------------------------------------------------------------------------------------
 
@@ -364,18 +314,18 @@ class Reader:
         """Report what is left out, for all jobs where no id is given."""
         self._report.skipped.append(Skipped(self._account, job_id, resource, reason))
 
-    def _skip_unknown(self, job_id: str, reason: str) -> None:
-        self._unknown.add(job_id)
-        self._skip(job_id, "jobs", f"the host has no job {job_id}: is the id right? ({reason})")
-
-    def _close_gone(self, job_id: str, error: RequestError) -> None:
-        self._skip(job_id, "jobs", f"the host no longer has this job: {error}")
-        for watermark in self._watermarks.values():
-            watermark.close_gone(job_id)
-
-    def _is_open(self, job_id: str) -> bool:
-        """Whether the host has shown the job to an earlier sync, which left it open."""
-        return any(job_id in watermark.open for watermark in self._watermarks.values())
+    def _skip_job(self, job_id: str, error: RequestError, *, is_unknown: bool) -> None:
+        """Report a job that cannot be had, and close it where the host says that it is gone."""
+        is_open = any(job_id in watermark.open for watermark in self._watermarks.values())
+        if error.status == 404 and is_unknown and not is_open:
+            self._unknown.add(job_id)
+            self._skip(job_id, "jobs", f"the host has no job {job_id}: is the id right? ({error})")
+        elif error.status == 404 and not error.is_missing_endpoint:
+            self._skip(job_id, "jobs", f"the host no longer has this job: {error}")
+            for watermark in self._watermarks.values():
+                watermark.close_gone(job_id)
+        else:
+            self._skip(job_id, "jobs", str(error))
 
     def _report_failures(self) -> None:
         """Report each unavailable resource once, and each other failure with its job, which stays open."""
