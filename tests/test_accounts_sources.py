@@ -11,7 +11,9 @@ from dlt.common.configuration.specs.pluggable_run_context import PluggableRunCon
 
 from command import KEY, Command, is_told_well
 from fine_tuning_simulator import Simulator
+from fine_tuning_warehouse.accounts.account import build_account
 from fine_tuning_warehouse.accounts.config_files import find_accounts
+from fine_tuning_warehouse.accounts.lookup import COMMAND_LINE, ENVIRONMENT, MIXED, PROGRAM, Setting
 from fine_tuning_warehouse.errors import UsageError
 
 EVIL = "https://evil.example.com/v1"
@@ -208,6 +210,37 @@ def test_a_folder_cannot_add_to_the_headers_in_the_users_own_files(home: Path) -
     write(home, PLAIN + names("https://gateway.example.com/v1"), PLAIN + KEY_LINE + headers.format("x-mine"))
     write(Path(".dlt"), secrets=PLAIN + headers.format("x-custom-host"))
     assert "openai_extra_headers" in refused()
+
+
+SOURCES = [COMMAND_LINE, ENVIRONMENT, PROGRAM, "/a/.dlt", "/b/.dlt", "Google Secrets", MIXED]
+
+
+@pytest.mark.parametrize("steers", ["base_url", "extra_headers", "allow_http"])
+@pytest.mark.parametrize("holds_key", SOURCES)
+@pytest.mark.parametrize("says_where", SOURCES)
+def test_only_the_user_or_the_place_of_the_key_says_where_it_goes(steers: str, holds_key: str, says_where: str) -> None:
+    values = {"base_url": EVIL, "extra_headers": {"x-custom-host": "evil.example.com"}, "allow_http": True}
+    settings = {
+        "api_key": Setting(KEY, "MY_KEY", holds_key),
+        "base_url": Setting("https://mine.example.com/v1", "MY_URL", ENVIRONMENT),
+        steers: Setting(values[steers], "THE_SETTING", says_where),
+    }
+    is_trusted = says_where in (COMMAND_LINE, ENVIRONMENT, PROGRAM) or says_where == holds_key != MIXED
+    if is_trusted:
+        assert getattr(build_account("mine", settings), steers) == values[steers]
+    else:
+        with pytest.raises(UsageError, match="THE_SETTING decides where the key in MY_KEY goes"):
+            build_account("mine", settings)
+
+
+def test_a_configured_account_that_lost_its_host_does_not_become_one_of_openai() -> None:
+    """The key of another host went to OpenAI where `openai_base_url` was removed."""
+    write(Path(".dlt"), MINE, MINE + 'openai_api_key = "key-of-a-gateway"\n')
+    words = refused()
+    for word in ("openai_base_url", "openai_api_key", "is not OpenAI's", ".accounts.mine]"):
+        assert word in words
+    write(Path(".dlt"), secrets=MINE + KEY_LINE)
+    assert find_accounts()[0].base_url == "https://api.openai.com/v1"
 
 
 def test_the_command_asks_nothing_of_a_host_that_a_folder_named(tmp_path: Path, host: Simulator) -> None:

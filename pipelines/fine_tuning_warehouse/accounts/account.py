@@ -20,7 +20,17 @@ from openai_fine_tuning.api.urls import is_loopback
 from openai_fine_tuning.settings import DEFAULT_BASE_URL
 
 from .azure import azure_base_url, entra_tokens, host_of, shown_url
-from .lookup import COMMAND_LINE, ENVIRONMENT, MIXED, PROGRAM, SOURCE, Setting, section_name, variable_name
+from .lookup import (
+    COMMAND_LINE,
+    ENVIRONMENT,
+    MIXED,
+    PROGRAM,
+    SOURCE,
+    Setting,
+    section_name,
+    usual_location,
+    variable_name,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +88,7 @@ class Account:
             return self.locations[name]
         if name == "api_version":
             return self.setting_location("base_url")
-        return f"openai_{name} under {section_name(*self.section)}" if self.section else f"OPENAI_{name.upper()}"
+        return usual_location(name, self.section)
 
     def api(self, concurrency: int | None = None) -> FineTuningApi:
         """Return the client of the host, for requests outside a sync.
@@ -208,8 +218,9 @@ def _check_sources(settings: Mapping[str, Setting], section: tuple[str, ...]) ->
     OpenAI and Azure need no such care: nobody else can read what goes there.
     """
     key = settings.get("api_key")
-    if key is None and "base_url" not in settings:
-        raise UsageError("Tokens of Entra need the host that they are for: set openai_base_url, or OPENAI_BASE_URL.")
+    if "base_url" not in settings and (key is None or (section and not key.value.startswith("sk-"))):
+        what = "tokens of Entra do not go to OpenAI" if key is None else f"the key in {key.location} is not OpenAI's"
+        raise UsageError(f"There is no host, and {what}: set {usual_location('base_url', section)}.")
     trusted = {COMMAND_LINE, ENVIRONMENT, PROGRAM, key.source if key else ENVIRONMENT} - {MIXED}
     for name in ("base_url", "extra_headers", "allow_http"):
         setting = settings.get(name)

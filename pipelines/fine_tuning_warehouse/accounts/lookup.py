@@ -82,6 +82,11 @@ def section_name(*section: str) -> str:
     return f"[{'.'.join(p if is_bare else json.dumps(p) for p, is_bare in zip(section, bare, strict=True))}]"
 
 
+def usual_location(name: str, section: Sequence[str]) -> str:
+    """Return where a field of an account would stand: in its section, or in a variable such as `OPENAI_BASE_URL`."""
+    return f"openai_{name} under {section_name(*section)}" if section else f"OPENAI_{name.upper()}"
+
+
 def variable_name(name: str, section: Sequence[str]) -> str | None:
     """Return the environment variable for a field of an account in a section; None where no shell can set it.
 
