@@ -1,4 +1,4 @@
-"""One limiter for all threads: how many requests are in flight, and when none may start."""
+"""The limiter that all threads share: how many requests are in flight, and when none may start."""
 
 from __future__ import annotations
 
@@ -11,29 +11,28 @@ from openai_fine_tuning.errors import CancelledError, ConfigurationError
 
 
 class Limiter:
-    """Bounds the requests in flight; halves the bound when the host throttles and lets it recover slowly.
+    """Bounds the requests in flight. Halves the bound when the host throttles, and lets it recover slowly.
 
     Args:
-        concurrency: The highest number of requests in flight, at least 1.
+        concurrency: The highest number of requests in flight.
 
     Raises:
-        ConfigurationError: It is less.
+        ConfigurationError: It is less than 1.
     """
 
     def __init__(self, concurrency: int) -> None:
         if concurrency < 1:
             raise ConfigurationError(f"The concurrency is {concurrency}: at least 1 request must be in flight.")
-        self.concurrency = concurrency
-        self.allowed = self.concurrency
+        self.concurrency = self.allowed = concurrency
+        self.cancelled = False
         self._in_flight = 0
         self._successes = 0
         self._opens_at = 0.0
-        self._cancelled = False
         self._changed = threading.Condition()
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """Hold one of the places while a request is in flight. Waits for it; raises `CancelledError` once cancelled."""
+        """Count as a request in flight; wait until it may start. Raises `CancelledError` once cancelled."""
         with self._changed:
             while True:
                 self.raise_if_cancelled()
@@ -50,7 +49,7 @@ class Limiter:
                 self._changed.notify()
 
     def succeeded(self) -> None:
-        """An answer came: after as many of them as are allowed at once, one more is allowed."""
+        """Count an answer. After as many answers as are allowed at once, one more request is allowed."""
         with self._changed:
             self._successes += 1
             if self.allowed < self.concurrency and self._successes >= self.allowed:
@@ -59,37 +58,31 @@ class Limiter:
                 self._changed.notify()
 
     def throttled(self) -> None:
-        """The host answered 429: half as many from now on."""
+        """Allow half as many requests, because the host answered 429."""
         with self._changed:
             self.allowed = max(1, self.allowed // 2)
             self._successes = 0
 
     def close_for(self, seconds: float) -> None:
-        """Let no request start for a while: the host has said when it will answer again."""
+        """Let no request start for a while, because the host said when it will answer again."""
         with self._changed:
             self._opens_at = max(self._opens_at, time.monotonic() + seconds)
 
     def sleep(self, seconds: float) -> None:
-        """Wait without holding a place; raises `CancelledError` as soon as cancelled."""
+        """Wait. Raises `CancelledError` as soon as cancelled."""
         until = time.monotonic() + seconds
         with self._changed:
-            while (left := until - time.monotonic()) > 0:
-                self.raise_if_cancelled()
+            while (left := until - time.monotonic()) > 0 and not self.cancelled:
                 self._changed.wait(left)
             self.raise_if_cancelled()
 
     def cancel(self) -> None:
-        """Wake all that wait; nothing starts any more."""
+        """Wake everything that waits. Nothing starts any more."""
         with self._changed:
-            self._cancelled = True
+            self.cancelled = True
             self._changed.notify_all()
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether nothing may be requested any more."""
-        return self._cancelled
 
     def raise_if_cancelled(self) -> None:
         """Raise `CancelledError` once cancelled."""
-        if self._cancelled:
+        if self.cancelled:
             raise CancelledError("The sync was stopped.")

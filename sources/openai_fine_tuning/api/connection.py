@@ -99,7 +99,8 @@ class _PacedStream(io.RawIOBase):
 
 
 def _too_slow(words: str, setting: str) -> AttemptError:
-    return AttemptError(f"{words}, a bound on one answer; {setting} lifts it", retries=ODD_RETRIES, setting=setting)
+    advice = f", a bound on one answer. The setting {setting} lifts it"
+    return AttemptError(words, advice=advice, retries=ODD_RETRIES, setting=setting)
 
 
 class _PacedResponse(http.client.HTTPResponse):

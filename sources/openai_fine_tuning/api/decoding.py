@@ -36,13 +36,20 @@ def pieces(response: requests.Response) -> Iterator[bytes]:
         EOFError, or errors of requests and urllib3: The connection broke.
     """
     sent: Iterator[bytes] = iter(lambda: response.raw.read(_PIECE_BYTES, decode_content=False), b"")
-    kind = response.headers.get("content-type", "a body")
+    kind = response.headers.get("content-type", "a body")[:60]
     for encoding in reversed(response.headers.get("content-encoding", "").lower().split(",")):
-        if (name := encoding.strip()) in {"gzip", "x-gzip", "deflate"}:
-            sent = _inflated(sent, f"answered with {kind[:60]} that says it is compressed as {name}, and is not", name)
-        elif name not in {"", "identity"}:
-            words = f"answered with {kind[:60]} compressed as {name[:40]!r}, which was not asked for"
-            raise AttemptError(words, retries=1, about="page", status=response.status_code)
+        name = encoding.strip()[:40]
+        if name in {"", "identity"}:
+            continue
+        wrong = AttemptError(
+            f"answered with {kind} that says it is compressed as {name}, which it is not, or was not asked to be",
+            retries=1,
+            about="page",
+            status=response.status_code,
+        )
+        if name not in {"gzip", "x-gzip", "deflate"}:
+            raise wrong
+        sent = _inflated(sent, name, wrong)
     return sent
 
 
@@ -52,14 +59,14 @@ def read_body(response: requests.Response, max_megabytes: float) -> bytes:
     for piece in pieces(response):
         left -= len(piece)
         if left < 0:
-            words = f"answered with more than {max_megabytes:g} MB, the bound on one answer"
-            setting = "fine_tuning_max_answer_megabytes"
-            raise AttemptError(f"{words}; {setting} lifts it", retries=0, setting=setting)
+            words, setting = f"answered with more than {max_megabytes:g} MB", "fine_tuning_max_answer_megabytes"
+            advice = f", the bound on one answer. The setting {setting} lifts it"
+            raise AttemptError(words, advice=advice, retries=0, setting=setting, status=response.status_code)
         found.append(piece)
     return b"".join(found)
 
 
-def _inflated(sent: Iterator[bytes], complaint: str, encoding: str) -> Iterator[bytes]:
+def _inflated(sent: Iterator[bytes], encoding: str, wrong: AttemptError) -> Iterator[bytes]:
     """Decompress in pieces of bounded size. gzip may have several members; deflate comes with and without a header."""
     decoder, has_begun, is_full = None, False, False
     for piece in sent:
@@ -72,7 +79,7 @@ def _inflated(sent: Iterator[bytes], complaint: str, encoding: str) -> Iterator[
                 inflated = decoder.decompress(rest, _PIECE_BYTES)
             except zlib.error:
                 if not has_begun:
-                    raise AttemptError(complaint, retries=1, about="page") from None
+                    raise wrong from None
                 if is_first_of_member:
                     return  # other programs ignore what follows the last member, too
                 raise EOFError("the compressed body is damaged") from None

@@ -1,4 +1,4 @@
-"""Walking along a listing, page by page, with an end in every case."""
+"""Listings, read page by page, with an end in every case."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from openai_fine_tuning.errors import EndlessListingError, RequestError
 from .client import FineTuningApi
 
 MAX_RESTARTS = 3
-"""How often a listing starts again because the host no longer knows the record that it had got to."""
+"""How often a listing starts again because the host no longer knows the last record of a page."""
 
 _TOLERATED_SKEW_SECONDS = 3600.0
 
@@ -23,10 +23,10 @@ class Page:
     """A page of a listing.
 
     Attributes:
-        records: The records as the host sent them, less those whose id stood on this listing before.
-        times: `created_at` of each of them in unix seconds, None where there is none.
+        records: The records as the host sent them, without those whose id was on this listing before.
+        times: `created_at` of each record in unix seconds, None where there is none.
         host_time: The host's time in unix seconds when it sent the page.
-        cursor: What the next page is `after`; None on the last page.
+        cursor: The `after` of the next page; None on the last page.
     """
 
     records: list[Any]
@@ -38,45 +38,52 @@ class Page:
 def pages(
     api: FineTuningApi, path: str, *, after: str | None = None, limit: int = settings.PAGE_LIMIT
 ) -> Iterator[Page]:
-    """The pages of a listing from its start, or from behind `after`; `limit` records are asked for in one.
+    """Yield the pages of a listing.
+
+    Args:
+        api: The host.
+        path: The listing, below the base URL.
+        after: The id of the record behind which to begin; None for the start.
+        limit: How many records to ask for in one page.
 
     Raises:
-        EndlessListingError: The cursor does not move, a page repeats, or more is promised without data.
-        RequestError, HostError, CancelledError: As `FineTuningApi.get_json` does.
+        EndlessListingError: The cursor does not move, a page comes again, or more is promised without data.
+        RequestError, HostError, CancelledError: As `FineTuningApi.get_json` raises them.
     """
+    url = api.url(path)
     seen: set[str] = set()
     cursors: set[str] = set()
     restarts = 0
     for _ in range(settings.MAX_PAGES):
-        params = {"limit": limit, **({"after": after} if after is not None else {})}
         try:
-            answer = api.get_page(path, params)
+            answer = api.get_page(path, {"limit": limit} if after is None else {"limit": limit, "after": after})
         except RequestError as error:
             if error.status == 404 and after is not None and cursors and restarts < MAX_RESTARTS:
-                # The record that the listing had got to is gone: start again; what was met before is left out.
+                # The last record of the page before is gone: start again, and leave out what came already.
                 after, cursors, restarts = None, set(), restarts + 1
                 continue
             raise
-        data, has_more, last_id = (answer.content.get(name) for name in ("data", "has_more", "last_id"))
+        data, has_more = answer.content["data"], answer.content.get("has_more")
         fresh = [record for record in data if _is_fresh(record, seen)]
-        repeated = bool(data) and not fresh and restarts == 0
-        if not data or has_more is False or (has_more is None and repeated):
-            if has_more and not data:
-                raise EndlessListingError(f"{api.url(path)} says has_more without data: its listing has no end.")
-            yield Page(fresh, _times(fresh), answer.host_time, None)
+        times = [unix_seconds(record.get("created_at")) if isinstance(record, dict) else None for record in fresh]
+        is_repeated = bool(data) and not fresh and restarts == 0
+        if has_more and not data:
+            raise EndlessListingError(f"{url} says has_more without data, so the listing has no end.")
+        if not data or (is_repeated if has_more is None else not has_more):
+            yield Page(fresh, times, answer.host_time, None)
             return
-        after = _next_cursor(data, last_id, api.url(path))
-        if after in cursors or repeated:
-            raise EndlessListingError(
-                f"{api.url(path)} repeats itself: the page after {after!r} was met before, so its listing has no end."
-            )
+        after = next(filter(None, map(_id, reversed(data))), None) or _id({"id": answer.content.get("last_id")})
+        if after is None:
+            raise EndlessListingError(f"{url} has more pages, but no record on this one has an id to go on from.")
+        if after in cursors or is_repeated:
+            raise EndlessListingError(f"{url} sends the page after {after!r} again, so the listing has no end.")
         cursors.add(after)
-        yield Page(fresh, _times(fresh), answer.host_time, after)
-    raise EndlessListingError(f"{api.url(path)} did not end within {settings.MAX_PAGES:,} pages.")
+        yield Page(fresh, times, answer.host_time, after)
+    raise EndlessListingError(f"{url} did not end within {settings.MAX_PAGES:,} pages.")
 
 
 class Order:
-    """Whether a listing is in fact newest first, judged by all that was seen of it."""
+    """Judges whether a listing is newest first, by all records that were seen of it."""
 
     def __init__(self) -> None:
         self.is_newest_first = True
@@ -85,9 +92,9 @@ class Order:
         self.newest: float | None = None
 
     def see(self, times: Iterable[float | None], host_time: float) -> None:
-        """Take in the `created_at` of the next records, in unix seconds.
+        """Take the `created_at` of the next records into account, in unix seconds.
 
-        A record without a time, or with one that lies well beyond the host's now, says nothing about the order.
+        A record without a time, or with one well beyond the host's now, says nothing about the order.
         """
         for time in times:
             if time is None or time > host_time + _TOLERATED_SKEW_SECONDS:
@@ -99,37 +106,23 @@ class Order:
             self.last = time
 
     def is_past(self, bound: float) -> bool:
-        """Whether all that follows is older than `bound`: newest first down to here, by more than one record."""
+        """Return whether everything that follows is older than `bound`, as far as more than one record can tell."""
         if not self.is_newest_first or self.first is None or self.last is None:
             return False
         return bound > self.last and (self.first >= bound or self.first > self.last)
 
 
-def _next_cursor(data: list[Any], last_id: str | None, url: str) -> str:
-    for record in reversed(data):
-        if (record_id := _id(record)) is not None:
-            return record_id
-    if last_id:
-        return last_id
-    raise EndlessListingError(f"{url} has more pages, but no record on this one has an id to go on from.")
-
-
 def _is_fresh(record: Any, seen: set[str]) -> bool:
     record_id = _id(record)
-    if record_id is None:
-        return True
-    if record_id in seen:
-        return False
-    seen.add(record_id)
-    return True
+    is_fresh = record_id not in seen
+    if record_id is not None:
+        seen.add(record_id)
+    return is_fresh
 
 
 def _id(record: Any) -> str | None:
+    """Return the id of a record as text; None if it has none."""
     record_id = record.get("id") if isinstance(record, dict) else None
     if isinstance(record_id, int) and not isinstance(record_id, bool):
         return str(record_id)
     return record_id if isinstance(record_id, str) and record_id else None
-
-
-def _times(data: list[Any]) -> list[float | None]:
-    return [unix_seconds(record.get("created_at")) if isinstance(record, dict) else None for record in data]
