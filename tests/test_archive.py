@@ -205,6 +205,18 @@ def test_training_files_come_where_they_are_asked_for(
     assert archiving.damaged() == {}
 
 
+def test_files_that_a_host_names_by_their_records_come_too(
+    archiving: Archiving, world: ScriptedWorld, folder: Path
+) -> None:
+    add_training_files(world)
+    world.update_job("ftjob-000", result_files=[{"object": "file", "id": "file-000"}])
+    world.update_job("ftjob-000", training_file={"object": "file", "id": "file-train-0"})
+    archiving(training_files=True)
+    assert (folder / "result_files/file-000.csv").exists()
+    assert (folder / "training_files/file-train-0.jsonl").exists()
+    assert archiving.missing() == {}
+
+
 def test_the_questions_of_its_readme_are_answered_by_it(
     archiving: Archiving, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,7 +356,7 @@ def test_a_file_that_the_host_has_lost_stays(archiving: Archiving, world: Script
     archiving()
     world.remove_file("file-000")
     world.update_job("ftjob-001", result_files=[])
-    archiving(reading=full_refresh())
+    archiving(options=full_refresh())
     assert (folder / "result_files/file-000.csv").exists()
     assert "result_files/file-001.csv" in archiving.manifest["files"]
     assert archiving.missing() == {}

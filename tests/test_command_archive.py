@@ -63,7 +63,7 @@ def test_json_is_the_one_thing_on_stdout_and_says_what_was_done(ftw: Command, wo
     (missing,) = told["files"]["missing"]
     assert (missing["id"], missing["job"], missing["kind"]) == ("train-1", "ftjob-001", "training_file")
     assert missing["reason"] == "404: No such File object: train-1"
-    assert "Fetching 1 training and validation file: 150 bytes" in ended.err
+    assert "Fetching 2 training and validation files: 150 bytes (150 bytes), and 1 of unknown size" in ended.err
     assert "Missing training file train-1 of ftjob-001: 404" in ended.err
     assert ftw("archive", "kept", "--strict").code == 3
     assert ftw("archive", "--check", "kept").code == 0

@@ -132,9 +132,6 @@ HELD = {
         "test_archive_links::test_links_that_are_swapped_in_during_a_run_are_not_followed",
         "test_archive_links::test_a_manifest_that_names_other_paths_is_not_followed",
     ),
-    "A new file of an archive is": (
-        "test_archive_links::test_files_are_for_their_user_alone_unless_that_user_says_otherwise",
-    ),
     "No answer is endless or huge": (
         "test_answer_bounds::test_a_bomb_takes_no_more_memory_than_the_bound_and_is_told_with_its_setting",
         "test_answer_bounds::test_an_answer_that_drips_ends_at_its_deadline",

@@ -31,7 +31,7 @@ def only_run(store: Store) -> Iterator[None]:
         if store.folder is not None:
             if not store.folder.exists():
                 stack.callback(_remove_empty, store.folder)
-            store.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            store.folder.mkdir(parents=True, exist_ok=True)
             if not os.access(store.folder, os.W_OK):
                 raise CommandError(f"The archive {store.shown} cannot be written: the folder takes no files.")
         if store.folder is not None and os.name == "posix":

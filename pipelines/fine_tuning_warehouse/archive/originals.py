@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -96,13 +97,23 @@ def _rows(file: Path | None, wanted: list[str]) -> Iterator[dict[str, Any]]:
 def _mentions(job: dict[str, Any]) -> Iterator[tuple[Kind, str]]:
     """Yield the files that a job names."""
     results = json.loads(job.get("result_files") or "[]")
-    for file_id in results if isinstance(results, list) else [results]:
-        if file_id is not None:
-            yield "result_file", file_id if isinstance(file_id, str) else json.dumps(file_id)
-    if job.get("training_file"):
-        yield "training_file", job["training_file"]
-    if job.get("validation_file"):
-        yield "validation_file", job["validation_file"]
+    for result in results if isinstance(results, list) else [results]:
+        if (file_id := _file_id(result)) is not None:
+            yield "result_file", file_id
+    kinds: tuple[Kind, Kind] = ("training_file", "validation_file")
+    for kind in kinds:
+        if file_id := _file_id(job.get(kind)):
+            yield kind, file_id
+
+
+def _file_id(named_file: Any) -> str | None:
+    """Return the id of a file. Some hosts send its record in the place of the id, which a column holds as JSON."""
+    if isinstance(named_file, str) and named_file.startswith("{"):
+        with suppress(ValueError):
+            named_file = json.loads(named_file)
+    if isinstance(named_file, dict):
+        named_file = named_file.get("id")
+    return named_file if named_file is None or isinstance(named_file, str) else json.dumps(named_file)
 
 
 def _with_paths(originals: list[Original], before: Manifest | None) -> list[Original]:

@@ -42,14 +42,14 @@ class Plan:
         accounts: The accounts to sync and to fetch files of; none to make no request.
         host: The name of the host in the manifest; None for the base URL of each account.
         training_files: Whether to fetch training and validation files too.
-        reading: The options of the sync.
+        options: The options of the sync.
     """
 
     warehouse: Warehouse
     accounts: Sequence[Account]
     host: str | None = None
     training_files: bool = False
-    reading: SyncOptions = field(default_factory=SyncOptions)
+    options: SyncOptions = field(default_factory=SyncOptions)
 
     @property
     def account(self) -> str | None:
@@ -119,7 +119,7 @@ def archive(
             if plan.accounts:
                 archived.sync = SyncResult.of(plan.accounts)
                 sync_accounts(
-                    plan.accounts, plan.warehouse, plan.reading, watch=watch or watch_nothing, result=archived.sync
+                    plan.accounts, plan.warehouse, plan.options, watch=watch or watch_nothing, result=archived.sync
                 )
                 if archived.sync.failure is not None and len(archived.sync.failures) == len(plan.accounts):
                     raise archived.sync.failure
@@ -170,7 +170,7 @@ class _Run:
 
     def run(self, marker: Marker) -> None:
         """Write everything that has changed."""
-        lock_wait = self._plan.reading.lock_wait_seconds
+        lock_wait = self._plan.options.lock_wait_seconds
         exported = export(self._store, self._plan.warehouse, lock_wait, self._progress)
         refuse_losses(self._store, self._before, self._plan.warehouse, exported)
         self._manifest.account, self._manifest.accounts = self._accounts(exported)
@@ -284,7 +284,7 @@ class _Run:
                 f"The files take {counted(size, 'byte')}, and {self._store.shown} has {free:,} bytes free. "
                 "Nothing was fetched."
             )
-        with closing(account.api(self._plan.reading.concurrency)) as api, self._progress("Fetching", size) as watch:
+        with closing(account.api(self._plan.options.concurrency)) as api, self._progress("Fetching", size) as watch:
             fetcher = Fetcher(api, self._store, watch)
             for original, result in fetcher.fetch(lacking):
                 if isinstance(result, Missing):

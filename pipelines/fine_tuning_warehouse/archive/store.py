@@ -42,7 +42,7 @@ class Store:
     """Read and write the files of one archive, each by its path below the archive (with `/`).
 
     A file is written to a draft first, and published when it is whole: in a folder by a rename, at a URL by one upload.
-    In a folder no link is followed, and a new file is for its user alone (0600, folders 0700, both less the umask).
+    In a folder no link is followed, and a file that is replaced keeps its mode.
 
     Args:
         files: The file system of fsspec.
@@ -98,7 +98,7 @@ class Store:
                 self._work.callback(shutil.rmtree, self._drafts, ignore_errors=True)
         draft = self._drafts / path
         draft.parent.mkdir(exist_ok=True)
-        draft.touch(0o600)
+        draft.touch()
         return draft
 
     def publish(self, path: str) -> None:
@@ -111,7 +111,7 @@ class Store:
             return
         place = self.folder / path
         if place.parent != self.folder:
-            place.parent.mkdir(mode=0o700, exist_ok=True)
+            place.parent.mkdir(exist_ok=True)
         with draft.open("r+b") as file:
             os.fsync(file.fileno())
         with suppress(FileNotFoundError):

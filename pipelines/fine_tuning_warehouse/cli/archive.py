@@ -1,8 +1,9 @@
-"""`ftw archive`."""
+"""The command `ftw archive`."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -26,8 +27,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from fine_tuning_warehouse.accounts.account import Account
-    from fine_tuning_warehouse.archive import Archived, Checked, Missing
+    from fine_tuning_warehouse.archive import Archived, Manifest, Missing
 
 _SHOWN = 20
 
@@ -41,12 +41,12 @@ _WITHOUT_KEY = "None is needed with --no-sync, for what the warehouse has, nor w
     "--check", "only_check", is_flag=True, help="Find damage: compare every file with the manifest. Asks no host."
 )
 @click.option("--no-sync", is_flag=True, help="Archive what the warehouse has; no request is made.")
-@click.option("--training-files", is_flag=True, help="Bring the training and validation files too.")
+@click.option("--training-files", is_flag=True, help="Fetch the training and validation files too.")
 @warehouse_options
 @account_options
 @concurrency_option
-@click.option("--output", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--strict", is_flag=True, help="Exit 3 where something is missing, or was rejected or skipped.")
+@output.format_option("text", "json")
+@click.option("--strict", is_flag=True, help="Exit 3 if something is missing, or was rejected or skipped.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def archive(
     *,
@@ -58,131 +58,107 @@ def archive(
     target: WarehouseOptions,
     chosen_accounts: AccountOptions,
     concurrency: int,
-    form: str,
+    output_format: str,
     strict: bool,
     quiet: bool,
 ) -> int:
     """Make a copy that outlives the host, in DIR or at a URL such as s3://bucket/prefix.
 
     Syncs, then writes every table and view as Parquet, the original result files, and a manifest with checksums. Run
-    it again, and it adds what is new. With --demo too it syncs first: from a simulated host, on which it is two hours
-    later each time, into fine_tuning_demo.duckdb.
+    it again to add what is new. With --demo it syncs from a simulated host first, into fine_tuning_demo.duckdb; on
+    that host two hours pass between runs.
     """
     archived: Archived | None = None
 
     def done() -> dict[str, Any]:
-        return (
-            _as_json(archived) if archived else _nothing_done(output.without_credentials(where), chosen_accounts.label)
-        )
+        from fine_tuning_warehouse.archive import Archived  # noqa: PLC0415
 
-    with json_on_failure(form, done):
+        return _as_json(archived or Archived(output.without_credentials(where), chosen_accounts.label))
+
+    with json_on_failure(output_format, done):
         prepare(quiet=quiet)
         if only_check:
             if demo or no_sync or training_files:
-                raise UsageError(
-                    "--check looks at an archive: it goes with none of --demo, --no-sync, --training-files."
-                )
-            return _check(where, form=form, strict=strict, quiet=quiet)
+                raise UsageError("--check goes with none of --demo, --no-sync and --training-files.")
+            return _check(where, output_format=output_format, strict=strict, quiet=quiet)
         if no_sync and training_files:
             raise UsageError("--training-files come from the host, and --no-sync makes no request: leave one out.")
         label = chosen_accounts.demo_label() if demo else None
-        from fine_tuning_warehouse import archive as archiving  # noqa: PLC0415
+        from fine_tuning_warehouse import archive as library  # noqa: PLC0415
         from fine_tuning_warehouse.cli.progress import bytes_bar, progress_bar  # noqa: PLC0415
         from fine_tuning_warehouse.sync.demo import DEMO_DATABASE, demo_account  # noqa: PLC0415
         from fine_tuning_warehouse.sync.run import SyncOptions  # noqa: PLC0415
 
-        store = archiving.open_store(where)
+        store = library.open_store(where)
         warehouse = target.find(DEMO_DATABASE if demo else str(existing_database(None)) if no_sync else None)
+        options = SyncOptions(concurrency=concurrency)
         with ExitStack() as stack:
-            accounts: list[Account] = []
-            if not no_sync:
-                accounts = [] if demo else chosen_accounts.find(without_key=_WITHOUT_KEY)
-            reading = SyncOptions(concurrency=concurrency)
             if demo:
-                lock_wait = reading.lock_wait_seconds
-                accounts = [stack.enter_context(demo_account(str(label), warehouse, lock_wait_seconds=lock_wait))]
-            plan = archiving.Plan(
+                waiting = options.lock_wait_seconds
+                accounts = [stack.enter_context(demo_account(str(label), warehouse, lock_wait_seconds=waiting))]
+            else:
+                accounts = [] if no_sync else chosen_accounts.find(without_key=_WITHOUT_KEY)
+            plan = library.Plan(
                 warehouse,
                 accounts,
-                host="a simulated host" if demo else None,
+                "a simulated host" if demo else None,
                 training_files=training_files,
-                reading=reading,
+                options=options,
             )
-            archived = archiving.Archived(store.shown, plan.account)
+            archived = library.Archived(store.shown, plan.account)
             shows = sys.stderr.isatty() and not quiet
-            archiving.archive(
-                store,
-                plan,
-                watch=progress_bar if shows else None,
-                progress=bytes_bar if shows else None,
-                archived=archived,
-            )
-        _show(archived, form=form, quiet=quiet)
+            watch, progress = (progress_bar, bytes_bar) if shows else (None, None)
+            library.archive(store, plan, watch=watch, progress=progress, archived=archived)
+        _print(archived, output_format=output_format, quiet=quiet)
         return INCOMPLETE if strict and archived.is_incomplete else DONE
 
 
-def _nothing_done(where: str, label: str | None) -> dict[str, Any]:
-    """The fields of a run that has not begun."""
-    files = {"written": 0, "unchanged": 0, "missing": []}
-    of_manifest = {"tables": {}, "views": {}, "files": files, "bytes": 0, "manifest_sha256": None}
-    return {
-        "status": "",
-        "error": None,
-        "archive": where,
-        "account": label,
-        "sync": None,
-        **of_manifest,
-        "seconds": 0.0,
-    }
-
-
 def _as_json(archived: Archived) -> dict[str, Any]:
-    manifest = archived.manifest
+    files = {"written": archived.written, "unchanged": archived.unchanged}
     return {
         "status": "done",
         "error": None,
         "archive": archived.archive,
         "account": archived.account,
         "sync": archived.sync.as_json() if archived.sync else None,
-        "tables": manifest.rows("table") if manifest else {},
-        "views": manifest.rows("view") if manifest else {},
-        "files": {
-            "written": archived.written,
-            "unchanged": archived.unchanged,
-            "missing": [asdict(one) for one in manifest.missing] if manifest else [],
-        },
-        "bytes": manifest.size if manifest else 0,
-        "manifest_sha256": manifest.digest if manifest else None,
+        **_manifest_as_json(archived.manifest, files),
         "seconds": round(archived.seconds, 3),
     }
 
 
-def _show(archived: Archived, *, form: str, quiet: bool) -> None:
+def _manifest_as_json(manifest: Manifest | None, files: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "tables": manifest.rows("table") if manifest else {},
+        "views": manifest.rows("view") if manifest else {},
+        "files": {**files, "missing": [asdict(one) for one in manifest.missing] if manifest else []},
+        "bytes": manifest.size if manifest else 0,
+        "manifest_sha256": manifest.digest if manifest else None,
+    }
+
+
+def _print(archived: Archived, *, output_format: str, quiet: bool) -> None:
     manifest = archived.manifest
-    if form == "json":
+    if output_format == "json":
         click.echo(output.as_json(_as_json(archived)))
     if quiet or manifest is None:
         return
-    for line in missing_lines(manifest.missing):
-        click.echo(output.safe(line), err=True)
-    summaries = archived.sync.accounts if archived.sync else []
-    for summary in summaries:
-        for line in output.skip_lines(summary, several=len(summaries) > 1):
-            click.echo(line, err=True)
-    if form == "json":
+    results = archived.sync.accounts if archived.sync else []
+    skipped = [line for one in results for line in output.skip_lines(one, several=len(results) > 1)]
+    for line in (*map(output.safe, missing_lines(manifest.missing)), *skipped):
+        click.echo(line, err=True)
+    if output_format == "json":
         return
-    labels = [str(summary.account) for summary in summaries]
-    what = f"{'account' if len(labels) == 1 else 'accounts'} {', '.join(labels)} " if labels else ""
-    click.echo(f"Archived {what}to {archived.archive} in {archived.seconds:.1f} s.")
+    labels = ", ".join(str(one.account) for one in results)
+    accounts = f"{'account' if len(results) == 1 else 'accounts'} {labels} " if results else ""
+    click.echo(f"Archived {accounts}to {archived.archive} in {archived.seconds:.1f} s.")
     counts = {**manifest.rows("table"), **manifest.rows("view")}
-    width = max(map(len, counts))
     for name, rows in counts.items():
-        click.echo(output.table_line(name, rows, width))
-    originals = [entry.kind for entry in manifest.files.values() if entry.is_original]
-    results = originals.count("result_file")
-    training = counted(len(originals) - results, "training and validation file")
+        click.echo(output.table_line(name, rows, max(map(len, counts))))
+    kinds = [entry.kind for entry in manifest.files.values() if entry.is_original]
+    result_files = kinds.count("result_file")
+    training = counted(len(kinds) - result_files, "training and validation file")
     click.echo(
-        f"{counted(results, 'result file')}, {training}, {len(manifest.missing):,} missing; "
+        f"{counted(result_files, 'result file')}, {training}, {len(manifest.missing):,} missing; "
         f"{counted(manifest.size, 'byte')} in all."
     )
     click.echo(f"{counted(archived.written, 'file')} written, {archived.unchanged:,} left as they were.")
@@ -207,60 +183,45 @@ def missing_lines(missing: Sequence[Missing]) -> Iterator[str]:
         yield f"Missing {left:,} more (all of them: manifest.json)."
 
 
-def _check(where: str, *, form: str, strict: bool, quiet: bool) -> int:
-    import time  # noqa: PLC0415
-
-    from fine_tuning_warehouse import archive as archiving  # noqa: PLC0415
+def _check(where: str, *, output_format: str, strict: bool, quiet: bool) -> int:
+    from fine_tuning_warehouse import archive as library  # noqa: PLC0415
 
     began = time.monotonic()
-    store = archiving.open_store(where)
+    store = library.open_store(where)
     with store.errors():
-        checked = archiving.check(store)
-    seconds = time.monotonic() - began
-    number = len(checked.damaged)
+        checked = library.check(store)
+    manifest, number = checked.manifest, len(checked.damaged)
     error = f"{counted(number, 'thing is', 'things are')} wrong with {store.shown}." if number else None
-    if form == "json":
-        click.echo(output.as_json(_checked_as_json(checked, store.shown, error, seconds)))
+    if output_format == "json":
+        files = {"checked": checked.files, "damaged": [asdict(damage) for damage in checked.damaged]}
+        content = {
+            "status": "failed" if error else "done",
+            "error": error,
+            "archive": store.shown,
+            "account": manifest.account,
+            "sync": None,
+            **_manifest_as_json(manifest, files),
+            "seconds": round(time.monotonic() - began, 3),
+        }
+        click.echo(output.as_json(content))
     for damage in checked.damaged:
         click.echo(output.safe(f"{damage.path}: {damage.reason}"), err=True)
-    missing = checked.manifest.missing
     if error is not None:
         click.echo(f"Error: {output.safe(error)}", err=True)
         return FAILED
-    if not quiet and form == "text":
-        rows = sum(checked.manifest.rows("table").values())
+    if not quiet and output_format == "text":
+        tables = manifest.rows("table")
         click.echo(
-            f"{store.shown} is whole: {counted(checked.files, 'file')}, {counted(checked.manifest.size, 'byte')}, "
-            f"{counted(rows, 'row')} in {counted(len(checked.manifest.rows('table')), 'table')}, "
-            f"archived {checked.manifest.archived_at}."
+            f"{store.shown} is whole: {counted(checked.files, 'file')}, {counted(manifest.size, 'byte')}, "
+            f"{counted(sum(tables.values()), 'row')} in {counted(len(tables), 'table')}, "
+            f"archived {manifest.archived_at}."
         )
-        click.echo(f"SHA-256 of manifest.json: {checked.manifest.digest}")
+        click.echo(f"SHA-256 of manifest.json: {manifest.digest}")
         click.echo(
             "The check finds damage, not forgery: whoever can write here can change files and manifest together. "
             "Compare the SHA-256 with the one that you kept elsewhere."
         )
-        if missing:
-            files = counted(len(missing), "file")
-            click.echo(f"{files} could not be had when it was made: see missing in manifest.json.")
-    return INCOMPLETE if strict and missing else DONE
-
-
-def _checked_as_json(checked: Checked, where: str, error: str | None, seconds: float) -> dict[str, Any]:
-    manifest = checked.manifest
-    return {
-        "status": "failed" if error else "done",
-        "error": error,
-        "archive": where,
-        "account": manifest.account,
-        "sync": None,
-        "tables": manifest.rows("table"),
-        "views": manifest.rows("view"),
-        "files": {
-            "checked": checked.files,
-            "damaged": [asdict(damage) for damage in checked.damaged],
-            "missing": [asdict(one) for one in manifest.missing],
-        },
-        "bytes": manifest.size,
-        "manifest_sha256": manifest.digest,
-        "seconds": round(seconds, 3),
-    }
+        if manifest.missing:
+            files_missing = counted(len(manifest.missing), "file")
+            click.echo(f"{files_missing} could not be fetched when it was made: see missing in manifest.json.")
+    return INCOMPLETE if strict and manifest.missing else DONE

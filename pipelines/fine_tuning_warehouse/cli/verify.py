@@ -1,9 +1,10 @@
-"""`ftw verify`."""
+"""The command `ftw verify`."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -35,45 +36,45 @@ _SHOWN = 20
 @warehouse_options
 @account_options
 @concurrency_option
-@click.option("--output", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def verify(*, target: WarehouseOptions, chosen_accounts: AccountOptions, concurrency: int, form: str) -> int:
+@output.format_option("text", "json")
+def verify(*, target: WarehouseOptions, chosen_accounts: AccountOptions, concurrency: int, output_format: str) -> int:
     """Compare the warehouse with the API, row by row.
 
     Reads everything of every account once more and writes nothing. Exits 4 if a row is missing, different, or there
     more than once. Rows that the host no longer lists, and rows that the next sync will bring, are listed and are not
     failures.
     """
-    with json_on_failure(form, lambda: {**_total([]), "account": chosen_accounts.label}):
+    with json_on_failure(output_format, lambda: {**_total([]), "account": chosen_accounts.label}):
         prepare()
         warehouse = target.find()
         accounts = chosen_accounts.find()
-    from fine_tuning_warehouse import verify as verification  # noqa: PLC0415
+    from fine_tuning_warehouse import verify as library  # noqa: PLC0415
     from fine_tuning_warehouse.cli.progress import progress_bar  # noqa: PLC0415
 
     watch = progress_bar if sys.stderr.isatty() else None
-    told: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     failures: list[CommandError] = []
     for account in accounts:
         try:
-            comparison = verification.verify(account, warehouse, concurrency=concurrency, watch=watch)
+            comparison = library.verify(account, warehouse, concurrency=concurrency, watch=watch)
         except CommandError as error:
             failures.append(error)
+            results.append(_as_json(account, library.Comparison(), str(error)))
             if len(accounts) > 1:
                 click.echo(f"Account {account.label} failed: {output.safe(str(error))}", err=True)
-            told.append(_as_json(account, verification.Comparison(), str(error)))
             continue
-        told.append(_as_json(account, comparison, None))
-        if form == "text":
-            _show(account, comparison, warehouse, several=len(accounts) > 1)
-    if form == "json":
-        click.echo(output.as_json(_total(told)))
-    if any(one["status"] == "differs" for one in told):
+        results.append(_as_json(account, comparison, None))
+        if output_format == "text":
+            _print(account, comparison, warehouse, several=len(accounts) > 1)
+    if output_format == "json":
+        click.echo(output.as_json(_total(results)))
+    if any(one["status"] == "differs" for one in results):
         return DIFFERS
     if failures and len(accounts) == 1:
         raise failures[0]
     if failures:
-        failed = ", ".join(str(one["account"]) for one in told if one["status"] == "failed")
-        raise CommandError(f"{len(failures)} of {len(told)} accounts could not be compared: {failed}.")
+        failed = ", ".join(str(one["account"]) for one in results if one["status"] == "failed")
+        raise CommandError(f"{len(failures)} of {len(results)} accounts could not be compared: {failed}.")
     return DONE
 
 
@@ -83,27 +84,27 @@ def _as_json(account: Account, comparison: Comparison, error: str | None) -> dic
     return {"status": status, "error": error, "account": account.label, **asdict(comparison), "findings": findings}
 
 
-def _total(told: list[dict[str, Any]]) -> dict[str, Any]:
-    """The same fields of all accounts together, and of each under `accounts`."""
+def _total(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the fields of all accounts together, and those of each account under `accounts`."""
     equal: Counter[str] = Counter()
-    for one in told:
+    for one in results:
         equal.update(one["equal"])
-    statuses = {one["status"] for one in told}
-    errors = {str(one["account"]): one["error"] for one in told if one["error"]}
-    whole = " ".join(f"Account {label}: {error}" for label, error in errors.items())
+    statuses = {one["status"] for one in results}
+    errors = {one["account"]: one["error"] for one in results if one["error"]}
+    several = " ".join(f"Account {label}: {error}" for label, error in errors.items())
     return {
         "status": next((status for status in ("differs", "failed") if status in statuses), "equal"),
-        "error": (next(iter(errors.values())) if len(told) == 1 else whole) if errors else None,
-        "account": told[0]["account"] if len(told) == 1 else None,
+        "error": (next(iter(errors.values())) if len(results) == 1 else several) if errors else None,
+        "account": results[0]["account"] if len(results) == 1 else None,
         "equal": dict(equal),
-        "findings": [finding for one in told for finding in one["findings"]],
-        "skipped": [skip for one in told for skip in one["skipped"]],
-        "requests": sum(one["requests"] for one in told),
-        "accounts": told,
+        "findings": [finding for one in results for finding in one["findings"]],
+        "skipped": [skip for one in results for skip in one["skipped"]],
+        "requests": sum(one["requests"] for one in results),
+        "accounts": results,
     }
 
 
-def _show(account: Account, comparison: Comparison, warehouse: Warehouse, *, several: bool) -> None:
+def _print(account: Account, comparison: Comparison, warehouse: Warehouse, *, several: bool) -> None:
     from fine_tuning_warehouse.verify import FAILURES, lines  # noqa: PLC0415
 
     failures_first = sorted(comparison.findings, key=lambda finding: finding.verdict not in FAILURES)
@@ -113,8 +114,8 @@ def _show(account: Account, comparison: Comparison, warehouse: Warehouse, *, sev
     if len(comparison.findings) > _SHOWN:
         click.echo(f"... and {len(comparison.findings) - _SHOWN:,} more (all of them: --output json)")
     for skip in comparison.skipped:
-        what = f"{skip['resource']} of {skip['job']}: {skip['reason']}"
         prefix = f"Account {account.label}: skipped" if several else "Skipped"
+        what = f"{skip['resource']} of {skip['job']}: {skip['reason']}"
         click.echo(f"{prefix} {output.safe(what)}", err=True)
     verdict = "differs from" if comparison.differs else "holds what is at"
     requests = counted(comparison.requests, "request")
