@@ -126,7 +126,7 @@ def test_result_files_that_a_job_writes_later_are_read(world: ScriptedWorld, clo
     assert database.sync().requests == 1
 
 
-@pytest.mark.parametrize("odd", [7, ["file-a"], {"id": 7}, {"name": "file-a"}, "..", True])
+@pytest.mark.parametrize("odd", [7, [["file-a"]], {"id": 7}, {"name": "file-a"}, "..", True])
 def test_an_id_that_is_none_is_kept_with_the_reason(world: ScriptedWorld, database: Database, odd: object) -> None:
     world.add_job(id="job", created_at=NOW - DAY, finished_at=NOW - DAY + 60, training_file=odd)
     assert database.sync().rejected == 1

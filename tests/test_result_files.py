@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import codecs
 import json
+import math
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 from harness import DAY, HOUR, NOW, Database
 from openai_fine_tuning.convert import result_csv as result_files
-from openai_fine_tuning.convert.values import UnfitError
+from openai_fine_tuning.convert.table_builder import Batches
+from openai_fine_tuning.convert.values import UnfitError, number_from_text
+from openai_fine_tuning.schema import schema
 
 PLAIN = b"step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n1,0.5,0.9,0.6,0.8\n2,0.25,,,\n"
 ROWS = [
@@ -42,7 +45,18 @@ ROWS = [
         PLAIN.replace(b"step", b'"step"'),
         PLAIN + PLAIN.split(b"\n", 1)[1],
     ],
-    ids=["plain", "base64", "base64 lines", "BOM", "base64 BOM", "CRLF", "no end", "blank lines", "quoted", "doubles"],
+    ids=[
+        "plain",
+        "base64",
+        "base64 lines",
+        "BOM",
+        "base64 BOM",
+        "CRLF",
+        "no end",
+        "blank lines",
+        "quoted",
+        "duplicates",
+    ],
 )
 def test_the_same_rows_come_out_of_every_encoding(content: bytes) -> None:
     assert list(result_files.rows(content)) == ROWS
@@ -70,6 +84,13 @@ def test_any_bytes_are_rows_or_are_refused(content: bytes) -> None:
     assert all(isinstance(row, dict) for row in rows)
 
 
+def add_file(batches: Batches, content: bytes) -> None:
+    """Make rows of a result file, as the reading does."""
+    lines = list(result_files.rows(content))
+    typed = [{name: number_from_text(cell) for name, cell in line.items()} for line in lines]
+    batches.add_all("result_metrics", typed, job_id="ftjob-a", own={"file_id": "file-a"}, defaults={}, shown=lines)
+
+
 def test_files_of_all_kinds_in_one_sync(world: ScriptedWorld, database: Database) -> None:
     contents = {
         "file-plain": PLAIN,
@@ -92,8 +113,9 @@ def test_files_of_all_kinds_in_one_sync(world: ScriptedWorld, database: Database
         ("file-no-step", 3, 0.4),
         ("file-plain", 1, 0.5),
         ("file-plain", 2, 0.25),
+        ("file-text", 1, None),
         ("file-text", 2, 0.4),
-        ("file-twice", 1, 0.5),
+        ("file-twice", 1, 0.6),
         ("file-twice", 2, 0.4),
     ]
     assert database.rows("SELECT DISTINCT fine_tuning_job_id FROM result_metrics WHERE file_id = 'file-plain'") == [
@@ -104,7 +126,6 @@ def test_files_of_all_kinds_in_one_sync(world: ScriptedWorld, database: Database
         "job-file-garbage",
         "job-file-no-step",
         "job-file-text",
-        "job-file-twice",
     ]
     assert all(reason for _, reason in rejected)
 
@@ -113,8 +134,8 @@ def test_other_columns_of_a_file_become_columns_numbers_as_numbers(world: Script
     world.add_file("file-a", b"step,train_mean_reward,grade,\n1,0.75,good,x,more,still more\n2,1,,\n")
     world.add_job(id="job-a", created_at=NOW - DAY, finished_at=NOW - DAY + 60, result_files=["file-a"])
     database.sync()
-    rows = database.rows("SELECT step, train_mean_reward, grade, unnamed FROM result_metrics ORDER BY step")
-    assert rows == [(1, 0.75, "good", "more,still more"), (2, 1.0, None, None)]
+    rows = database.rows("SELECT step, train_mean_reward, grade, unnamed, other_metrics FROM result_metrics ORDER BY 1")
+    assert rows == [(1, 0.75, "good", "more,still more", '{"column (4)": "x"}'), (2, 1.0, None, None, None)]
 
 
 def test_a_file_that_no_csv_reader_takes_is_rejected_with_its_beginning(
@@ -124,7 +145,7 @@ def test_a_file_that_no_csv_reader_takes_is_rejected_with_its_beginning(
     world.add_job(id="job-a", created_at=NOW - DAY, finished_at=NOW - DAY + 60, result_files=["file-a"])
     assert database.sync().rejected == 1
     ((reason, record),) = database.rows("SELECT reason, record FROM rejected_records")
-    assert reason.startswith("the file is no CSV: ")
+    assert reason.startswith("the file is not CSV: ")
     assert "step,note" in record
 
 
@@ -133,15 +154,78 @@ def test_a_file_that_no_csv_reader_takes_is_rejected_with_its_beginning(
     [b"step,train_loss\n1,0.5\n1.0,0.6\n", b"Step,train_loss\n1,0.5\n1,0.6\n"],
     ids=["1 and 1.0", "Step with a capital"],
 )
-def test_a_step_that_stands_twice_with_different_values_is_kept_once_and_rejected_once(
+def test_of_a_step_that_stands_twice_with_different_values_the_last_counts(
     content: bytes, world: ScriptedWorld, database: Database
 ) -> None:
     world.add_file("file-a", content)
     world.add_job(id="job-a", created_at=NOW - DAY, finished_at=NOW - DAY + 60, result_files=["file-a"])
     summary = database.sync()
-    assert database.rows("SELECT step, train_loss FROM result_metrics") == [(1, 0.5)]
-    assert summary.rejected == 1
+    assert database.rows("SELECT step, train_loss FROM result_metrics") == [(1, 0.6)]
+    assert summary.rejected == 0
     assert summary.rows["result_metrics"] == 1
+
+
+def test_a_value_of_an_earlier_line_does_not_outlive_a_restart() -> None:
+    content = b"step,train_loss,valid_loss\n1,0.5,0.9\n2,0.4,\n1,0.6,\n1,,0.8\n"
+    assert list(result_files.rows(content)) == [
+        {"step": "1", "train_loss": "0.6", "valid_loss": "0.8"},
+        {"step": "2", "train_loss": "0.4"},
+    ]
+
+
+def test_a_file_of_one_step_over_and_over_is_one_row() -> None:
+    lines = "".join(f"1,{number}\n" for number in range(100_000))
+    assert list(result_files.rows(b"step,train_loss\n" + lines.encode())) == [{"step": "1", "train_loss": "99999"}]
+
+
+@pytest.mark.parametrize(
+    "word", ["N/A", "NA", "nan", "NaN", "null", "NULL", "None", "-", "--", "n/a", "#N/A", " ", "<NA>"]
+)
+def test_a_placeholder_in_a_file_is_null_without_a_word(word: str) -> None:
+    batches = Batches("default", schema())
+    content = f"step,train_loss,valid_loss,note\n1,{word},-1,{word}\n2,inf,-inf,fine\n"
+    add_file(batches, content.encode())
+    assert batches.rejected == 0
+    rows = batches.take()["result_metrics"].select(["step", "train_loss", "valid_loss", "note"]).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [(1, None, -1.0, None), (2, math.inf, -math.inf, "fine")]
+
+
+def test_each_line_without_a_usable_step_is_a_rejected_record_of_its_own() -> None:
+    batches = Batches("default", schema())
+    add_file(batches, b"step,train_loss\n,0.5\nlast,0.5\n,0.5\n1.5,0.5\n3,0.4\n")
+    taken = batches.take()
+    assert taken["result_metrics"].column("step").to_pylist() == [3]
+    rejected = [json.loads(record) for record in taken["rejected_records"].column("record").to_pylist()]
+    assert [record["line"] for record in rejected] == ["2", "3", "4", "5"]
+
+
+def test_two_columns_of_one_name_are_both_kept() -> None:
+    batches = Batches("default", schema())
+    add_file(batches, b"step,train_loss,train_loss\n1,0.5,0.6\n")
+    (row,) = batches.take()["result_metrics"].to_pylist()
+    assert row["train_loss"] == 0.5
+    assert json.loads(row["other_metrics"]) == {"train_loss (3)": 0.6}
+
+
+def test_the_metrics_of_graders_stand_in_one_column_complete_and_findable(
+    world: ScriptedWorld, database: Database
+) -> None:
+    names = [f"scores/graders/score_model/grader {number}/train_reward_mean" for number in range(1_000)]
+    header = ",".join(["step", *names, "x" * 63, "x" * 64, "Train Loss"])
+    lines = [",".join([str(step), *(str(step + number) for number in range(1_003))]) for step in range(20)]
+    world.add_file("file-a", "\n".join([header, *lines]).encode())
+    world.add_job(id="job-a", created_at=NOW - DAY, finished_at=NOW - DAY + 60, result_files=["file-a"])
+    for rows in (20, 0):
+        summary = database.sync()
+        assert (summary.rejected, summary.rows["result_metrics"]) == (0, rows)
+    (found,) = database.rows("SELECT other_metrics FROM result_metrics WHERE step = 7")
+    expected = {name: 7 + number for number, name in enumerate(names)}
+    assert json.loads(found[0]) == {**expected, "x" * 64: 7 + 1_001, "Train Loss": 7 + 1_002}
+    path = f'$."{names[3]}"'
+    assert database.rows(f"SELECT {'x' * 63}, other_metrics ->> '{path}' FROM result_metrics WHERE step = 7") == [
+        (1_007.0, "10")
+    ]
+    assert len(database.rows("DESCRIBE result_metrics")) < 15
 
 
 def test_a_file_that_is_named_twice_is_read_once(world: ScriptedWorld, database: Database) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from datetime import datetime, timezone
+import sys
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openai_fine_tuning.convert import values
+from openai_fine_tuning.convert.columnar import CONVERT
 from openai_fine_tuning.convert.values import UnfitError
-from openai_fine_tuning.schema import CONVERT
+from openai_fine_tuning.schema import Type
 
 SECOND = 1_780_000_000
 HUGE = 10**400
@@ -64,16 +66,58 @@ def test_what_is_no_time_is_unfit_and_has_no_seconds(value: Any) -> None:
     assert values.unix_seconds(value) is None
 
 
-@given(st.integers(-62_135_596_800, 99_999_999_999))
+@given(st.integers(1, 99_999_999_999))
 def test_whole_seconds_are_exact(seconds: int) -> None:
     assert values.to_microseconds(seconds) == seconds * 1_000_000
 
 
-@given(st.datetimes(timezones=st.just(timezone.utc)))
+@pytest.mark.parametrize(
+    "value",
+    [0, 0.0, "0", -0.0, -1, -SECOND * 1000, -HUGE, "-5", "1970-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "1969-12-31"],
+    ids=lambda value: repr(value)[:20],
+)
+def test_a_time_of_0_or_below_is_none(value: Any) -> None:
+    assert values.to_microseconds(value) is None
+    assert values.unix_seconds(value) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "9999-12-31T23:59:59-23:59",
+        "9999-12-31T23:59:59.999999Z",
+        "0001-01-01T00:00:00+14:00",
+        10**20,
+    ],
+)
+def test_a_time_that_not_every_zone_can_show_is_unfit(value: Any) -> None:
+    with pytest.raises(UnfitError):
+        values.to_microseconds(value)
+
+
+@given(st.datetimes(datetime(1970, 1, 2), datetime(9999, 12, 30), timezones=st.timezones()))  # noqa: DTZ001
 def test_an_iso_time_is_the_moment_that_it_names(moment: datetime) -> None:
     whole = moment.replace(microsecond=0)
-    expected = int((whole - datetime(1970, 1, 1, tzinfo=timezone.utc)).total_seconds()) * 1_000_000
-    assert values.to_microseconds(whole.isoformat()) == expected
+    expected = (whole - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(seconds=1)
+    assert values.to_microseconds(whole.isoformat()) == expected * 1_000_000
+
+
+@given(st.one_of(st.integers(), st.floats(), st.datetimes(timezones=st.timezones()).map(datetime.isoformat)))
+def test_every_zone_can_show_a_time_that_fits(value: Any) -> None:
+    try:
+        microseconds = values.to_microseconds(value)
+    except UnfitError:
+        return
+    if microseconds is not None:
+        for hours in (-24, 24):
+            moment = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=microseconds)
+            moment.astimezone(timezone(timedelta(hours=hours, minutes=1 if hours < 0 else -1)))
+
+
+@pytest.mark.parametrize("fraction", ["1", "12", "123", "1234567", "123456789"])
+def test_a_fraction_of_a_second_may_have_any_number_of_digits(fraction: str) -> None:
+    expected = SECOND * 1_000_000 + int(fraction.ljust(6, "0")[:6])
+    assert values.to_microseconds(f"2026-05-28T20:26:40.{fraction}Z") == expected
 
 
 @pytest.mark.parametrize(
@@ -150,6 +194,42 @@ def test_the_text_of_a_record_is_ascii_and_holds_all_of_it(value: Any) -> None:
 
 
 @given(value=JSON, type_=st.sampled_from(sorted(CONVERT)))
-def test_any_value_fits_a_column_or_is_unfit(value: Any, type_: str) -> None:
+def test_any_value_fits_a_column_or_is_unfit(value: Any, type_: Type) -> None:
     with contextlib.suppress(UnfitError):
         CONVERT[type_](value)
+
+
+@pytest.mark.parametrize("depth", [900, 100_000])
+def test_json_text_holds_any_depth_whatever_the_limit_of_recursion(depth: int) -> None:
+    value: Any = [math.inf, {}, [], {"last": "é"}]
+    for number in range(depth):
+        value = {"in": value} if number % 2 else [number, value]
+    limit = sys.getrecursionlimit()
+    text = values.to_json(value)
+    assert sys.getrecursionlimit() == limit
+    assert text.count('"in": ') == depth // 2
+    assert '["inf", {}, [], {"last": "é"}]' in text
+    assert values.to_json(value, ascii_only=True).isascii()
+
+
+@given(JSON)
+def test_json_text_is_the_same_step_by_step(value: Any) -> None:
+    text = values.to_json([value, math.nan])
+    assert text == f'[{values.to_json(value)}, "nan"]'
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, []),
+        ("", []),
+        ({}, []),
+        ([], []),
+        ("file-a", ["file-a"]),
+        ({"id": "file-a", "bytes": 7}, ["file-a"]),
+        (["file-a", {"id": "file-b"}, None], ["file-a", "file-b"]),
+        ([{"name": "no id"}], [{"name": "no id"}]),
+    ],
+)
+def test_a_file_is_named_by_its_id_or_by_an_object(value: Any, expected: list[Any]) -> None:
+    assert values.file_ids(value) == expected

@@ -72,7 +72,7 @@ def test_curves_hold_every_number_of_every_source(world: ScriptedWorld, database
         "file-results", b"step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n1,0.9,0.5,,\n"
     )
     world.add_job(id="job", created_at=NOW - DAY, result_files=["file-results"])
-    metrics = {"step": 1, "train_loss": 0.7, "a brand-new metric": 3, "label": "text"}
+    metrics = {"step": 1, "train_loss": 0.7, "a_brand_new_metric": 3, "label": "text"}
     world.add_checkpoint("job", step_number=2, metrics=metrics)
     world.add_event("job", type="metrics", data={"step": 1, "total_steps": 9, "train_loss": 0.8, "grade": 2, "x": [1]})
     world.add_event("job", type="metrics", data={"train_loss": 0.1})  # at no step
@@ -89,8 +89,25 @@ def test_curves_hold_every_number_of_every_source(world: ScriptedWorld, database
     assert (rows[4][2], rows[4][3], rows[4][5]) == (5, "train_loss", "event")
     assert rows[4][4] != rows[4][4]  # NaN is what was loaded
     assert [row[2:] for row in rows[5:]] == [
-        (1, "train_accuracy", 0.5, "result_file"),
         (1, "train_loss", 0.9, "result_file"),
+        (1, "train_mean_token_accuracy", 0.5, "result_file"),
+    ]
+
+
+def test_curves_have_one_name_for_the_accuracy_of_every_host(world: ScriptedWorld, database: Database) -> None:
+    for host, name in (("openai", "train_accuracy"), ("azure", "train_mean_token_accuracy")):
+        world.add_file(f"file-{host}", f"step,train_loss,{name}\n1,0.9,0.5\n".encode())
+        world.add_job(id=host, created_at=NOW - DAY, result_files=[f"file-{host}"])
+    database.sync()
+    rows = database.rows("SELECT * EXCLUDE account FROM training_curves WHERE metric LIKE '%accuracy%' ORDER BY 1")
+    assert rows == [
+        ("azure", 1, "train_mean_token_accuracy", 0.5, "result_file"),
+        ("openai", 1, "train_mean_token_accuracy", 0.5, "result_file"),
+    ]
+    columns = "file_id, train_accuracy, train_mean_token_accuracy"
+    assert database.rows(f"SELECT {columns} FROM result_metrics ORDER BY 1") == [
+        ("file-azure", None, 0.5),
+        ("file-openai", 0.5, None),
     ]
 
 

@@ -6,15 +6,12 @@ The words are this project's; the facts are those of the API's own reference.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import dlt
 import pyarrow as pa
-
-from .convert import values
 
 Type = Literal["text", "json", "double", "bigint", "bool", "timestamp"]
 
@@ -31,16 +28,6 @@ def arrow_types() -> dict[str, pa.DataType]:
         "bool": pa.bool_(),
         "timestamp": pa.timestamp("us", "UTC"),
     }
-
-
-CONVERT: dict[str, Callable[[Any], Any]] = {
-    "text": values.to_text,
-    "json": values.to_json,
-    "double": values.to_double,
-    "bigint": values.to_bigint,
-    "bool": values.to_bool,
-    "timestamp": values.to_microseconds,
-}
 
 
 @dataclass(frozen=True)
@@ -85,6 +72,11 @@ class Table:
         return {column.name: column.type for column in self.columns}
 
     @cached_property
+    def catch_all(self) -> str | None:
+        """The name of the JSON column for fields that get no column of their own."""
+        return next((name for name in (_OTHER_METRICS.name, _OTHER_FIELDS.name) if name in self.types), None)
+
+    @cached_property
     def keys(self) -> tuple[str, ...]:
         """The names of the key columns."""
         return tuple(column.name for column in self.columns if column.key)
@@ -98,6 +90,17 @@ class Table:
 
 _ACCOUNT = Column(
     "account", "text", "Label of the account that the row came from; the API itself does not tell.", key=True
+)
+
+_OTHER_FIELDS = Column(
+    "other_fields",
+    "json",
+    "Fields that have no column of their own, as a JSON object with the names that the host gave.",
+)
+_OTHER_METRICS = Column(
+    "other_metrics",
+    "json",
+    "Columns of the file that have none here, as a JSON object with the names that stand there.",
 )
 
 _METRICS: tuple[tuple[str, str], ...] = (
@@ -145,11 +148,19 @@ JOBS = Table(
         Column("hyperparameters__n_epochs", "text", "Number of epochs, or auto."),
         Column("hyperparameters__batch_size", "text", "Examples in a batch, or auto."),
         Column("hyperparameters__learning_rate_multiplier", "text", "Factor on the learning rate, or auto."),
+        Column(
+            "hyperparameters__beta", "text", "Weight of the penalty for moving away from the base model (DPO), or auto."
+        ),
+        Column("hyperparameters__reasoning_effort", "text", "Reasoning effort (reinforcement runs)."),
+        Column("hyperparameters__compute_multiplier", "text", "Factor on the compute spent on exploring, or auto."),
+        Column("hyperparameters__eval_interval", "text", "Steps between evaluations, or auto (reinforcement runs)."),
+        Column("hyperparameters__eval_samples", "text", "Samples generated in an evaluation, or auto."),
         Column("method", "json", "Method with its own hyperparameters and graders, as JSON."),
         Column("method__type", "text", "supervised, dpo or reinforcement."),
         Column("integrations", "json", "Integrations such as Weights & Biases, as a JSON array."),
         Column("metadata", "json", "Key-value pairs that the user attached, as a JSON object."),
         Column("checkpoints_listed_at", "timestamp", "When the job's checkpoints were last listed to the end."),
+        _OTHER_FIELDS,
     ),
     {
         "error": Flattened(type="text"),
@@ -179,6 +190,7 @@ CHECKPOINTS = Table(
             "timestamp",
             "When the host last listed it; equal to its job's checkpoints_listed_at if kept.",
         ),
+        _OTHER_FIELDS,
     ),
     {"metrics": Flattened()},
 )
@@ -198,6 +210,7 @@ EVENTS = Table(
         Column("data", "json", "Everything that came with it, as JSON."),
         *_metrics("data"),
         Column("data__total_steps", "double", "Steps that the job will take in all."),
+        _OTHER_FIELDS,
     ),
     {"data": Flattened(type="double", keeps_json=True, numbers_only=True)},
 )
@@ -216,6 +229,7 @@ RESULT_METRICS = Table(
         Column(
             "valid_mean_token_accuracy", "double", "Share of tokens of the validation batch predicted right, 0 to 1."
         ),
+        _OTHER_METRICS,
     ),
 )
 
@@ -232,18 +246,23 @@ FILES = Table(
         Column("bytes", "bigint", "Its size in bytes."),
         Column("purpose", "text", "fine-tune, fine-tune-results ..."),
         Column("status", "text", "uploaded, processed or error, as of when it was read."),
+        _OTHER_FIELDS,
     ),
 )
 
 REJECTED_RECORDS = Table(
     "rejected_records",
-    "Records that could not be typed, whole and with the reason: nothing is dropped in silence.",
+    "Records of which a value, or the key, does not fit its column: whole and with the reason, so nothing is lost.",
     (
         _ACCOUNT,
         Column("resource", "text", "Resource that it was read for.", key=True),
         Column("record_hash", "text", "SHA-256 of job id and record: the same record is kept once.", key=True),
         Column("fine_tuning_job_id", "text", "Id of the job in whose listing it stood."),
-        Column("reason", "text", "Why it could not be typed."),
+        Column(
+            "reason",
+            "text",
+            "Which fields do not fit, and why. The row is loaded with null there, unless it lacks its key.",
+        ),
         Column("record", "text", "The record as ASCII-escaped JSON text."),
         Column("rejected_at", "timestamp", "When it was last rejected."),
     ),

@@ -39,8 +39,11 @@ BATCH_ROWS = 10_000
 MERGE: Any = {"disposition": "merge", "deduplicated": True}
 """How rows are written. `records` lets go of doubles, so that no destination sorts a whole load to find them."""
 
-MAX_COLUMNS = 1_000
-"""Columns that a table may grow to; PostgreSQL stops at 1,600. A record that needs more is rejected."""
+MAX_COLUMNS = 100
+"""Columns that a table may grow to. Further fields go into its JSON column: wide tables make every query slow."""
+
+MAX_COLUMN_NAME = 63
+"""Characters of a column name: PostgreSQL cuts longer ones off."""
 
 CONCURRENCY = 16
 """Requests in flight at once, at the most."""

@@ -48,6 +48,9 @@ EACH_METRIC = "each_metric"
 _METRIC_PREFIXES = {"events": "data__", "checkpoints": "metrics__", "result_metrics": ""}
 _NO_METRICS = ("step", "total_steps")
 
+_SAME_METRIC = {"train_accuracy": "train_mean_token_accuracy"}
+"""OpenAI's result files have another name for what its API, and Azure's result files, call so."""
+
 
 class Builder:
     """Builds the SELECTs of views for one destination.
@@ -128,10 +131,13 @@ class Builder:
             return
         table = next(part.find_all(exp.Table)).name
         prefix = _METRIC_PREFIXES[table]
+        columns: dict[str, list[str]] = {}
         for name, type_ in self._tables.get(table, {}).items():
             metric = name.removeprefix(prefix)
             if name.startswith(prefix) and type_ in _NUMBERS and metric and metric not in _NO_METRICS:
-                yield part.transform(_with_metric, name, metric)
+                columns.setdefault(_SAME_METRIC.get(metric, metric), []).append(name)
+        for metric, names in columns.items():
+            yield part.transform(_with_metric, names, metric)
 
 
 @cache
@@ -184,9 +190,10 @@ def _united(query: Any) -> Iterator[exp.Query]:
         yield query
 
 
-def _with_metric(node: Any, column: str, metric: str) -> Any:
+def _with_metric(node: Any, columns: list[str], metric: str) -> Any:
     if isinstance(node, exp.Column) and node.name == EACH_METRIC:
-        return exp.column(column, quoted=True)
+        first, *others = (exp.column(column, quoted=True) for column in columns)
+        return exp.func("COALESCE", first, *others) if others else first
     if isinstance(node, exp.Literal) and node.name == EACH_METRIC:
         return exp.Literal.string(metric)
     return node

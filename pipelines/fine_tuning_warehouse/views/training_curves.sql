@@ -4,7 +4,7 @@
 -- account: Label of the account that the row came from.
 -- fine_tuning_job_id: Id of the job.
 -- step: Training step.
--- metric: Name of the metric, such as train_loss, full_valid_loss or train_mean_reward.
+-- metric: Name of the metric, such as train_loss or full_valid_loss; train_accuracy of a file is train_mean_token_accuracy.
 -- value: Its value at that step.
 -- source: What it was read from: event, result_file or checkpoint.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from openai_fine_tuning import settings
-from openai_fine_tuning.convert.values import escaped, unix_seconds
+from openai_fine_tuning.convert.values import escaped, file_ids, unix_seconds
 from openai_fine_tuning.errors import EndlessListingError, HostError, RequestError
 
 from .client import FineTuningApi
@@ -58,26 +58,20 @@ class Job:
     def finished_at(self) -> float | None:
         """Unix seconds; None where it is missing or cannot be (0, or before the job was created)."""
         finished_at = unix_seconds(self.record.get("finished_at"))
-        if finished_at is None or finished_at <= 0 or (self.created_at is not None and finished_at < self.created_at):
+        if finished_at is None or (self.created_at is not None and finished_at < self.created_at):
             return None
         return finished_at
 
     @property
     def result_files(self) -> list[Any]:
         """Ids of its result files, as the host gives them; an object with an `id` counts as that id."""
-        files = self.record.get("result_files")
-        return [_file_id(file) for file in (files if isinstance(files, list) else [files]) if file not in (None, "")]
+        return file_ids(self.record.get("result_files"))
 
     @property
     def files(self) -> list[Any]:
         """Ids of all files that the job names, as `result_files` has them: trained on, validated on, written."""
-        named = (self.record.get("training_file"), self.record.get("validation_file"))
-        return [*(_file_id(file) for file in named if file not in (None, "")), *self.result_files]
-
-
-def _file_id(file: Any) -> Any:
-    """Return the id of a file that a job names: some hosts give the whole file object instead of its id."""
-    return file["id"] if isinstance(file, dict) and "id" in file else file
+        named = ("training_file", "validation_file", "result_files")
+        return [file_id for name in named for file_id in file_ids(self.record.get(name))]
 
 
 def job_pages(api: FineTuningApi) -> Iterator[Page]:

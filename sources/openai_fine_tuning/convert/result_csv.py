@@ -1,4 +1,4 @@
-"""Result files: CSV with a row a step, base64-encoded on newer OpenAI jobs, plain on older ones and elsewhere."""
+"""Read result files: CSV with a row per step, base64-encoded on newer OpenAI jobs, plain elsewhere."""
 
 from __future__ import annotations
 
@@ -13,63 +13,76 @@ from .values import UnfitError, to_bigint
 
 _STEP = "step"
 
+_BLANK = frozenset(
+    ("", "-", "--", "n/a", "#n/a", "#n/a n/a", "na", "#na", "<na>", "nan", "-nan", "+nan", "1.#qnan", "-1.#ind")
+) | {"null", "none", "nil"}
+"""What writers of CSV put where there is no value, in lower case."""
 
-def rows(content: bytes) -> Iterator[dict[str, Any]]:
-    """The rows of a result file: column name to text, blank cells left out.
 
-    Several lines of one step are one row, as far as they agree.
+def rows(content: bytes) -> Iterator[dict[str, str]]:
+    r"""Yield the rows of a result file, each a dict of column name to text. Blank cells and placeholders are left out.
+
+    Lines of one step are one row where they agree, so that they complete each other. Where they differ, as after a
+    restart of the job, the last one counts. A line without a usable step is a row that has its number under `line`.
+
+    Example:
+        >>> list(rows(b"step,train_loss\n1,0.5\n1,0.4\n2,N/A\n"))
+        [{'step': '1', 'train_loss': '0.4'}, {'step': '2'}]
 
     Raises:
-        UnfitError: The content is no such file.
+        UnfitError: The content is not a result file.
     """
     reader = csv.reader(io.StringIO(_text(content), newline=""))
+    by_step: dict[Any, dict[str, str]] = {}
     try:
-        header = [_STEP if name.strip().lower() == _STEP else name.strip() for name in next(reader, [])]
-        steps: dict[Any, list[dict[str, Any]]] = {}
+        header = _column_names(next(reader, []))
         for cells in reader:
-            named = zip(header, cells, strict=False)
-            row = {name: cell.strip() for name, cell in named if name and cell.strip()}
-            if len(cells) > len(header):
+            row = {
+                name: text
+                for name, cell in zip(header, cells, strict=False)
+                if (text := cell.strip()).lower() not in _BLANK
+            }
+            if any(cell.strip() for cell in cells[len(header) :]):
                 row["unnamed"] = ",".join(cells[len(header) :])
-            if isinstance(step := _step(row), int):
+            if not row:
+                continue
+            try:
+                step: Any = to_bigint(row.get(_STEP))
                 row[_STEP] = str(step)
-            if row:
-                _merge(steps.setdefault(step, []), row)
+            except UnfitError:
+                step = object()  # shared with no other line
+                row.setdefault("line", str(reader.line_num))
+            earlier = by_step.get(step, {})
+            agrees = all(earlier.get(name, cell) == cell for name, cell in row.items())
+            by_step[step] = {**earlier, **row} if agrees else row
     except csv.Error as error:
-        raise UnfitError(f"the file is no CSV: {error}") from None
-    for same_step in steps.values():
-        yield from same_step
+        raise UnfitError(f"the file is not CSV: {error}") from None
+    yield from by_step.values()
+
+
+def _column_names(header: list[str]) -> list[str]:
+    """Return distinct names: a name that stands twice, or is missing, gets the number of its column."""
+    names: list[str] = []
+    for number, cell in enumerate(header, start=1):
+        name = _STEP if cell.strip().lower() == _STEP else cell.strip()
+        names.append(name if name and name not in names else f"{name or 'column'} ({number})")
+    return names
 
 
 def _text(content: bytes) -> str:
-    """The CSV text, decoded from base64 where it is not plain."""
+    """Return the CSV text, decoded from base64 where it is not plain."""
     plain = content.decode("utf-8-sig", errors="replace")
-    if _has_header(plain) or not plain.strip():
+    if _has_step(plain) or not plain.strip():
         return plain
     try:
         decoded = base64.b64decode("".join(plain.split()), validate=True).decode("utf-8-sig", errors="replace")
     except (binascii.Error, ValueError):
         decoded = ""
-    if not _has_header(decoded):
+    if not _has_step(decoded):
         raise UnfitError("the file is neither CSV with a column named step nor base64 of it")
     return decoded
 
 
-def _has_header(text: str) -> bool:
+def _has_step(text: str) -> bool:
     first = text.lstrip().split("\n", 1)[0]
     return _STEP in [name.strip().strip('"').lower() for name in first.split(",")]
-
-
-def _step(row: dict[str, Any]) -> Any:
-    try:
-        return to_bigint(row[_STEP])
-    except (KeyError, UnfitError):
-        return object()  # no step to share with any other line
-
-
-def _merge(same_step: list[dict[str, Any]], row: dict[str, Any]) -> None:
-    for known in same_step:
-        if all(known.get(name, cell) == cell for name, cell in row.items()):
-            known.update(row)
-            return
-    same_step.append(row)

@@ -1,11 +1,14 @@
-"""From the API's records to Arrow tables: every value into its column, every record that does not fit kept as it is."""
+"""Build Arrow tables from the API's records: every value in its column, and what does not fit kept with the reason."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, NamedTuple
 
 import dlt
 import pyarrow as pa
@@ -13,44 +16,94 @@ from dlt.common.normalizers.naming import NamingConvention
 
 from openai_fine_tuning import settings
 from openai_fine_tuning.schema import (
-    CONVERT,
+    JOBS,
     REJECTED_RECORDS,
     TABLES,
+    Flattened,
     Table,
     Type,
     arrow_types,
 )
 
 from . import values
-from .columnar import (
-    Block,
-    Place,
-    Places,
-    Shape,
-    Slot,
-    block_of,
-    shape_of,
-)
+from .columnar import convert_column
 from .values import UnfitError
 
-_STORED_TYPES: dict[str, Type] = {
-    "text": "text",
-    "double": "double",
-    "bigint": "bigint",
-    "bool": "bool",
-    "timestamp": "timestamp",
-}
+Record = dict[str, Any]
+
+_PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_TYPES: dict[str, Type] = {"double": "double", "bigint": "bigint", "bool": "bool", "timestamp": "timestamp"}
+_NUMBERS = frozenset({int, float})
+_NUMBERS_OR_NULL = frozenset({int, float, type(None)})
+_MOST_REASONS = 10
+
+
+class Unfit(NamedTuple):
+    """A record that does not fit as a whole, or of which a value does not.
+
+    Attributes:
+        position: Its place among the records that were added.
+        reason: Which fields do not fit, and why.
+        is_row: Whether it became a row, with null for what does not fit.
+    """
+
+    position: int
+    reason: str
+    is_row: bool
+
+
+@dataclass
+class _Level:
+    """Where fields stand in a record: at its top, or in one of its flattened objects.
+
+    Attributes:
+        prefix: The name of the object; empty for the record itself.
+        how: How the object is flattened.
+        columns: Field name to its column, None for the JSON column. Decided when a field has its first value.
+    """
+
+    prefix: str = ""
+    how: Flattened = field(default_factory=Flattened)
+    columns: dict[str, str | None] = field(default_factory=dict)
+
+    def full_name(self, name: str) -> str:
+        """Return the name of a field's own column."""
+        return f"{self.prefix}__{name}" if self.prefix else name
+
+
+class _Rows:
+    """Records that become rows: their columns as far as they are converted.
+
+    Attributes:
+        records: The records.
+        columns: Column name to converted values.
+        own: The columns that the source sets itself.
+        others: By position, the fields that go into the JSON column.
+        unfit: By position, which values do not fit, and why.
+    """
+
+    def __init__(self, records: Sequence[Record], own: Mapping[str, Any]) -> None:
+        self.records = records
+        self.columns: dict[str, list[Any]] = {name: [value] * len(records) for name, value in own.items()}
+        self.own = own.keys()
+        self.others: dict[int, Record] = {}
+        self.unfit: dict[int, list[str]] = {}
+
+    def note_unfit(self, position: int, reason: str) -> None:
+        """Note that a value does not fit."""
+        self.unfit.setdefault(position, []).append(reason)
 
 
 class TableBuilder:
-    """Collects the typed rows of one table and hands them over as an Arrow table.
+    """Collect the rows of one table and hand them out as Arrow tables.
 
-    A field that no one has seen before becomes a column, with the type of its first value; from then on that is the
-    column's type, in this sync and in later ones.
+    A field goes to the column of its name: a declared one, one that the destination has already, or a new one, which
+    takes the type of its first value. A field with an unusual name, and one that comes when the table has
+    `settings.MAX_COLUMNS` columns, goes into the table's JSON column.
 
     Args:
         table: The declared table.
-        naming: The naming convention of the destination's schema, which makes column names of field names.
+        naming: The naming convention of the destination's schema.
         stored: Columns that the destination's table has already, name to dlt data type.
     """
 
@@ -58,177 +111,205 @@ class TableBuilder:
         self._table = table
         self._naming = naming
         self._types: dict[str, Type] = {
-            **{name: _STORED_TYPES.get(data_type, "text") for name, data_type in stored.items()},
+            **{name: _TYPES.get(data_type, "text") for name, data_type in stored.items()},
             **table.types,
         }
-        self._declared = frozenset(table.types)
-        self._extras: dict[str, None] = {}
-        self._keys = table.keys
-        self.places = Places.of(table.flattened)
+        self._stored = frozenset(stored) - frozenset(table.types)
+        self._top = _Level()
+        self._inner = {name: _Level(name, how) for name, how in table.flattened.items()}
         self._identity = tuple(name for name in table.keys if name != "account")
-        self._seen: set[Any] = set()
-        self._rows: list[dict[str, Any]] = []
-        self._blocks: list[Block] = []
+        self._seen: set[tuple[Any, ...]] = set()
+        self._columns: dict[str, list[Any]] = {column.name: [] for column in table.columns}
         self._size = 0
         self._taken = 0
 
     @property
     def rows(self) -> int:
-        """Rows kept so far, taken ones included."""
+        """Rows kept so far, those included that `take` has handed out."""
         return self._taken + self._size
 
     def __len__(self) -> int:
+        """Return the number of rows that `take` would hand out."""
         return self._size
 
-    def add(self, record: Any, own: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-        """Type a record and keep it as a row, once: a double of a row that was kept before is let go.
-
-        A load is declared free of doubles, which spares the destination from sorting all of it to find them.
+    def add(self, records: Sequence[Any], own: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[Unfit]:
+        """Keep records as rows. A row that was kept before is dropped: a load is declared free of duplicates.
 
         Args:
-            record: What the host sent.
-            own: Columns that the source sets itself, typed; a field of the same name gets another column.
-            defaults: Columns that the source fills, typed, where the record leaves them empty.
-
-        Raises:
-            UnfitError: It cannot be typed; the message says why. Nothing is kept.
-        """
-        if not isinstance(record, dict):
-            raise UnfitError(f"{values.to_json(record, ascii_only=True)[:60]} is no object")
-        row: dict[str, Any] = dict(own)
-        new: dict[str, Type] = {}
-        for key, value in record.items():
-            if value is None:
-                continue
-            if key in self.places.inner:
-                self._put_flattened(row, new, self.places.inner[key], value)
-            else:
-                self._put(row, new, self.places.top, key, value)
-        for name, value in defaults.items():
-            if row.get(name) is None:
-                row[name] = value
-        for name in self._keys:
-            if row.get(name) in (None, ""):
-                raise UnfitError(f"it has no {name}")
-        first, *others = (row[name] for name in self._identity)
-        identity = (first, *others) if others else first
-        if identity in self._seen:
-            return
-        self._seen.add(identity)
-        self._types.update(new)
-        self._note_extras(row)
-        self._rows.append(row)
-        self._size += 1
-
-    def add_alike(self, records: Sequence[Any], own: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
-        """As `add` for each of many records of one `Shape`, a column at a time, which takes a third of the time.
+            records: What the host sent.
+            own: Columns that the source sets itself, typed; a field of the same name goes into the JSON column.
+            defaults: Columns that the source fills, typed, where a record leaves them empty.
 
         Returns:
-            Whether they were kept: False where one of them must be looked at by itself, and none was.
+            The records that do not fit, as a whole or in part.
         """
-        block = block_of(records, self.places)
-        if block is None:
-            return False
-        for name, value in own.items():
-            if name in block:
-                return False
-            block[name] = pa.array([value] * len(records), arrow_types()[self._types[name]])
-        for name, value in defaults.items():
-            if name not in block:
-                block[name] = pa.array([value] * len(records), arrow_types()[self._types[name]])
-            elif block[name].null_count:
-                return False
-        if not all(name in block and not block[name].null_count for name in self._keys):
-            return False
-        keys = [block[name].to_pylist() for name in self._identity]
-        identities = set(keys[0] if len(keys) == 1 else zip(*keys, strict=True))
-        if len(identities) < len(records) or not self._seen.isdisjoint(identities):
-            return False
-        self._seen |= identities
-        self._note_extras(block)
-        self._blocks.append(block)
-        self._size += len(records)
-        return True
+        indexes, keys, unfit = self._identified(records, own, defaults)
+        rows = _Rows([records[index] for index in indexes], own)
+        rows.columns.update(keys)
+        levels = [*self._inner_objects(rows), (self._top, rows.records)]
+        self._name_new_columns(levels)
+        for level, objects in levels:
+            self._put_fields(rows, level, objects)
+        count = len(indexes)
+        for name, default in defaults.items():
+            given = rows.columns.get(name, [None] * count)
+            rows.columns[name] = [default if value is None else value for value in given]
+        if rows.others:
+            others = [rows.others.get(position) for position in range(count)]
+            rows.columns[str(self._table.catch_all)] = convert_column(others, "json")[0]
+        for name, column in rows.columns.items():
+            kept = self._columns.setdefault(name, [])
+            kept += [None] * (self._size - len(kept))
+            kept += column
+        self._size += count
+        return unfit + [Unfit(indexes[place], _joined(sorted(why)), is_row=True) for place, why in rows.unfit.items()]
 
     def take(self) -> pa.Table:
-        """The rows since the last call, as an Arrow table that has every declared column even where it has no row."""
-        names = [*(column.name for column in self._table.columns), *self._extras]
-        schema = pa.schema(
-            [pa.field(name, arrow_types()[self._types[name]], nullable=name not in self._keys) for name in names]
-        )
-        rows, blocks = self._rows, self._blocks
+        """Return the rows since the last call, as a table that has every declared column even without a row."""
+        names, keys = list(self._columns), self._table.keys
+        fields = [pa.field(name, arrow_types()[self._types[name]], nullable=name not in keys) for name in names]
+        arrays = [
+            pa.array([*column, *[None] * (self._size - len(column))], one.type)
+            for one, column in zip(fields, self._columns.values(), strict=True)
+        ]
         self._taken += self._size
-        self._rows, self._blocks, self._size = [], [], 0
-        if rows or not blocks:
-            blocks.append({field.name: pa.array([row.get(field.name) for row in rows], field.type) for field in schema})
-        sizes = [len(block[self._keys[0]]) for block in blocks]
-        columns = []
-        for column in schema:
-            parts = [
-                block[column.name].cast(column.type) if column.name in block else pa.nulls(size, column.type)
-                for block, size in zip(blocks, sizes, strict=True)
-            ]
-            columns.append(parts[0] if len(parts) == 1 else pa.concat_arrays(parts))
-        return pa.Table.from_arrays(columns, schema=schema)
+        self._size = 0
+        self._columns = {name: [] for name in names}
+        return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
-    def _note_extras(self, names: Mapping[str, Any]) -> None:
-        if not names.keys() <= self._declared:
-            self._extras.update(dict.fromkeys(name for name in names if name not in self._declared))
+    def _identified(
+        self, records: Sequence[Any], own: Mapping[str, Any], defaults: Mapping[str, Any]
+    ) -> tuple[list[int], dict[str, list[Any]], list[Unfit]]:
+        """Return the indexes of records with a key that was not seen before, their key columns, and those without."""
+        reasons: dict[int, str] = {}
+        for index, record in enumerate(records):
+            if not isinstance(record, dict):
+                reasons[index] = f"{values.shown(record)} is not an object"
+        objects = [_object(record) for record in records] if reasons else records
+        keys: dict[str, list[Any]] = {}
+        for name in self._identity:
+            if name in own:
+                keys[name] = [own[name]] * len(records)
+                continue
+            given = [record.get(name) for record in objects]
+            keys[name], unfit = _convert_key(given, self._types[name], defaults.get(name))
+            for index, reason in unfit.items():
+                reasons.setdefault(index, f"{name} ({self._types[name]}): {reason}")
+        kept = []
+        for index, identity in enumerate(zip(*keys.values(), strict=True)):
+            if index not in reasons and identity not in self._seen:
+                self._seen.add(identity)
+                kept.append(index)
+        if len(kept) < len(records):
+            keys = {name: [column[index] for index in kept] for name, column in keys.items()}
+        return kept, keys, [Unfit(index, reason, is_row=False) for index, reason in reasons.items()]
 
-    def _put_flattened(self, row: dict[str, Any], new: dict[str, Type], place: Place, value: Any) -> None:
-        how = place.how
-        if how.keeps_json:
-            row[place.prefix] = values.to_json(value)
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                if inner is None or (how.keys is not None and key not in how.keys):
-                    continue
-                if how.numbers_only and (isinstance(inner, bool) or not isinstance(inner, (int, float))):
-                    continue
-                self._put(row, new, place, key, inner)
-        elif not how.keeps_json:
-            if how.type is None:
-                raise UnfitError(f"its {place.prefix} are no object")
-            self._put(row, new, self.places.top, place.prefix, value)
+    def _inner_objects(self, rows: _Rows) -> Iterator[tuple[_Level, list[Record]]]:
+        """Yield each flattened object's level with the objects; note what stands there and is not an object."""
+        for name, level in self._inner.items():
+            given = [record.get(name) for record in rows.records]
+            if level.how.type is None:
+                for position, value in enumerate(given):
+                    if value is not None and not isinstance(value, dict):
+                        rows.note_unfit(position, f"{name}: {values.shown(value)} is not an object")
+            yield level, [_object(value) for value in given]
 
-    def _put(self, row: dict[str, Any], new: dict[str, Type], place: Place, key: str, value: Any) -> None:
-        slot = place.slots.get(key)
-        if slot is None or slot.name in row:
-            slot = self._slot(row, new, place, key, value)
-        try:
-            row[slot.name] = slot.convert(value)
-        except UnfitError as error:
-            if not place.how.numbers_only:
-                raise UnfitError(f"{slot.name} ({slot.type}): {error}") from None
+    def _put_fields(self, rows: _Rows, level: _Level, objects: Sequence[Record]) -> None:
+        """Convert the fields of a level: all values of a field at once, or one by one where it has no own column."""
+        apart: dict[str, str | None] = {}
+        for name in dict.fromkeys(chain.from_iterable(objects)):
+            if name not in level.columns:  # it has no value yet, or is a key
+                continue
+            target = level.columns[name]
+            if target is None or target in rows.columns or target != level.full_name(name):
+                apart[name] = target
+                continue
+            column = [record.get(name) for record in objects]
+            is_mixed = level.how.numbers_only and not _NUMBERS_OR_NULL.issuperset(map(type, column))
+            if is_mixed or (level is self._top and name in self._inner):
+                column = [self._field_value(level, name, value) for value in column]
+            self._put(rows, level, target, column)
+        for position, record in enumerate(objects if apart else ()):
+            for name, value in record.items():
+                if name in apart and value is not None:
+                    self._put_apart(rows, level, (name, apart[name]), position, value)
 
-    def _slot(self, row: dict[str, Any], new: dict[str, Type], place: Place, key: str, value: Any) -> Slot:
-        name = self._column_name(place.prefix, key)
-        # Two fields of one record that normalise to one name would fail the whole load: the later one is told apart.
-        is_told_apart = name in row
-        if is_told_apart:
-            name = self._column_name(place.prefix, key, told_apart=True)
-        type_ = self._types.get(name) or new.get(name)
-        if type_ is None:
-            if len(self._types) + len(new) >= settings.MAX_COLUMNS:
-                raise UnfitError(f"the table has {settings.MAX_COLUMNS:,} columns, so there is no room for {name}")
-            type_ = new[name] = place.how.type or _type_of(value)
-        is_id = name in self._keys and type_ == "text"
-        slot = Slot(name, type_, values.to_id if is_id else CONVERT[type_], is_id)
-        if name in self._types and not is_told_apart:
-            place.slots[key] = slot  # a column that has a type keeps it
-        return slot
+    def _put(self, rows: _Rows, level: _Level, target: str, column: list[Any]) -> None:
+        rows.columns[target], unfit = convert_column(column, self._types[target])
+        if not level.how.keeps_json:  # else the value stands in the object's JSON text
+            for position, reason in unfit.items():
+                rows.note_unfit(position, f"{target} ({self._types[target]}): {reason}")
 
-    def _column_name(self, prefix: str, key: str, *, told_apart: bool = False) -> str:
-        start = f"{prefix}__" if prefix else ""
-        if not told_apart and start + key in self._declared:
-            return start + key
-        name = self._naming.normalize_identifier(key) if key.strip() else "unnamed"
+    def _put_apart(
+        self, rows: _Rows, level: _Level, field_to_column: tuple[str, str | None], position: int, value: Any
+    ) -> None:
+        """Put one value into its column where that is empty, else into the JSON column under the name it came with."""
+        name, target = field_to_column
+        if target is not None and target not in rows.own:
+            column = rows.columns.setdefault(target, [None] * len(rows.records))
+            if column[position] is None:
+                (column[position],), unfit = convert_column([value], self._types[target])
+                if unfit and not level.how.keeps_json:
+                    rows.note_unfit(position, f"{target} ({self._types[target]}): {unfit[0]}")
+                return
+        if not level.how.keeps_json:
+            others = rows.others.setdefault(position, {})
+            (others.setdefault(level.prefix, {}) if level.prefix else others)[name] = value
+
+    def _field_value(self, level: _Level, name: str, value: Any) -> Any:
+        """Return what goes to the field's own column: None for a value that columns below it or the JSON text hold."""
+        if level.how.numbers_only:
+            return value if type(value) in _NUMBERS else None
+        if level is self._top and name in self._inner:
+            how = self._inner[name].how
+            return value if how.keeps_json or not (how.type is None or isinstance(value, dict)) else None
+        return value
+
+    # names of columns -----------------------------------------------------------------------------------------------
+
+    def _name_new_columns(self, levels: Sequence[tuple[_Level, Sequence[Record]]]) -> None:
+        """Decide where fields go that have a value for the first time, in the order in which the host sent them."""
+        found: list[tuple[int, _Level, str, Any]] = []
+        for level, objects in levels:
+            unnamed = set().union(*objects) - level.columns.keys()
+            if level is self._top:
+                unnamed -= set(self._identity)
+            if level.how.keys is not None:
+                unnamed &= level.how.keys
+            for position, record in enumerate(objects if unnamed else ()):
+                for name in [name for name in record if name in unnamed]:
+                    value = self._field_value(level, name, record[name])
+                    if value is not None:
+                        unnamed.discard(name)
+                        found.append((position, level, name, value))
+        for _, level, name, value in sorted(found, key=lambda one: one[0]):
+            level.columns[name] = self._column_of(level, name, value)
+
+    def _column_of(self, level: _Level, field_name: str, value: Any) -> str | None:
+        name = level.full_name(field_name)
+        if name == self._table.catch_all:
+            return None
+        if name in self._types:
+            return name
+        if (stored := self._stored_name(level, field_name)) is not None:
+            return stored
+        is_plain = _PLAIN_NAME.fullmatch(field_name) and self._naming.normalize_path(name) == name
+        if not is_plain or len(name) > settings.MAX_COLUMN_NAME or len(self._types) >= settings.MAX_COLUMNS:
+            return None
+        self._types[name] = level.how.type or _type_of(value)
+        return name
+
+    def _stored_name(self, level: _Level, field_name: str) -> str | None:
+        """Return the column that an earlier release made of a field with an unusual name, if the destination has it."""
+        if not self._stored:
+            return None
+        name = self._naming.normalize_identifier(field_name) if field_name.strip() else "unnamed"
         if name.startswith("_dlt"):
             name = "x" + name
-        if told_apart or not key.isascii():
-            digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-            name = f"{name}_{digest}"
-        return self._naming.normalize_path(start + name)
+        if not field_name.isascii():
+            name += "_" + hashlib.sha256(field_name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        name = self._naming.normalize_path(level.full_name(name))
+        return name if name in self._stored else None
 
 
 class Batches:
@@ -257,7 +338,7 @@ class Batches:
 
     @property
     def rows(self) -> int:
-        """Rows of all tables so far, taken ones included."""
+        """Rows of all tables so far, those included that `take` has handed out."""
         return sum(builder.rows for builder in self._builders.values())
 
     def add(
@@ -268,44 +349,43 @@ class Batches:
         job_id: str | None,
         own: Mapping[str, Any] | None = None,
         defaults: Mapping[str, Any] | None = None,
-        shown: Any = None,
     ) -> bool:
-        """Type a record as a row of a table, or keep it with the reason why not. Returns whether it became a row.
-
-        Args:
-            table: Its table.
-            record: What the host sent.
-            job_id: The job in whose listing it stood; None for a job itself.
-            own: Typed columns that the source sets; None values count as set.
-            defaults: Typed columns that the source fills where the record leaves them empty.
-            shown: What to keep of a record that is rejected; the record itself where left out.
-        """
-        try:
-            self._builders[table].add(record, {"account": self._account, **(own or {})}, defaults or {})
-        except UnfitError as error:
-            self.reject(table, record if shown is None else shown, job_id=job_id, reason=str(error))
-            return False
-        return True
+        """Keep one record as a row, as `add_all` does. Returns whether it has its key, and so is a row."""
+        shown, own = record, own or {}
+        if table == JOBS.name and isinstance(record, dict):
+            record, own = _with_hyperparameters(record), {**own, **_file_columns(record)}
+        return self.add_all(table, [record], job_id=job_id, own=own, defaults=defaults or {}, shown=[shown])
 
     def add_all(
-        self, table: str, records: Iterable[Any], *, job_id: str, own: Mapping[str, Any], defaults: Mapping[str, Any]
-    ) -> None:
-        """As `add` for each of many records."""
-        builder = self._builders[table]
-        alike: dict[Shape | None, list[int]] = {}
-        listed = list(records)
-        for index, record in enumerate(listed):
-            alike.setdefault(shape_of(record, builder.places), []).append(index)
-        by_itself: list[int] = []
-        for shape, indexes in alike.items():
-            some = [listed[index] for index in indexes]
-            if shape is None or not builder.add_alike(some, {"account": self._account, **own}, defaults):
-                by_itself += indexes
-        for index in sorted(by_itself):  # in their order: the first value of a new field makes its column's type
-            self.add(table, listed[index], job_id=job_id, own=own, defaults=defaults)
+        self,
+        table: str,
+        records: Sequence[Any],
+        *,
+        job_id: str | None,
+        own: Mapping[str, Any],
+        defaults: Mapping[str, Any],
+        shown: Sequence[Any] = (),
+    ) -> bool:
+        """Keep records as rows of a table. Where a value does not fit, the row has null, and the record is rejected.
+
+        Args:
+            table: Their table.
+            records: What the host sent.
+            job_id: The job in whose listing they stood; None for jobs themselves.
+            own: Typed columns that the source sets; None values count as set.
+            defaults: Typed columns that the source fills where a record leaves them empty.
+            shown: What to keep of each record if it is rejected; the record itself where left out.
+
+        Returns:
+            Whether all of them have their keys, and so are rows.
+        """
+        unfit = self._builders[table].add(records, {"account": self._account, **own}, defaults)
+        for one in unfit:
+            self.reject(table, (shown or records)[one.position], job_id=job_id, reason=one.reason)
+        return all(one.is_row for one in unfit)
 
     def reject(self, table: str, record: Any, *, job_id: str | None, reason: str) -> None:
-        """Keep a record that cannot be a row of its table."""
+        """Keep a record that does not fit its table, with the reason."""
         self.rejected += 1
         text = values.to_json(record, ascii_only=True)
         row = {
@@ -316,18 +396,64 @@ class Batches:
             "record": text,
             "rejected_at": time.time(),
         }
-        self._builders[REJECTED_RECORDS.name].add(row, {"account": self._account}, {})
+        self._builders[REJECTED_RECORDS.name].add([row], {"account": self._account}, {})
 
     def empty(self, tables: Iterable[str]) -> dict[str, pa.Table]:
-        """Tables without rows, with every declared column: what makes them in a destination."""
+        """Return tables without rows, with every declared column: what makes them in a destination."""
         return {name: self._builders[name].take() for name in tables}
 
     def take(self, *, at_least: int = 1) -> dict[str, pa.Table]:
-        """The tables that hold at least so many rows, as Arrow tables; `at_least=0` gives empty ones too."""
+        """Return the tables that hold at least so many rows, as Arrow tables; `at_least=0` gives empty ones too."""
         return {name: builder.take() for name, builder in self._builders.items() if len(builder) >= at_least}
+
+
+def _convert_key(given: list[Any], type_: Type, default: Any) -> tuple[list[Any], dict[int, str]]:
+    """Convert the values of a key column, which may be neither null nor empty."""
+    if type_ == "text" and {str} == set(map(type, given)) and "" not in given:
+        return convert_column(given, type_)
+    convert = values.to_id if type_ == "text" else values.to_bigint
+    converted, unfit = [], {}
+    for position, value in enumerate(given):
+        try:
+            converted.append(default if value is None and default is not None else convert(value))
+        except UnfitError as error:
+            converted.append(None)
+            unfit[position] = "it is missing" if value is None else str(error)
+    return converted, unfit
+
+
+def _object(value: Any) -> Record:
+    return value if isinstance(value, dict) else {}
 
 
 def _type_of(value: Any) -> Type:
     if isinstance(value, bool):
         return "bool"
     return "double" if isinstance(value, (int, float)) else "text"
+
+
+def _joined(reasons: Sequence[str]) -> str:
+    more = len(reasons) - _MOST_REASONS
+    return "; ".join([*reasons[:_MOST_REASONS], *([f"and {more} more fields"] if more > 0 else [])])
+
+
+def _with_hyperparameters(job: Record) -> Record:
+    """Return a job with the hyperparameters of `method.<type>.hyperparameters` at the top, where they are missing."""
+    method, at_top = _object(job.get("method")), job.get("hyperparameters")
+    kinds = sorted(method, key=lambda name: name != method.get("type"))  # the method's own object before others
+    nested = next((found for name in kinds if (found := _object(_object(method[name]).get("hyperparameters")))), {})
+    if not nested or not isinstance(at_top or {}, dict):
+        return job
+    given = {name: value for name, value in (at_top or {}).items() if value is not None}
+    return {**job, "hyperparameters": {**nested, **given}}
+
+
+def _file_columns(job: Record) -> Record:
+    """Return the columns of files that a job names by objects: their ids. The objects go into the JSON column."""
+    found = {}
+    for name in ("training_file", "validation_file"):
+        if isinstance(job.get(name), (dict, list)):
+            ids = values.file_ids(job[name])
+            if len(ids) == 1 and isinstance(ids[0], str):
+                found[name] = values.escaped(ids[0])
+    return found

@@ -1,28 +1,30 @@
-"""From JSON values to what a column of a given type holds."""
+"""Convert one JSON value to what a column of a given type holds."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-import sys
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 INT64 = range(-(2**63), 2**63)
 
-# Years 1 to 9999 in unix seconds: what Arrow, DuckDB and PostgreSQL all hold, and Python can show.
-_EARLIEST, _LATEST = -62_135_596_800, 253_402_300_799
-
 FIRST_MILLISECONDS = 100_000_000_000
-"""From here on a time is not in seconds: they would reach it in the year 5138."""
+"""From here on a time is not in seconds: seconds reach this number in the year 5138."""
+
+# 9999-12-30T23:59:59Z: a later time is beyond the year 9999, where Python's datetime ends, in some time zone.
+_LATEST_SECONDS = 253_402_214_399
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_YEAR_ONE_SECONDS = -62_135_596_800
 
 # json.dumps makes a new encoder at each call that is not its default.
 _ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _ENCODE_ASCII = json.JSONEncoder(ensure_ascii=True, allow_nan=False).encode
 
-_UNFIT = re.compile("[\x00\ud800-\udfff]")
+_NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
+_FRACTION = re.compile(r"\.(\d+)")
 
 
 class UnfitError(ValueError):
@@ -30,130 +32,124 @@ class UnfitError(ValueError):
 
 
 def unix_seconds(value: Any) -> float | None:
-    """A time as unix seconds, or None where it is missing or is none. Never raises.
-
-    Hosts send whole seconds; milliseconds, microseconds and nanoseconds are known by their size (seconds reach 1e11
-    in the year 5138), and numbers as texts and ISO 8601 are taken too.
-    """
+    """Return a time as unix seconds, or None where it is missing, 0, negative, or not a time. Never raises."""
     try:
-        return None if value is None else to_microseconds(value) / 1e6
+        microseconds = None if value is None else to_microseconds(value)
     except UnfitError:
         return None
+    return None if microseconds is None else microseconds / 1e6
 
 
-def to_microseconds(value: Any) -> int:
-    """A time as microseconds since 1970-01-01 UTC; the units that are understood stand at `unix_seconds`."""
-    if type(value) is int and 0 <= value < FIRST_MILLISECONDS:  # seconds, as hosts send them
+def to_microseconds(value: Any) -> int | None:
+    """Return a time as microseconds since 1970-01-01 UTC; None for 0 and below, which hosts send for "no time".
+
+    Hosts send whole seconds. Milliseconds, microseconds and nanoseconds are recognised by their size. Numbers as text
+    and ISO 8601 are accepted too.
+
+    Raises:
+        UnfitError: It is not a time, or a time that Python's datetime cannot hold in every time zone.
+    """
+    if type(value) is int and 0 < value < FIRST_MILLISECONDS:  # seconds, as hosts send them
         return value * 1_000_000
-    if isinstance(value, str):
-        if (moment := _iso_microseconds(value)) is not None:
-            return moment
-        value = number_from_text(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:  # noqa: PLR0124 - NaN
-        raise UnfitError(f"{_shown(value)} is no time")
-    if not -1e20 < value < 1e20:
-        raise UnfitError(f"{_shown(value)} is a time outside the years 1 to 9999")
-    seconds: int | float = value
-    for _ in range(3):
-        if abs(seconds) >= 1e11:
-            # Whole numbers are divided as such: a float would lose microseconds.
-            seconds = seconds / 1000 if isinstance(seconds, float) or seconds % 1000 else seconds // 1000
-    if not _EARLIEST <= seconds <= _LATEST:
-        raise UnfitError(f"{_shown(value)} is a time outside the years 1 to 9999")
-    return seconds * 1_000_000 if isinstance(seconds, int) else round(seconds * 1_000_000)
+    seconds = _iso_seconds(value) if isinstance(value, str) else None
+    if seconds is None:
+        number = number_from_text(value) if isinstance(value, str) else value
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or number != number:  # noqa: PLR0124 - NaN
+            raise UnfitError(f"{shown(value)} is not a time")
+        if number <= 0 and number != -math.inf:
+            return None
+        seconds = number
+        for _ in range(3):
+            if FIRST_MILLISECONDS <= seconds < 1e20:
+                # Whole numbers are divided as such: a float would lose microseconds.
+                seconds = seconds / 1000 if isinstance(seconds, float) or seconds % 1000 else seconds // 1000
+    if not _YEAR_ONE_SECONDS <= seconds <= _LATEST_SECONDS:
+        raise UnfitError(f"{shown(value)} is a time outside the years 1 to 9999")
+    return None if seconds <= 0 else round(seconds * 1_000_000)
 
 
 def to_double(value: Any) -> float:
-    """A number as a 64-bit float. NaN and infinities are numbers; booleans are none."""
+    """Return a number, or the text of one, as a 64-bit float. NaN and infinities are numbers; booleans are not.
+
+    Raises:
+        UnfitError: It is not a number, or too large.
+    """
     if type(value) is float:
         return value
-    if isinstance(value, str):
-        value = number_from_text(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise UnfitError(f"{_shown(value)} is no number")
+    number = number_from_text(value) if isinstance(value, str) else value
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise UnfitError(f"{shown(value)} is not a number")
     try:
-        return float(value)
+        return float(number)
     except OverflowError:
-        raise UnfitError(f"{_shown(value)} is too large for a 64-bit float") from None
+        raise UnfitError(f"{shown(value)} is too large for a 64-bit float") from None
 
 
 def to_bigint(value: Any) -> int:
-    """A whole number as a 64-bit integer: `100.0` is one, `100.5` is none."""
-    if isinstance(value, str):
-        value = number_from_text(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise UnfitError(f"{_shown(value)} is no whole number")
-    if value not in INT64:
-        raise UnfitError(f"{_shown(value)} does not fit 64 bits")
-    return value
+    """Return a whole number, or the text of one, as a 64-bit integer: `100.0` is whole, `100.5` is not.
+
+    Raises:
+        UnfitError: It is not a whole number, or does not fit 64 bits.
+    """
+    number = number_from_text(value) if isinstance(value, str) else value
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise UnfitError(f"{shown(value)} is not a whole number")
+    if number not in INT64:
+        raise UnfitError(f"{shown(value)} does not fit 64 bits")
+    return number
 
 
 def to_bool(value: Any) -> bool:
-    """A boolean, and nothing else."""
+    """Return a boolean as it is. Raises `UnfitError` for everything else."""
     if not isinstance(value, bool):
-        raise UnfitError(f"{_shown(value)} is neither true nor false")
+        raise UnfitError(f"{shown(value)} is neither true nor false")
     return value
 
 
 def to_text(value: Any) -> str:
-    """A string as it is, anything else as JSON."""
-    if type(value) is str and value.isascii() and "\x00" not in value:
-        return value
+    """Return a string as it can be stored, and anything else as JSON text."""
     return escaped(value) if isinstance(value, str) else to_json(value)
 
 
 def to_id(value: Any) -> str:
-    """A string or a whole number as text."""
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise UnfitError(f"{_shown(value)} is no text")
+    """Return a string or a whole number as text. Raises `UnfitError` for everything else, the empty string too."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
+        raise UnfitError(f"{shown(value)} is not an id")
     return to_text(value)
 
 
 def to_json(value: Any, *, ascii_only: bool = False) -> str:
-    """Any JSON value as JSON text. NaN and infinities, which JSON does not have, become strings.
+    """Return any JSON value as JSON text. NaN and infinities, which JSON does not have, become strings.
 
     Args:
-        value: The value.
+        value: The value, however deeply nested.
         ascii_only: Write every other character as an escape, so that every destination stores the text unchanged.
     """
+    encode = _ENCODE_ASCII if ascii_only else _ENCODE
     try:
-        text = _dumped(value, ascii_only=ascii_only)
-    except RecursionError:
-        # Parsers go deeper than Python's usual limit lets the writer go.
-        limit = sys.getrecursionlimit()
-        sys.setrecursionlimit(limit + 5_000)
-        try:
-            text = _dumped(value, ascii_only=ascii_only)
-        finally:
-            sys.setrecursionlimit(limit)
+        text = encode(value)
+    except (ValueError, RecursionError):  # a number that JSON does not have; more levels than the encoder goes down
+        text = _json_step_by_step(value, encode)
     return text if ascii_only else escaped(text)
 
 
-def _dumped(value: Any, *, ascii_only: bool) -> str:
-    write = _ENCODE_ASCII if ascii_only else _ENCODE
-    try:
-        return write(value)
-    except ValueError:
-        return write(_without_nan(value))
-
-
 def escaped(text: str) -> str:
-    """A text without NUL and lone surrogates, which PostgreSQL refuses and UTF-8 lacks: as JSON's own escapes."""
+    """Return a text with NUL and lone surrogates, which PostgreSQL and UTF-8 do not hold, as JSON's own escapes."""
     if text.isascii() and "\x00" not in text:
         return text
-    return _UNFIT.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+    return _NOT_STORABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
-def are_clean(texts: Iterable[str | None]) -> bool:
-    """Whether `escaped` would leave all texts as they are."""
+def are_storable(texts: Iterable[str | None]) -> bool:
+    """Return whether `escaped` would leave all texts as they are."""
     text = "".join(filter(None, texts))
-    return "\x00" not in text if text.isascii() else _UNFIT.search(text) is None
+    return "\x00" not in text if text.isascii() else _NOT_STORABLE.search(text) is None
 
 
 def number_from_text(text: str) -> Any:
-    """The number that a text is, or the text itself."""
+    """Return the number that a text is, or the text itself."""
     try:
         if "_" in text or not text.isascii():
             return text
@@ -162,29 +158,58 @@ def number_from_text(text: str) -> Any:
         return text
 
 
-def _iso_microseconds(text: str) -> int | None:
-    """An ISO 8601 time (UTC where it names no zone) as microseconds; None where the text is none."""
+def file_ids(value: Any) -> list[Any]:
+    """Return the ids of the files that a field of a job names, in whichever form the host names them.
+
+    Example:
+        >>> file_ids("file-a"), file_ids(["file-a", {"id": "file-b", "bytes": 7}]), file_ids(None)
+        (['file-a'], ['file-a', 'file-b'], [])
+
+    Args:
+        value: An id, an object that has one, or a list of either. What has no id is returned as it is.
+    """
+    named = value if isinstance(value, list) else [value]
+    ids = [one.get("id", one) if isinstance(one, dict) else one for one in named]
+    return [one for one in ids if one not in (None, "", {})]
+
+
+def _iso_seconds(text: str) -> int | float | None:
+    """Return an ISO 8601 time (UTC where it names no zone) as unix seconds; None where the text is not one."""
+    if "-" not in text:  # digits alone are a number, not a date
+        return None
+    # Python 3.10 reads neither the Z that stands for UTC nor fractions of other than 3 or 6 digits.
+    text = _FRACTION.sub(lambda match: f".{match[1]:0<6.6}", re.sub("[zZ]$", "+00:00", text.strip()))
     try:
-        # Python 3.10 does not read the Z that stands for UTC. Digits alone are a number, not a date.
-        moment = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text.strip())) if "-" in text else None
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return None
-    if moment is None:
-        return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-    return (moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1)
+    since = (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)) - _EPOCH
+    return since // timedelta(seconds=1) if since.microseconds == 0 else since / timedelta(seconds=1)
 
 
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(inner) for inner in value]
-    return value
+def _json_step_by_step(value: Any, encode: Any) -> str:
+    """Encode without recursion, and numbers that are not finite as strings."""
+    parts: list[str] = []
+    left: list[tuple[Any, bool]] = [(value, False)]  # the last one comes next; whether it is JSON text already
+    while left:
+        item, is_text = left.pop()
+        if is_text:
+            parts.append(item)
+        elif isinstance(item, (dict, list)) and item:
+            pairs = item.items() if isinstance(item, dict) else enumerate(item)
+            opening, closing = "{}" if isinstance(item, dict) else "[]"
+            inner: list[tuple[Any, bool]] = []
+            for key, one in pairs:
+                name = f"{encode(key)}: " if isinstance(item, dict) else ""
+                inner += [((", " if inner else opening) + name, True), (one, False)]
+            left += [(closing, True), *reversed(inner)]
+        else:
+            is_number = not isinstance(item, float) or math.isfinite(item)
+            parts.append(encode(item if is_number else str(item)))
+    return "".join(parts)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return the beginning of a value as JSON text, for a message."""
     text = to_json(value, ascii_only=True)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -18,6 +18,7 @@ from openai_fine_tuning.api.files import Files
 from openai_fine_tuning.api.jobs import Job, job_pages, job_pages_behind
 from openai_fine_tuning.api.pagination import Order
 from openai_fine_tuning.convert.table_builder import Batches
+from openai_fine_tuning.convert.values import escaped
 from openai_fine_tuning.errors import HostError, RequestError
 from openai_fine_tuning.report import Report, Skipped
 from openai_fine_tuning.state.run import Parts
@@ -266,15 +267,19 @@ class Reader:
             # The resources `result_metrics` and `files` may both miss it.
             if (job_id, found.file_id) not in self._missing:
                 self._missing.add((job_id, found.file_id))
-                self._skip(job_id, found.resource, f"the host no longer has its file {found.file_id} (404)")
+                self._skip(job_id, found.resource, f"the host no longer has its file {escaped(found.file_id)} (404)")
         elif found.reason:
             for record in found.records:
                 self._batches.reject(found.resource, record, job_id=job_id, reason=found.reason)
-        elif found.shown:
-            for record, shown in zip(found.records, found.shown, strict=True):
-                self._batches.add(found.resource, record, job_id=job_id, own=found.own, shown=shown)
         else:
-            self._batches.add_all(found.resource, found.records, job_id=job_id, own=found.own, defaults=found.defaults)
+            self._batches.add_all(
+                found.resource,
+                found.records,
+                job_id=job_id,
+                own=found.own,
+                defaults=found.defaults,
+                shown=found.shown,
+            )
 
     def _take(self, at_least: int) -> dict[str, pa.Table]:
         tables = self._batches.take(at_least=at_least)
