@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from fine_tuning_warehouse.sync.run import AccountResult, SyncOptions, run_sync
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from fine_tuning_warehouse.warehouses.postgres import PostgreSql
 from harness import Database
-from histories import add_history, assert_holds, truth_of
+from histories import HOUR, NOW, add_history, assert_holds, truth_of
 from openai_fine_tuning import settings
 
 if TYPE_CHECKING:
@@ -369,3 +370,29 @@ def refused(monkeypatch: pytest.MonkeyPatch, client: Any, start: str) -> Iterato
     with monkeypatch.context() as patched:
         patched.setattr(client, "execute_query", execute_query)
         yield
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(900)  # some 120 s on a machine of its own
+def test_a_file_opens_after_a_kill_at_any_statement_of_a_load_that_brings_new_columns(
+    tmp_path: Path, world: ScriptedWorld, host: Simulator, database: Database, syncs: Syncs
+) -> None:
+    add_history(world, range(3))
+    syncs.run()
+    before = tmp_path / "before.duckdb"
+    shutil.copyfile(database.path, before)
+    world.add_checkpoint("ftjob-000", id="ftckpt-new", metrics={"brand_new": 0.25, "words": "many"})
+    world.add_job(id="ftjob-new", created_at=NOW - HOUR, finished_at=NOW - HOUR, a_new_field=1)
+    world.add_checkpoint("ftjob-new", id="ftckpt-newer", metrics={"brand_new": 0.5, "words": "more"})
+    counts = syncs.run()
+    for where in ("statement", "commit"):
+        for number in range(1, counts[where] + 1):
+            for left in tmp_path.glob("warehouse.duckdb*"):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            shutil.copyfile(before, database.path)
+            syncs.run(Deadly(where, number))
+            assert database.rows("SELECT count(*) FROM jobs")[0][0] in (3, 4)
+    syncs.run()
+    assert database.rows("SELECT metrics__brand_new, metrics__words FROM checkpoints WHERE id = 'ftckpt-newer'") == [
+        (0.5, "more")
+    ]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import dlt
 import pytest
 
+from command import Command, is_told_well
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
+from fine_tuning_warehouse.errors import CommandError
 from harness import Database
 from histories import add_history, assert_holds, truth_of
 from openai_fine_tuning import openai_fine_tuning
@@ -109,3 +115,89 @@ def test_what_was_dropped_is_made_again_and_filled(database: Database, world: Sc
         (0.5, 0.25)
     ]
     assert database.sync().requests == 1
+
+
+def test_rows_that_lost_their_key_are_kept_in_a_table_beside(database: Database, world: ScriptedWorld) -> None:
+    database.begin()
+    database.execute("ALTER TABLE fine_tuning.checkpoints DROP COLUMN id")
+    world.remove_checkpoint("ftckpt-000-0")
+    result = database.sync()
+    assert "checkpoints" in result.notes[0]
+    assert "ftckpt-000-0" not in database.ids("checkpoints")
+    ((kept,),) = database.rows("SELECT table_name FROM duckdb_tables() WHERE contains(table_name, '_without_id_')")
+    assert database.rows(f'SELECT count(*) FROM "{kept}"') == [(9,)]
+
+
+def test_every_account_is_read_once_more_where_a_table_was_dropped(database: Database, world: ScriptedWorld) -> None:
+    for account in ("one", "two"):
+        database.sync(account=account)
+    database.execute("DROP TABLE fine_tuning.events")
+    for account in ("one", "two"):
+        database.sync(account=account)
+        assert len(database.rows(f"SELECT id FROM events WHERE account = '{account}'")) == 9
+        assert database.sync(account=account).requests == 1
+
+
+def test_a_bounded_read_does_not_hide_that_a_table_was_dropped(database: Database, world: ScriptedWorld) -> None:
+    database.begin()
+    database.execute("DROP TABLE fine_tuning.events")
+    database.sync(job_ids=["ftjob-001"])
+    assert len(database.ids("events")) == 3
+    database.sync()
+    assert_holds(database.rows, truth_of(world))
+
+
+@pytest.mark.parametrize(("column", "to", "found"), [("step_number", "VARCHAR", "text"), ("id", "BLOB", "binary")])
+def test_a_column_of_another_type_is_named_and_can_be_dropped(
+    database: Database, world: ScriptedWorld, column: str, to: str, found: str
+) -> None:
+    database.begin()
+    database.execute(f"ALTER TABLE fine_tuning.checkpoints ALTER COLUMN {column} TYPE {to}")
+    with pytest.raises(CommandError, match=f"column {column} of the table checkpoints has the type {found}, expected"):
+        database.sync()
+    assert database.host.requests == []
+    database.execute(f"ALTER TABLE fine_tuning.checkpoints DROP COLUMN {column}")
+    database.sync()
+    assert_holds(database.rows, truth_of(world))
+
+
+@pytest.mark.parametrize("forget", [None, "DELETE FROM fine_tuning._dlt_version"])
+def test_a_new_account_reads_a_value_as_the_type_of_the_column_that_is_there(
+    database: Database, world: ScriptedWorld, forget: str | None
+) -> None:
+    world.add_checkpoint("ftjob-000", id="ftckpt-number", metrics={"own": 0.5})
+    database.sync(account="one")
+    if forget:
+        database.execute(forget)
+    world.remove_checkpoint("ftckpt-number")
+    world.add_checkpoint("ftjob-000", id="ftckpt-text", metrics={"own": "high"})
+    database.sync(account="two")
+    assert database.rows(
+        "SELECT typeof(metrics__own), count(*) FROM checkpoints WHERE id = 'ftckpt-number' GROUP BY 1"
+    ) == [("DOUBLE", 1)]
+    assert len(database.rows("SELECT * FROM rejected_records WHERE account = 'two'")) == 1
+
+
+def test_a_broken_log_of_duckdb_is_named_and_what_it_held_is_read_again(
+    tmp_path: Path, world: ScriptedWorld, host: Simulator
+) -> None:
+    ftw = Command(tmp_path, host.base_url)
+    assert ftw("sync").code == 0
+    code = (
+        "import duckdb, os\n"
+        "connection = duckdb.connect('fine_tuning_warehouse.duckdb')\n"
+        "connection.execute('INSERT INTO fine_tuning.jobs SELECT * FROM fine_tuning.jobs')\n"
+        "os._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ftw.folder, check=True, timeout=60)
+    log = ftw.database.with_name(f"{ftw.database.name}.wal")
+    content = bytearray(log.read_bytes())
+    content[60] ^= 255
+    log.write_bytes(content)
+    for arguments in (("sync",), ("query", "SELECT 1"), ("best",), ("verify",)):
+        ended = ftw(*arguments)
+        assert ended.code == 1
+        assert is_told_well(ended, f"Rename {log.name}")
+    log.rename(log.with_suffix(".aside"))
+    assert ftw("sync").code == 0
+    assert_holds(ftw.rows, truth_of(world))

@@ -236,7 +236,7 @@ class _AccountSync:
     def _restore(self, pipeline: dlt.Pipeline, source: Any) -> None:
         with self._warehouse.session(pipeline):
             pipeline.sync_destination()
-            missing = add_stored_columns(pipeline, source.schema)
+            missing = add_stored_columns(pipeline, source.schema, check_types=self._warehouse.keeps_types)
         if missing:
             self._report.notes.append(
                 f"Missing in the warehouse: {'; '.join(missing)}. They are made again, and everything is read once "

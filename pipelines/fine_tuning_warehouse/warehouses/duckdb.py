@@ -51,6 +51,7 @@ class DuckDb(Warehouse):
     dataset: str = DEFAULT_DATASET
 
     destination: ClassVar[str] = "duckdb"  # type: ignore[misc]
+    keeps_types: ClassVar[bool] = True
     table_comments: ClassVar[str | None] = (
         "SELECT c.table_name, t.comment, c.column_name, c.comment FROM duckdb_columns() AS c "
         "JOIN duckdb_tables() AS t USING (database_name, schema_name, table_name) "
@@ -209,6 +210,14 @@ def _holder(error: BaseException) -> str:
     """Return the program that has the file open, in words, as far as DuckDB knows it."""
     process = re.search(r"held in (\S+) \(PID (\d+)\)", str(root_cause(error)))
     return f" ({process[1]}, process {process[2]})" if process else ""
+
+
+def wal_advice(error: BaseException) -> str:
+    """Return what to do about a DuckDB file that a crash has left with a broken log; nothing for other errors."""
+    found = re.search(r'replaying WAL file "([^"]+)"', str(error))
+    if found is None:
+        return ""
+    return f". Rename {shown_path(Path(found[1]))}: the next `ftw sync` reads again what it held"
 
 
 def check_database_file(path: Path) -> None:

@@ -54,6 +54,8 @@ class PostgreSql(OtherDestination):
     destination: str = "postgres"
     dataset: str = DEFAULT_DATASET
 
+    keeps_types: ClassVar[bool] = True
+
     table_comments: ClassVar[str | None] = (
         "SELECT c.relname, obj_description(c.oid, 'pg_class'), a.attname, col_description(c.oid, a.attnum) "
         "FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "

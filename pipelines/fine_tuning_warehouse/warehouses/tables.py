@@ -27,14 +27,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_CHECKED_TYPES = ("duckdb", "postgres")
-"""Destinations that report the types of columns as dlt declared them; others have fewer types than dlt."""
-
 Columns = Mapping[str, Any]
 """The columns of a table as dlt describes them, by name."""
 
 
-def add_stored_columns(pipeline: dlt.Pipeline, schema: Schema) -> list[str]:
+def add_stored_columns(pipeline: dlt.Pipeline, schema: Schema, *, check_types: bool) -> list[str]:
     """Compare the tables with what was read into them; forget what was read where a table or a column is missing.
 
     A new account and a pipeline whose stored schema was dropped learn from the database which columns are there, so
@@ -43,6 +40,7 @@ def add_stored_columns(pipeline: dlt.Pipeline, schema: Schema) -> list[str]:
     Args:
         pipeline: A pipeline that has restored its state. Its state is emptied where something is missing.
         schema: The schema that is about to be loaded; gets the columns that the database has beside the declared ones.
+        check_types: Refuse a column of another type than declared.
 
     Returns:
         What was missing, in words. Everything is read once more, by each account.
@@ -54,7 +52,7 @@ def add_stored_columns(pipeline: dlt.Pipeline, schema: Schema) -> list[str]:
         if not isinstance(client, SqlJobClientBase) or not client.is_storage_initialized():
             return []
         tables = {name: columns for name, columns in client.get_storage_tables(list(TABLES)) if columns}
-        if client.config.destination_name in _CHECKED_TYPES:
+        if check_types:
             _check_types(tables)
         missing = list(_missing(pipeline, tables))
         if missing:

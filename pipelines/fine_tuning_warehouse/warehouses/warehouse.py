@@ -51,6 +51,9 @@ class Warehouse(ABC):
     view_comments: ClassVar[str | None] = None
     """Query for the views: (view, its comment). None where views cannot be commented."""
 
+    keeps_types: ClassVar[bool] = False
+    """Whether the database says of each column the type that dlt has declared; others have fewer types than dlt."""
+
     comments_view_columns: ClassVar[bool] = True
     """Whether the columns of a view can be commented."""
 
