@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from pathlib import Path
@@ -11,22 +10,14 @@ import pytest
 
 from command import Command, is_told_well
 from fine_tuning_simulator import ScriptedWorld, Simulator
-from fine_tuning_warehouse.archive import open_store
-from fine_tuning_warehouse.archive.store import DRAFTS, is_ours
+from fine_tuning_warehouse.archive import Manifest, Plan, archive, check, open_store
+from fine_tuning_warehouse.archive.manifest import Entry
+from fine_tuning_warehouse.archive.store import DRAFTS, Store, is_ours
+from fine_tuning_warehouse.errors import CommandError, UsageError
+from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from histories import add_history
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs links and modes of POSIX")
-
-
-@pytest.fixture
-def ftw(tmp_path: Path, host: Simulator, world: ScriptedWorld) -> Command:
-    """The command, with a database that was synced."""
-    add_history(world, range(2))
-    for number in range(2):
-        world.update_job(f"ftjob-{number:03}", training_file=None)
-    command = Command(tmp_path, host.base_url)
-    assert command("sync", "--quiet").code == 0
-    return command
 
 
 @pytest.fixture
@@ -38,141 +29,112 @@ def outside(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """The folder of an archive, with a folder of tables."""
+    folder = tmp_path / "kept"
+    (folder / "tables").mkdir(parents=True)
+    return folder
+
+
 def assert_untouched(outside: Path) -> None:
     assert [file.name for file in outside.iterdir()] == ["precious"]
     assert (outside / "precious").read_text() == "precious"
 
 
+def assert_refused(kept: Path, path: str) -> None:
+    """A run refuses the path before it looks at the warehouse, which is not there."""
+    before = sorted(kept.rglob("*"))
+    with pytest.raises(UsageError, match=f"holds {path}, which is a link"):
+        archive(open_store(str(kept)), Plan(DuckDb(kept.parent / "none.duckdb"), []))
+    assert sorted(kept.rglob("*")) == before
+
+
 @pytest.mark.parametrize("name", ["tables", "views", "result_files", "training_files"])
-def test_a_link_in_the_place_of_a_folder_is_refused(ftw: Command, outside: Path, name: str) -> None:
-    kept = ftw.folder / "kept"
-    assert ftw("archive", "kept").code == 0
-    if (kept / name).exists():
-        (kept / name).rename(kept / "away")
+def test_a_link_in_the_place_of_a_folder_is_refused(kept: Path, outside: Path, name: str) -> None:
+    (kept / "tables").rmdir()
     (kept / name).symlink_to(outside, target_is_directory=True)
-    ended = ftw("archive", "kept", "--no-sync")
-    assert ended.code == 2
-    assert is_told_well(ended, f"holds {name}, which is a link", "Nothing was changed")
+    assert_refused(kept, name)
     assert_untouched(outside)
-    checked = ftw("archive", "--check", "kept")
-    assert (checked.code, f"{name}: is not listed" in checked.err) == (1, True)
-    (kept / name).unlink()
-    assert ftw("archive", "kept").code == 0
 
 
+@pytest.mark.parametrize("target", ["precious", "new", "."])
 @pytest.mark.parametrize(
-    "path", ["tables/jobs.parquet", "result_files/file-000.csv", "manifest.json", "README.md", "archive.unfinished"]
+    "path",
+    ["tables/jobs.parquet", "tables/new.parquet", "manifest.json", "README.md", "SHA256SUMS", "archive.unfinished"],
 )
-@pytest.mark.parametrize("target", ["precious", "new"])
-def test_a_link_in_the_place_of_a_file_is_refused(ftw: Command, outside: Path, path: str, target: str) -> None:
-    assert ftw("archive", "kept").code == 0
-    (ftw.folder / "kept" / path).unlink(missing_ok=True)
-    (ftw.folder / "kept" / path).symlink_to(outside / target)
-    ended = ftw("archive", "kept", "--no-sync")
-    assert ended.code == 2
-    assert is_told_well(ended, f"holds {path}, which is a link")
+def test_a_link_in_the_place_of_a_file_is_refused(kept: Path, outside: Path, path: str, target: str) -> None:
+    (kept / path).symlink_to(outside / target)
+    assert_refused(kept, path)
     assert_untouched(outside)
 
 
-def test_a_link_to_the_true_content_is_named_by_a_check(ftw: Command, tmp_path: Path) -> None:
-    assert ftw("archive", "kept").code == 0
-    file = ftw.folder / "kept/tables/jobs.parquet"
-    file.rename(tmp_path / "jobs.parquet")
-    file.symlink_to(tmp_path / "jobs.parquet")
-    assert "tables/jobs.parquet: is a link" in ftw("archive", "--check", "kept").err
+def test_a_link_elsewhere_in_the_folder_is_left_alone(kept: Path, outside: Path) -> None:
+    (kept / "notes").symlink_to(outside, target_is_directory=True)
+    (kept / "tables/my notes").symlink_to(outside / "precious")
+    store = open_store(str(kept))
+    store.refuse_odd_files()
+    assert sorted(store.odd_files()) == ["notes", "tables/my notes"]
 
 
-def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(ftw: Command) -> None:
-    assert ftw("archive", "kept").code == 0
-    (ftw.folder / "kept/SHA256SUMS").unlink()
-    os.mkfifo(ftw.folder / "kept/SHA256SUMS")
-    assert ftw("archive", "kept", "--no-sync").code == 2
-    assert ftw("archive", "--check", "kept").code == 1
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(kept: Path) -> None:
+    os.mkfifo(kept / "README.md")
+    assert_refused(kept, "README.md")
 
 
-def test_a_link_in_a_new_folder_is_refused(ftw: Command, outside: Path) -> None:
-    (ftw.folder / "kept").mkdir()
-    (ftw.folder / "kept/tables").symlink_to(outside, target_is_directory=True)
-    assert ftw("archive", "kept", "--no-sync").code == 2
-    assert_untouched(outside)
-
-
-def test_links_that_are_swapped_in_during_a_run_are_not_followed(tmp_path: Path, outside: Path) -> None:
+def test_links_that_are_swapped_in_during_a_run_are_not_followed(kept: Path, outside: Path) -> None:
     """After the look for links: in the place of a table's folder, and of a file."""
-    store = open_store(str(tmp_path / "kept"))
-    assert store.folder is not None
-    store.folder.mkdir()
+    store = open_store(str(kept))
     store.draft("tables/jobs.parquet").write_bytes(b"rows")
-    (store.folder / "tables").symlink_to(outside, target_is_directory=True)
-    with pytest.raises(OSError, match=r"tables"):
+    (kept / "tables").rmdir()
+    (kept / "tables").symlink_to(outside, target_is_directory=True)
+    with pytest.raises(CommandError, match="cannot be written"), store.errors():
         store.publish("tables/jobs.parquet")
     assert_untouched(outside)
-    (store.folder / "README.md").symlink_to(outside / "precious")
+    (kept / "README.md").symlink_to(outside / "precious")
     store.write("README.md", b"text")
-    assert (store.folder / "README.md").read_bytes() == b"text"
+    assert (kept / "README.md").read_bytes() == b"text"
+    assert not (kept / "README.md").is_symlink()
     assert_untouched(outside)
     store.clear_drafts()
 
 
-def test_a_folder_of_drafts_that_is_a_link_is_not_emptied(ftw: Command, outside: Path) -> None:
-    assert ftw("archive", "kept").code == 0
-    (ftw.folder / f"kept/{DRAFTS}x").symlink_to(outside, target_is_directory=True)
-    assert ftw("archive", "kept", "--no-sync").code == 0
+def test_drafts_that_are_links_are_neither_emptied_nor_written_to(kept: Path, outside: Path) -> None:
+    (kept / f"{DRAFTS}x").symlink_to(outside, target_is_directory=True)
+    (kept / "README.md.part").symlink_to(outside / "precious")  # a draft of an earlier release
+    store = open_store(str(kept))
+    store.clear_drafts(abandoned=True)
+    store.write("README.md", b"text")
     assert_untouched(outside)
-    (ftw.folder / "kept/tables/jobs.parquet.part").symlink_to(outside / "precious")  # a draft, to earlier releases
-    assert ftw("archive", "kept", "--no-sync").code == 2
-    assert_untouched(outside)
+    store.clear_drafts()
 
 
-def test_the_archive_itself_may_be_a_link_that_its_user_named(ftw: Command, tmp_path: Path) -> None:
-    (tmp_path / "disk").mkdir()
-    (ftw.folder / "kept").symlink_to(tmp_path / "disk", target_is_directory=True)
-    (ftw.folder / "new").symlink_to(tmp_path / "none", target_is_directory=True)
-    for name, true in (("kept", "disk"), ("new", "none")):
-        ended = ftw("archive", name, "--output", "json")
-        assert (ended.code, ended.json["archive"]) == (0, name)
-        assert (ftw.folder / name).is_symlink()
-        assert (tmp_path / true / "manifest.json").is_file()
-        assert ftw("archive", "--check", name).code == 0
+def written_manifest(store: Store, path: str, content: bytes = b"") -> Manifest:
+    entry = Entry("result_file", len(content), "0" * 64, account="default", id="file", jobs=("job",))
+    manifest = Manifest("fine_tuning", files={path: entry})
+    manifest.write(store)
+    return manifest
 
 
-def test_a_manifest_that_names_other_paths_is_not_followed(ftw: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["../mine.csv", "result_files/.mine", "/tmp/mine", "tables/../../mine", "notes.txt"])
+def test_a_manifest_that_names_other_paths_is_not_followed(kept: Path, path: str) -> None:
     """Whoever can write to the archive can forge its manifest, with its checksum."""
-    from test_archive import resign
-
-    assert ftw("archive", "kept").code == 0
-    for number, path in enumerate(("../mine.csv", "result_files/.mine", "/tmp/mine", "tables/../../mine")):
-        manifest = ftw.folder / "kept/manifest.json"
-        before = manifest.read_bytes()
-        resign(manifest, '"result_files/file-000.csv"', json.dumps(path))
-        ended = ftw("archive", "kept")
-        assert ended.code == 1, number
-        assert is_told_well(ended, "manifest.json is damaged", path)
-        manifest.write_bytes(before)
-    assert not (ftw.folder / "mine.csv").exists()
+    store = open_store(str(kept))
+    written_manifest(store, path)
+    store.clear_drafts()
+    with pytest.raises(CommandError, match=r"manifest\.json is damaged: .* cannot be a path of an archive"):
+        archive(store, Plan(DuckDb(kept.parent / "none.duckdb"), []))
+    assert [damage.path for damage in check(store).damaged] == [path]
 
 
-def modes(folder: Path) -> set[int]:
-    return {stat.S_IMODE(file.lstat().st_mode) for file in folder.rglob("*") if file.is_file()}
-
-
-def folder_modes(folder: Path) -> set[int]:
-    return {stat.S_IMODE(file.lstat().st_mode) for file in (folder, *folder.rglob("*")) if file.is_dir()}
-
-
-def test_files_are_for_their_user_alone_unless_that_user_says_otherwise(ftw: Command, world: ScriptedWorld) -> None:
-    kept = ftw.folder / "kept"
-    assert ftw("archive", "kept", "--no-sync").code == 0
-    assert (modes(kept), folder_modes(kept)) == ({0o600}, {0o700})
-    readme = kept / "manifest.json"
-    readme.chmod(0o640)
-    kept.chmod(0o750)
-    add_history(world, [2])
-    assert ftw("archive", "kept").code == 0
-    assert (stat.S_IMODE(readme.stat().st_mode), modes(kept)) == (0o640, {0o600, 0o640})
-    assert stat.S_IMODE(kept.stat().st_mode) == 0o750
-    assert ftw("archive", "shared", "--no-sync", env={"FTW_UMASK": "027"}).code == 0
-    assert (modes(ftw.folder / "shared"), folder_modes(ftw.folder / "shared")) == ({0o640}, {0o750})
+def test_a_link_to_the_true_content_is_named_by_a_check(kept: Path, outside: Path) -> None:
+    store = open_store(str(kept))
+    written_manifest(store, "tables/jobs.parquet", b"precious")
+    store.clear_drafts()
+    (kept / "tables").mkdir(exist_ok=True)
+    (kept / "tables/jobs.parquet").symlink_to(outside / "precious")
+    (damage,) = check(store).damaged
+    assert (damage.path, damage.reason) == ("tables/jobs.parquet", "is a link or not a plain file")
 
 
 @pytest.mark.parametrize(
@@ -193,3 +155,38 @@ def test_files_are_for_their_user_alone_unless_that_user_says_otherwise(ftw: Com
 )
 def test_an_archive_has_few_paths(path: str, expected: bool) -> None:
     assert is_ours(path) == expected
+
+
+# the command ----------------------------------------------------------------------------------------------------------
+
+
+def modes(folder: Path) -> tuple[set[int], set[int]]:
+    """The modes of all files, and of all folders."""
+    found = [folder, *folder.rglob("*")]
+    files, folders = [one for one in found if one.is_file()], [one for one in found if one.is_dir()]
+    return {stat.S_IMODE(one.stat().st_mode) for one in files}, {stat.S_IMODE(one.stat().st_mode) for one in folders}
+
+
+def test_an_archive_is_private_and_may_itself_be_a_link_that_its_user_named(
+    tmp_path: Path, host: Simulator, world: ScriptedWorld
+) -> None:
+    add_history(world, range(1))
+    ftw, kept = Command(tmp_path, host.base_url), tmp_path / "disk"
+    (ftw.folder / "kept").symlink_to(kept, target_is_directory=True)
+    ended = ftw("archive", "kept", "--output", "json")
+    assert (ended.code, ended.json["archive"]) == (0, "kept")
+    assert (ftw.folder / "kept").is_symlink()
+    assert modes(kept) == ({0o600}, {0o700})
+    (kept / "manifest.json").chmod(0o640)
+    kept.chmod(0o750)
+    add_history(world, [1])
+    assert ftw("archive", "kept").code == 0
+    assert modes(kept) == ({0o600, 0o640}, {0o700, 0o750})
+    assert ftw("archive", "shared", "--no-sync", env={"FTW_UMASK": "027"}).code == 0
+    assert modes(ftw.folder / "shared") == ({0o640}, {0o750})
+    (kept / "tables").rename(kept / "away")
+    (kept / "tables").symlink_to(kept / "away", target_is_directory=True)
+    ended = ftw("archive", "kept", "--no-sync")
+    assert ended.code == 2
+    assert is_told_well(ended, "holds tables, which is a link", "Nothing was changed")
+    assert "tables: is not listed" in ftw("archive", "--check", "kept").err
