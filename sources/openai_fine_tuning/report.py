@@ -1,4 +1,4 @@
-"""What a sync did and is doing: counted by the reader, shown by whoever runs it."""
+"""The figures of a sync, which the reader updates and whoever runs it shows."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Skipped:
 
     Attributes:
         account: The account's label.
-        job: The job's id, or None where it concerns a resource as a whole.
+        job: The job's id; None where the resource cannot be read of any job.
         resource: Name of the resource.
-        reason: Why, in words, with the host's.
+        reason: Why, with the host's words.
     """
 
     account: str
@@ -25,21 +25,21 @@ class Skipped:
 
 @dataclass
 class Report:
-    """The figures of one sync, all its parts together. They grow while it runs, and may be read from another thread.
+    """The figures of one sync, all its parts together. They grow while it runs. Another thread may read them.
 
     Attributes:
         requests: Requests sent, retries included.
         retries: Requests that were sent again.
-        jobs_to_read: Jobs found new or open so far.
-        jobs_read: Those of them whose reading has ended.
-        jobs_open: Jobs that the next sync will read again.
-        rows: Rows handed over, by table.
-        largest_batch: Bytes of the largest Arrow table handed over.
+        jobs_to_read: Jobs found so far that are new or open.
+        jobs_read: Jobs of these that were read.
+        jobs_open: Jobs that the next sync reads again.
+        rows: Rows yielded, by table.
+        largest_batch: Bytes of the largest Arrow table yielded.
         skipped: What could not be read.
-        rejected: Records that could not be typed.
-        is_complete: Whether everything owed was read, or tried. False while it runs, and after a read that ended early.
-        seen: Hashes of the ids of the jobs that the host showed.
-        notes: What else its user should know, in words.
+        rejected: Records with a value that does not fit its column.
+        is_complete: Whether everything due was read, or tried. False while it runs, and after a read that ended early.
+        seen: Hashes of the ids of the jobs that the host listed.
+        notes: What else the user should know, as sentences.
     """
 
     requests: int = 0
@@ -57,5 +57,5 @@ class Report:
 
     @property
     def jobs_seen(self) -> int:
-        """Jobs that the host showed."""
+        """The number of jobs that the host listed."""
         return len(self.seen)

@@ -1,4 +1,4 @@
-"""The numbers and names that decide how the source behaves, each with its unit and its reason."""
+"""The settings of the source, each with its unit and its reason."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
 RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
-"""What can be selected, in the order in which it is told."""
+"""What can be selected, in the order in which it is shown."""
 
 TERMINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled", "canceled"})
 """A job in one of these has ended, but its checkpoints may still appear for a while. With any other status, which hosts
@@ -16,28 +16,28 @@ GRACE_SECONDS = 3600.0
 """How long after `finished_at` a job stays open: events were seen 2 s after it, checkpoints minutes after."""
 
 OVERLAP_SECONDS = 60.0
-"""How far behind the newest job seen the listing is read again: hosts' clocks agree within this."""
+"""How far behind the newest job the listing is read again: the clocks of a host agree within this."""
 
 PAGE_LIMIT = 100
-"""Records asked for in one page. The API documents no maximum; 100 is what hosts are seen to allow."""
+"""Records requested in one page. The API documents no maximum; hosts are seen to allow 100."""
 
 FILES_PAGE_LIMIT = 10_000
-"""Files asked for in one page: the most that the API documents."""
+"""Files requested in one page: the most that the API documents."""
 
 MAX_FILES_PAGES = 10
-"""Pages of the listing of files that are read: a host with more than 100,000 is asked for the rest one by one."""
+"""Pages of the listing of files that are read; further files are requested one by one."""
 
 FEW_FILES = 10
-"""So many files a sync are asked for one by one; from then on, the listing of all files comes cheaper."""
+"""So many files a sync are requested one by one; beyond that, the listing of all files costs fewer requests."""
 
 MAX_PAGES = 10_000
 """Pages after which one listing counts as endless: a million records at 100 a page."""
 
 BATCH_ROWS = 10_000
-"""Rows of one table that travel together as one Arrow table."""
+"""Rows of one table that are yielded together as one Arrow table."""
 
 MERGE: Any = {"disposition": "merge", "deduplicated": True}
-"""How rows are written. `records` lets go of doubles, so that no destination sorts a whole load to find them."""
+"""How rows are written. `convert` drops duplicates, so that no destination sorts a whole load to find them."""
 
 MAX_COLUMNS = 100
 """Columns that a table may grow to. Further fields go into its JSON column: wide tables make every query slow."""
@@ -76,10 +76,10 @@ RATE_WINDOW_SECONDS = 60.0
 """The slowest an answer may come, measured over this much time spent waiting for it."""
 
 STATE_VERSION = 1
-"""The form of the state below. A newer one, written by a later release, is refused."""
+"""The version of the state. A newer one, written by a later release, is refused."""
 
 KEPT_IDENTITIES = 5
-"""Frontiers kept for one account: of this key and of the last few that were used before it."""
+"""Watermarks kept for one account: that of this key, and those of the last few keys before it."""
 
 
 def _setting(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What the host tells of files: one by one where they are few, from one listing of all where they are many."""
+"""Read descriptions of files: one by one while they are few, from the listing of all files once they are many."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .urls import FILES_PATH, file_path
 
 @dataclass(frozen=True)
 class Found:
-    """The answer to one question for a file.
+    """The description of a file.
 
     Attributes:
-        record: What the host tells; None where it no longer has the file.
-        is_first: Whether this is the first question for it, so that the record is taken in once.
+        record: What the host sent; None where it no longer has the file.
+        is_first: Whether no one has asked for this file before, so that the record becomes a row once.
     """
 
     record: Any
@@ -30,9 +30,9 @@ class Found:
 
 
 class Files:
-    """The files of one host, each asked for once a sync however many jobs name it. Safe to share between threads.
+    """The files of one host. Each is requested once, however many jobs name it. Safe to share between threads.
 
-    A file that stands in no listing is asked for by its id before it counts as gone: gateways shorten listings.
+    A file that is missing in the listing is requested by its id before it counts as gone: gateways shorten listings.
     """
 
     def __init__(self, api: FineTuningApi) -> None:
@@ -43,17 +43,15 @@ class Files:
         self._listing = threading.Lock()
 
     def find(self, file_id: str) -> Found:
-        """What the host tells of a file.
+        """Return the description of a file.
 
         Raises:
-            RequestError: It cannot be read; the next question for it is asked anew.
-            HostError, CancelledError: As `FineTuningApi.get_json` does.
+            RequestError: It cannot be read; the next call for the same file requests it again.
+            HostError, CancelledError: As `FineTuningApi.get_json` raises them.
         """
         with self._asking:
-            record = self._records.get(file_id)
-            is_first = record is None
-            if record is None:
-                record = self._records[file_id] = Future()
+            is_first = file_id not in self._records
+            record = self._records.setdefault(file_id, Future())
             are_many = len(self._records) > settings.FEW_FILES
         if is_first:
             try:
@@ -77,15 +75,11 @@ class Files:
         with self._listing:
             if self._listed is None:
                 self._listed = {}
+                listing = pages(self._api, FILES_PATH, limit=settings.FILES_PAGE_LIMIT)
                 try:
-                    for page in islice(
-                        pages(self._api, FILES_PATH, limit=settings.FILES_PAGE_LIMIT), settings.MAX_FILES_PAGES
-                    ):
-                        self._listed.update((r["id"], r) for r in page.records if _has_id(r))
+                    for record in (r for page in islice(listing, settings.MAX_FILES_PAGES) for r in page.records):
+                        if isinstance(record, dict) and isinstance(record.get("id"), str):
+                            self._listed[record["id"]] = record
                 except (RequestError, EndlessListingError):
-                    pass  # what is not listed is asked for one by one
+                    pass  # what is not listed is requested one by one
             return self._listed
-
-
-def _has_id(record: Any) -> bool:
-    return isinstance(record, dict) and isinstance(record.get("id"), str)

@@ -1,8 +1,8 @@
-"""The jobs of a host: what the reading needs to know of one, their listing, and one by its id."""
+"""Read jobs: the listing, and one by its id."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,13 @@ from .urls import JOBS_PATH, is_safe_id, job_path
 
 @dataclass(frozen=True)
 class Job:
-    """What the reading needs to know of a job.
+    """A job, with what decides how it is read. Times are in unix seconds.
 
     Attributes:
         id: Its id, as it can be stored.
         record: The job as the host sent it.
-        created_at: Unix seconds; None where the host tells none that can be understood.
-        seen_at: The host's time in unix seconds when it showed the job.
+        seen_at: The host's time when it sent the job.
+        created_at: When it was created; None where the host sends no usable time.
     """
 
     id: str
@@ -33,7 +33,7 @@ class Job:
 
     @classmethod
     def of(cls, record: Any, seen_at: float) -> Job | None:
-        """A record of the job listing; None where it has no id."""
+        """Make a job of a record. Return None where it has no id."""
         job_id = record.get("id") if isinstance(record, dict) else None
         if isinstance(job_id, int) and not isinstance(job_id, bool):
             job_id = str(job_id)
@@ -43,7 +43,7 @@ class Job:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the job had ended when the host showed it: by its status, or because `finished_at` has passed."""
+        """Whether the job had ended when the host sent it: by its status, or because `finished_at` has passed."""
         status = self.record.get("status")
         if isinstance(status, str) and status.lower() in settings.TERMINAL_STATUSES:
             return True
@@ -56,7 +56,7 @@ class Job:
 
     @property
     def finished_at(self) -> float | None:
-        """Unix seconds; None where it is missing or cannot be (0, or before the job was created)."""
+        """When the job ended; None where the time is missing or cannot be right (0, or before `created_at`)."""
         finished_at = unix_seconds(self.record.get("finished_at"))
         if finished_at is None or (self.created_at is not None and finished_at < self.created_at):
             return None
@@ -64,47 +64,30 @@ class Job:
 
     @property
     def result_files(self) -> list[Any]:
-        """Ids of its result files, as the host gives them; an object with an `id` counts as that id."""
+        """The ids of its result files, as the host gives them; an object with an `id` counts as that id."""
         return file_ids(self.record.get("result_files"))
 
     @property
     def files(self) -> list[Any]:
-        """Ids of all files that the job names, as `result_files` has them: trained on, validated on, written."""
+        """The ids of all files that the job names: for training, for validation, and its result files."""
         named = ("training_file", "validation_file", "result_files")
         return [file_id for name in named for file_id in file_ids(self.record.get(name))]
 
 
-def job_pages(api: FineTuningApi) -> Iterator[Page]:
-    """The pages of the job listing, from its start.
+def job_pages(api: FineTuningApi, *, after: str | None = None, otherwise: Iterable[Page] = ()) -> Iterator[Page]:
+    """Yield the pages of the job listing from its start, or from behind the job `after`.
+
+    `otherwise` are the pages to yield where the host no longer has that job.
 
     Raises:
-        HostError: It cannot be read, which concerns everything.
+        HostError: The listing cannot be read, which concerns every job.
     """
     try:
-        yield from pages(api, JOBS_PATH)
+        yield from pages(api, JOBS_PATH, after=after)
     except EndlessListingError as error:
         raise HostError(str(error)) from None
     except RequestError as error:
-        raise HostError.of(error, api.base_url) from None
-
-
-def job_pages_behind(api: FineTuningApi, job_id: str, otherwise: Iterator[Page]) -> Iterator[Page]:
-    """The pages behind a job that an earlier sync had got to.
-
-    Args:
-        api: The host.
-        job_id: Its id.
-        otherwise: The pages that are read where the host no longer has that job.
-
-    Raises:
-        HostError: They cannot be read, which concerns everything.
-    """
-    try:
-        yield from pages(api, JOBS_PATH, after=job_id)
-    except EndlessListingError as error:
-        raise HostError(str(error)) from None
-    except RequestError as error:
-        if error.status not in (400, 404):
+        if after is None or error.status not in (400, 404):
             raise HostError.of(error, api.base_url) from None
         yield from otherwise
 

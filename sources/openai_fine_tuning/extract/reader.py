@@ -15,7 +15,7 @@ import pyarrow as pa
 from openai_fine_tuning import settings
 from openai_fine_tuning.api.client import FineTuningApi
 from openai_fine_tuning.api.files import Files
-from openai_fine_tuning.api.jobs import Job, job_pages, job_pages_behind
+from openai_fine_tuning.api.jobs import Job, job_pages
 from openai_fine_tuning.api.pagination import Order
 from openai_fine_tuning.convert.table_builder import Batches
 from openai_fine_tuning.convert.values import escaped
@@ -133,7 +133,7 @@ class Reader:
                 if further_pages <= 0 or not self._is_listing_cheaper(order, read_pages):
                     break
             elif resumed is not None and resumed.cut_bound is not None and order.is_past(resumed.cut_bound):
-                listing, resumed = job_pages_behind(self._api, (resumed.cut or {})["after"], listing), None
+                listing, resumed = job_pages(self._api, after=(resumed.cut or {})["after"], otherwise=listing), None
             elif resumed is None and self._is_late() and order.is_newest_first and order.last is not None:
                 stopped_after = page.cursor
                 self._is_left_over = True
