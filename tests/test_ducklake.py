@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import duckdb
@@ -12,13 +14,24 @@ from command import Command, wait_until
 from engines import Engine
 from fine_tuning_simulator import ScriptedWorld, Simulator
 from fine_tuning_warehouse.errors import UsageError
+from fine_tuning_warehouse.maintain import maintain
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from fine_tuning_warehouse.warehouses.duckdb_extensions import load_extensions
 from fine_tuning_warehouse.warehouses.ducklake import DuckLake
-from fine_tuning_warehouse.warehouses.rows import open_connection
 from histories import add_history, assert_holds, truth_of
 
 pytest_plugins = ["lakes"]
+
+
+@contextmanager
+def reading(lake: Engine, folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection over a lake that only reads."""
+    assert isinstance(lake.warehouse, DuckLake)
+    with ExitStack() as stack:
+        connection = lake.warehouse.connect(folder, stack, 10)
+        connection.execute("SET enable_external_access = false")
+        connection.execute("USE lake.fine_tuning")
+        yield connection
 
 
 in_sqlite = pytest.mark.parametrize("ducklake", ["sqlite"], indirect=True)
@@ -31,6 +44,7 @@ def ftw(tmp_path: Path, host: Simulator) -> Command:
     return Command(tmp_path, host.base_url)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.engine
 def test_a_lake_holds_what_a_duckdb_file_holds(
     tmp_path: Path, world: ScriptedWorld, host: Simulator, ducklake: Engine
@@ -72,11 +86,11 @@ def test_plain_duckdb_attaches_it_and_reads_tables_views_and_comments_after_one_
 
 @in_sqlite
 def test_a_connection_over_it_reads_and_does_nothing_else(
-    world: ScriptedWorld, host: Simulator, ducklake: Engine
+    tmp_path: Path, world: ScriptedWorld, host: Simulator, ducklake: Engine
 ) -> None:
     add_history(world, range(2))
     ducklake.sync(host)
-    with open_connection(ducklake.warehouse, lock_wait_seconds=1) as connection:
+    with reading(ducklake, tmp_path) as connection:
         assert connection.execute("SELECT count(*) FROM job_overview").fetchall() == [(2,)]
         for refused in ("DELETE FROM jobs", "CREATE TABLE another (i INT)", "FROM read_text('/etc/hostname')"):
             with pytest.raises(duckdb.Error):
@@ -113,10 +127,11 @@ def test_a_setting_that_is_missing_is_an_error_and_nothing_is_made_up(
     assert not list(tmp_path.glob("*ducklake*"))
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.engine
 @pytest.mark.parametrize("ducklake", ["sqlite", "duckdb", "postgres"], indirect=True)
 def test_two_syncs_at_once_bring_every_row_once(
-    world: ScriptedWorld, host: Simulator, ftw: Command, ducklake: Engine
+    tmp_path: Path, world: ScriptedWorld, host: Simulator, ftw: Command, ducklake: Engine
 ) -> None:
     ftw.env.update(ducklake.env)
     add_history(world, range(6))
@@ -127,7 +142,7 @@ def test_two_syncs_at_once_bring_every_row_once(
         ftw.start(*arguments, "two") as third,
     ):
         assert [one.end(100).code for one in (first, second, third)] == [0, 0, 0]
-    with open_connection(ducklake.warehouse, lock_wait_seconds=10) as connection:
+    with reading(ducklake, tmp_path) as connection:
         counted = connection.execute("SELECT account, count(*), count(DISTINCT id) FROM events GROUP BY 1 ORDER BY 1")
         assert [(label, rows == distinct) for label, rows, distinct in counted.fetchall()] == [
             ("one", True),
@@ -148,3 +163,27 @@ def test_two_syncs_at_once_bring_every_row_once(
         first.end()
     host.latency = 0
     assert ftw(*arguments, "one").code == 0, "a lock ends with its process"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.engine
+@pytest.mark.parametrize("ducklake", ["sqlite", "postgres-s3"], indirect=True)
+def test_maintenance_merges_files_and_expires_snapshots_beside_a_reader_and_the_next_sync_goes_on(
+    tmp_path: Path, world: ScriptedWorld, host: Simulator, ducklake: Engine
+) -> None:
+    for number in range(2):
+        add_history(world, [number])
+        ducklake.sync(host)
+    before = ducklake.tables()
+    with reading(ducklake, tmp_path) as reader:
+        lines = list(maintain(ducklake.warehouse, keep_seconds=0.001))
+        assert len(lines) == 6
+        assert reader.execute("SELECT count(*) FROM jobs").fetchall() == [(2,)]
+    assert ducklake.tables() == before
+    with reading(ducklake, tmp_path) as connection:
+        assert connection.execute("SELECT count(*) FROM ducklake_snapshots('lake')").fetchall() == [(1,)]
+        files = connection.execute("SELECT file_count FROM ducklake_table_info('lake')").fetchall()
+        assert max(count for (count,) in files) <= 1
+    add_history(world, [2])
+    ducklake.sync(host)
+    assert_holds(ducklake.rows, truth_of(world))

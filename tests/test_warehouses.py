@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import duckdb
 import pytest
 
 from command import HOUR, NOW, Command, is_told_well
@@ -18,7 +19,7 @@ from fine_tuning_warehouse.verify import verify
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from fine_tuning_warehouse.warehouses.iceberg import Iceberg
 from fine_tuning_warehouse.warehouses.other import OtherDestination
-from histories import add_history
+from histories import add_history, assert_holds, truth_of
 
 if TYPE_CHECKING:
     from postgres import Postgres
@@ -137,3 +138,21 @@ def test_a_lake_is_read_as_duckdb_is(ftw: Command, world: ScriptedWorld, tmp_pat
     plain = ftw("best", "--destination", "filesystem")
     assert plain.code == 2
     assert is_told_well(plain, "--table-format")
+
+
+def test_maintenance_of_a_file_writes_its_log_into_it(tmp_path: Path, world: ScriptedWorld, host: Simulator) -> None:
+    add_history(world, range(2))
+    ftw = Command(tmp_path, host.base_url)
+    assert ftw("maintain").code == 1, "there is no database yet"
+    assert ftw("sync").code == 0
+    with duckdb.connect(str(ftw.database)) as connection:
+        connection.execute("PRAGMA disable_checkpoint_on_shutdown")
+        connection.execute("CREATE TABLE another AS FROM range(1000)")
+    log = ftw.database.with_name(f"{ftw.database.name}.wal")
+    assert log.is_file()
+    ended = ftw("maintain")
+    assert ended.code == 0, ended.all
+    assert "checkpoint" in ended.out
+    assert not log.exists()
+    assert ftw("maintain", "--keep", "soon").code == 2
+    assert_holds(ftw.rows, truth_of(world))

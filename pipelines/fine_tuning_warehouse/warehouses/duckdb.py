@@ -142,8 +142,8 @@ class DuckDb(Warehouse):
 
         return self.attempt(load, lock_wait_seconds)
 
-    @override
     def connect(self, directory: Path, stack: ExitStack, lock_wait_seconds: float) -> duckdb.DuckDBPyConnection:
+        """Open a DuckDB connection over it that only reads."""
         from .rows.database import open_file  # noqa: PLC0415 - imports DuckDB
 
         self.require()
@@ -155,6 +155,26 @@ class DuckDb(Warehouse):
         from .rows.database import DuckdbRows  # noqa: PLC0415 - imports DuckDB
 
         return DuckdbRows(self.connect(directory, stack, lock_wait_seconds), self, wanted)
+
+    @override
+    def maintain(self, directory: Path, keep_seconds: float, lock_wait_seconds: float) -> Iterator[str]:
+        import duckdb  # noqa: PLC0415 - see accounts
+
+        log = self.database.with_name(f"{self.database.name}.wal")
+
+        def size() -> int:
+            return sum(file.stat().st_size for file in (self.database, log) if file.is_file())
+
+        before = size()
+
+        def checkpoint() -> None:
+            with duckdb.connect(str(self.database)) as connection:
+                connection.execute("VACUUM ANALYZE")
+                connection.execute("CHECKPOINT")
+
+        with self.lock((), lock_wait_seconds):
+            self.attempt(checkpoint, lock_wait_seconds)
+        yield f"{self.shown}: vacuum and checkpoint, {before:,} bytes before and {size():,} after."
 
     @override
     def columns(self, client: Any, names: Collection[str]) -> dict[str, dict[str, str]]:

@@ -145,8 +145,8 @@ class DuckLake(Warehouse):
 
         return DuckdbRows(self.connect(directory, stack, lock_wait_seconds), self, wanted)
 
-    @override
     def connect(self, directory: Path, stack: ExitStack, lock_wait_seconds: float) -> duckdb.DuckDBPyConnection:
+        """Open a DuckDB connection over it that only reads."""
         import duckdb  # noqa: PLC0415 - see accounts
 
         from .dlt_seam import needed_extensions, read_only_attachment  # noqa: PLC0415
@@ -173,6 +173,34 @@ class DuckLake(Warehouse):
         connection.execute(f"SET allowed_directories = [{literal(files + '/')}]")
         connection.execute(f"USE {quoted(_ALIAS)}")
         return connection
+
+    @override
+    def maintain(self, directory: Path, keep_seconds: float, lock_wait_seconds: float) -> Iterator[str]:
+        pipeline = self.pipeline(directory / "pipeline")
+        older = f"older_than => now() - to_seconds({keep_seconds})"
+        steps = (
+            ("rows moved from the catalog into files", "ducklake_flush_inlined_data", ""),
+            ("files rewritten without deleted rows", "ducklake_rewrite_data_files", ""),
+            ("small files merged", "ducklake_merge_adjacent_files", ""),
+            ("snapshots expired", "ducklake_expire_snapshots", f", {older}"),
+            ("files removed that no snapshot names", "ducklake_cleanup_old_files", f", {older}"),
+            ("files removed that the catalog does not know", "ducklake_delete_orphaned_files", f", {older}"),
+        )
+
+        def open_lake() -> Any:
+            destination: Any = pipeline.destination_client()
+            destination.sql_client.open_connection()
+            return destination.sql_client
+
+        with self.exclusive_load(pipeline, lock_wait_seconds):
+            sql = self.attempt(open_lake, lock_wait_seconds)
+            try:
+                name = literal(sql.credentials.ducklake_name)
+                for what, function, arguments in steps:
+                    rows = sql.native_connection.execute(f"CALL {function}({name}{arguments})").fetchall()
+                    yield f"{self.shown}: {what}: {len(rows)}."
+            finally:
+                sql.close_connection()
 
     @override
     def columns(self, client: Any, names: Collection[str]) -> dict[str, dict[str, str]]:

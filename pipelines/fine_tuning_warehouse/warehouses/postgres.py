@@ -17,12 +17,11 @@ from typing_extensions import override
 from fine_tuning_warehouse.errors import BusyError, CommandError
 
 from .other import OtherDestination
-from .sql_text import literal, quoted
+from .sql_text import quoted
 from .warehouse import DEFAULT_DATASET
 
 if TYPE_CHECKING:
     import dlt
-    import duckdb
 
     from .rows import Rows
 
@@ -120,24 +119,6 @@ class PostgreSql(OtherDestination):
                     announced = True
                 time.sleep(_PAUSE_SECONDS)
             yield
-
-    @override
-    def connect(self, directory: Path, stack: ExitStack, lock_wait_seconds: float) -> duckdb.DuckDBPyConnection:
-        import duckdb  # noqa: PLC0415 - see accounts
-
-        from .duckdb_extensions import extension_file, load_extensions  # noqa: PLC0415
-        from .rows.database import bounded  # noqa: PLC0415
-
-        if extension_file("postgres_scanner") is None:
-            return super().connect(directory, stack, lock_wait_seconds)
-        client: Any = self.pipeline(directory / "pipeline").destination_client()
-        connection = stack.enter_context(duckdb.connect(config=bounded(directory)))
-        for statement in load_extensions(["postgres_scanner"]):
-            connection.execute(statement)
-        url = client.config.credentials.to_url().render_as_string(hide_password=False)
-        connection.execute(f"ATTACH {literal(url)} AS {quoted(self.destination)} (TYPE postgres, READ_ONLY)")
-        connection.execute(f"USE {quoted(self.destination)}")
-        return connection
 
     @override
     def read(self, wanted: Sequence[str], directory: Path, stack: ExitStack, lock_wait_seconds: float) -> Rows:

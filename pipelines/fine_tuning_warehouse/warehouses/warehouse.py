@@ -7,7 +7,7 @@ destination of dlt. Nothing outside this package asks which kind a warehouse is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
@@ -18,7 +18,6 @@ from fine_tuning_warehouse.paths import named_path
 
 if TYPE_CHECKING:
     import dlt
-    import duckdb
     from dlt.common.pipeline import LoadInfo
 
     from .rows import Rows
@@ -221,14 +220,10 @@ class Warehouse(ABC):
             lock_wait_seconds: How long to wait for a sync that holds the database.
         """
 
-    def connect(self, directory: Path, stack: ExitStack, lock_wait_seconds: float) -> duckdb.DuckDBPyConnection:
-        """Open a DuckDB connection over it, for reading; `rows.open_connection` is what others call.
-
-        Where DuckDB cannot attach it, the connection has a copy of its tables and views.
-        """
-        from .rows.computed import copy_of  # noqa: PLC0415 - see accounts
-
-        return copy_of(self, directory, stack, lock_wait_seconds)
+    def maintain(self, directory: Path, keep_seconds: float, lock_wait_seconds: float) -> Iterator[str]:
+        """Merge small files and let go of what is older than `keep_seconds`; yields what was done, a line each."""
+        del directory, keep_seconds, lock_wait_seconds
+        yield f"{self.shown} maintains itself: nothing to do."
 
     @abstractmethod
     def columns(self, client: Any, names: Collection[str]) -> dict[str, dict[str, str]]:

@@ -8,20 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 
 from fine_tuning_warehouse.views import VIEWS
-from fine_tuning_warehouse.warehouses.sql_text import quoted
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from fine_tuning_warehouse.warehouses.working_directory import working_directory
 from openai_fine_tuning.schema import TABLES
 
 from .relations import Relation, Rows, readable, relation
 
-if TYPE_CHECKING:
-    import duckdb
-
-__all__ = ["Relation", "Rows", "open_connection", "open_rows", "readable", "relation"]
+__all__ = ["Relation", "Rows", "open_rows", "readable", "relation"]
 
 
 @contextmanager
@@ -45,41 +40,3 @@ def open_rows(
         with readable(warehouse):
             rows = warehouse.read(wanted, directory, stack, lock_wait_seconds)
         yield rows
-
-
-@contextmanager
-def open_connection(warehouse: Warehouse, *, lock_wait_seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a DuckDB connection that can read a warehouse of any kind, and write nothing to it.
-
-    A DuckDB file is opened, and a DuckLake attached, read-only. PostgreSQL is attached where the extension's package is
-    installed. Of every other warehouse the connection has a copy of the tables and views, in a temporary file. Tables
-    and views are found by their names alone, and times are in UTC. Files outside the warehouse, and extension servers,
-    are out of reach.
-
-    Args:
-        warehouse: The warehouse.
-        lock_wait_seconds: How long to wait for a sync that holds the database.
-
-    Raises:
-        UsageError: A setting or a package is missing.
-        CommandError: There is no such warehouse, or it cannot be read.
-
-    Example:
-        >>> with open_connection(DuckLake(), lock_wait_seconds=10) as connection:
-        ...     connection.execute("SELECT count(*) FROM jobs").fetchone()
-        (42,)
-    """
-    with ExitStack() as stack:
-        directory = stack.enter_context(working_directory())
-        with readable(warehouse):
-            connection = warehouse.connect(directory, stack, lock_wait_seconds)
-            exists = connection.execute(
-                "SELECT 1 FROM duckdb_schemas() WHERE schema_name = ? AND database_name = current_database()",
-                [warehouse.dataset],
-            ).fetchone()
-            if exists:
-                catalog = (connection.execute("SELECT current_database()").fetchone() or [""])[0]
-                connection.execute(f"USE {quoted(str(catalog), warehouse.dataset)}")
-            connection.execute("SET TimeZone = 'UTC'")
-            connection.execute("SET enable_external_access = false")
-        yield connection

@@ -9,7 +9,6 @@ from typing import Any
 
 import duckdb
 
-from fine_tuning_warehouse.views import VIEWS
 from fine_tuning_warehouse.views.build import READ_TABLES, Builder
 from fine_tuning_warehouse.warehouses.sql_text import quoted
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
@@ -25,29 +24,6 @@ def needed_tables(wanted: Sequence[str]) -> list[str]:
     """The tables that are wanted, and those that views are computed from."""
     has_views = any(name not in TABLES for name in wanted)
     return [name for name in (*TABLES, LOADS) if name in wanted or (has_views and name in READ_TABLES)]
-
-
-def copy_of(
-    warehouse: Warehouse, directory: Path, stack: ExitStack, lock_wait_seconds: float
-) -> duckdb.DuckDBPyConnection:
-    """Copy all tables and views of a warehouse into a DuckDB file, and return a connection to it.
-
-    Args:
-        warehouse: The warehouse.
-        directory: Where the file lies until `stack` is closed.
-        stack: Closes the connections.
-        lock_wait_seconds: How long to wait for a sync that holds the database.
-    """
-    names = [*TABLES, *(view.name for view in VIEWS)]
-    rows = warehouse.read(names, directory, stack, lock_wait_seconds)
-    connection = stack.enter_context(duckdb.connect(str(directory / "copy.duckdb"), config=bounded(directory)))
-    connection.execute("SET TimeZone = 'UTC'")
-    connection.execute(f"CREATE SCHEMA {quoted(warehouse.dataset)}")
-    for relation in rows.relations:
-        connection.register("rows_to_copy", rows.reader(relation))
-        connection.execute(f"CREATE TABLE {quoted(warehouse.dataset, relation.name)} AS FROM rows_to_copy")
-        connection.unregister("rows_to_copy")
-    return connection
 
 
 def copied(

@@ -1,0 +1,35 @@
+"""`ftw maintain`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import click
+
+from fine_tuning_warehouse.errors import DONE
+
+from .options import WarehouseOptions, existing_database, prepare, seconds_of, warehouse_options
+
+
+@click.command()
+@warehouse_options
+@click.option(
+    "--keep", metavar="TIME", default="7d", show_default=True, help="How long old versions of tables stay: 12h, 7d ..."
+)
+@click.option("--lock-wait", metavar="TIME", default="60s", show_default=True, help="How long to wait for a sync.")
+def maintain(*, target: WarehouseOptions, keep: str, lock_wait: str) -> int:
+    """Keep the files of a warehouse few and small.
+
+    DuckDB: checkpoint and vacuum. DuckLake: merge small files, expire snapshots that are older than
+    --keep, and remove files that nothing names. Iceberg: merge small files and expire snapshots. Readers may go on; no
+    sync loads meanwhile. Once a day or a week is enough.
+    """
+    prepare()
+    from fine_tuning_warehouse.maintain import maintain as run  # noqa: PLC0415 - see sync
+
+    keep_seconds, wait = seconds_of(keep, "--keep"), seconds_of(lock_wait, "--lock-wait")
+    if target.destination in (None, "duckdb"):
+        target = replace(target, database=str(existing_database(target.database)))
+    for line in run(target.find(), keep_seconds=keep_seconds, lock_wait_seconds=wait):
+        click.echo(line)
+    return DONE
