@@ -201,3 +201,15 @@ def test_a_broken_log_of_duckdb_is_named_and_what_it_held_is_read_again(
     log.rename(log.with_suffix(".aside"))
     assert ftw("sync").code == 0
     assert_holds(ftw.rows, truth_of(world))
+
+
+def test_a_unique_index_of_somebodys_is_named_as_what_keeps_rows_from_being_replaced(
+    database: Database, world: ScriptedWorld
+) -> None:
+    database.begin()
+    database.execute("CREATE UNIQUE INDEX mine ON fine_tuning.jobs (account, id)")
+    with pytest.raises(CommandError, match=r"unique index: drop the index, which duckdb_indexes\(\) names"):
+        database.sync(full_refresh=True)
+    database.execute("DROP INDEX fine_tuning.mine")
+    database.sync(full_refresh=True)
+    assert_holds(database.rows, truth_of(world))

@@ -16,7 +16,7 @@ import tempfile
 import traceback
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dlt
 import duckdb
@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 import openai_fine_tuning.settings as source_settings
+from command import Command
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.copy import copy_history
@@ -34,9 +35,16 @@ from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.sync.run import AccountResult, SyncOptions, run_sync
 from fine_tuning_warehouse.verify import verify
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
+from fine_tuning_warehouse.warehouses.postgres import PostgreSql
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from histories import DAY, HOUR, NOW, Truth, assert_holds, mixed_faults
 from openai_fine_tuning import openai_fine_tuning
 from test_crashes import Deadly, killing
+
+if TYPE_CHECKING:
+    from postgres import Postgres
+
+pytest_plugins = ["lakes"]
 
 RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
 STEPS = 3
@@ -84,7 +92,6 @@ HARMLESS = [
     "CREATE OR REPLACE VIEW fine_tuning.mine AS SELECT id, step_number FROM fine_tuning.checkpoints",
     "CREATE OR REPLACE VIEW fine_tuning.mine_too AS SELECT * FROM fine_tuning.best_checkpoints",
     "CREATE INDEX mine ON fine_tuning.checkpoints (fine_tuning_job_id)",
-    "CREATE UNIQUE INDEX mine_too ON fine_tuning.jobs (account, id)",
     "ALTER TABLE fine_tuning.jobs ADD COLUMN mine INTEGER",
     "ALTER TABLE fine_tuning.checkpoints ADD COLUMN metrics__own_1 DOUBLE",
     "ALTER TABLE fine_tuning.events ADD COLUMN mine STRUCT(a INTEGER)",
@@ -204,10 +211,14 @@ class SyncsOfARandomWorld(RuleBasedStateMachine):
 
     # the user
 
+    def warehouse_of(self, dataset: str) -> Warehouse:
+        """The warehouse with another dataset."""
+        return DuckDb(self.database, dataset)
+
     @property
-    def warehouse(self) -> DuckDb:
+    def warehouse(self) -> Warehouse:
         """The warehouse as it is now."""
-        return DuckDb(self.database)
+        return self.warehouse_of("fine_tuning")
 
     def account(self, label: str = "default") -> Account:
         """An account at the host, under the key of the day."""
@@ -304,7 +315,7 @@ class SyncsOfARandomWorld(RuleBasedStateMachine):
         if dataset == "fine_tuning":
             self.read(label)
         else:
-            run_sync(self.account(), DuckDb(self.database, dataset), SyncOptions())
+            run_sync(self.account(), self.warehouse_of(dataset), SyncOptions())
 
     @rule(statement=st.sampled_from(DAMAGE))
     def somebody_drops_something(self, statement: str) -> None:
@@ -322,6 +333,17 @@ class SyncsOfARandomWorld(RuleBasedStateMachine):
     def somebody_builds_on_top(self, statement: str) -> None:
         """Views and indexes of theirs, and columns beside ours."""
         self.execute(statement)
+
+    @rule(options=st.sampled_from([(), ("--full-refresh",), ("--strict",), ("--resources", "jobs,files")]))
+    def the_command_is_run(self, options: tuple[str, ...]) -> None:
+        """In a process of its own: a documented exit code, and at most two lines of failure."""
+        assert self.host is not None
+        ftw = Command(Path(self.folder.name), self.host.base_url)
+        ftw.env["OPENAI_API_KEY"] = self.key
+        ended = ftw("sync", "--database", str(self.database), "--output", "json", *options)
+        assert ended.code in (0, 3), ended
+        assert "Traceback" not in ended.err
+        assert ended.json["status"] == "done"
 
     @rule()
     def the_plain_source_is_run_by_dlt(self) -> None:
@@ -430,6 +452,43 @@ class SyncsOfARandomWorld(RuleBasedStateMachine):
             assert wrong == [], label
 
 
+class SyncsIntoPostgres(SyncsOfARandomWorld):
+    """The same in a PostgreSQL database, less what is of files."""
+
+    postgres: Postgres
+
+    def __init__(self) -> None:
+        super().__init__()
+        for dataset in ("fine_tuning", "fine_tuning_staging", "beside", "beside_staging"):
+            self.postgres.execute(f"DROP SCHEMA IF EXISTS {dataset} CASCADE")
+
+    def warehouse_of(self, dataset: str) -> Warehouse:
+        """The database, with any dataset."""
+        return PostgreSql(dataset=dataset)
+
+    def execute(self, statement: str) -> bool:
+        """Run a statement in the database. Returns whether PostgreSQL could."""
+        import psycopg2  # type: ignore[import-untyped]
+
+        is_drop = "DROP" in statement and "CASCADE" not in statement
+        try:
+            self.postgres.execute(f"{statement} CASCADE" if is_drop else statement)
+        except psycopg2.Error:
+            return False
+        return True
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of a query, of the account that is synced most."""
+        return self.postgres.rows(f"{sql} WHERE account = 'default'")
+
+    def of_files(self) -> None:
+        """Nothing: what is left out has no rule here."""
+
+    the_command_is_run = the_history_is_copied_and_goes_on_there = of_files
+    the_file_is_kept = an_older_file_is_put_back = a_sync_is_killed = of_files
+    the_plain_source_is_run_by_dlt = of_files
+
+
 def _iso(seconds: int) -> str:
     from datetime import datetime, timezone
 
@@ -448,10 +507,10 @@ def _sync_and_be_killed(deadly: Deadly, account: Account, database: Path, folder
     os._exit(0)
 
 
-def run_worlds(worlds: int, steps: int, *, derandomize: bool) -> None:
+def run_worlds(worlds: int, steps: int, *, derandomize: bool, machine: Any = SyncsOfARandomWorld) -> None:
     """Run so many random worlds of so many steps; raises where a row was lost."""
     run_state_machine_as_test(
-        SyncsOfARandomWorld,
+        machine,
         settings=settings(
             max_examples=worlds,
             stateful_step_count=steps,
@@ -472,3 +531,12 @@ def test_the_tables_equal_the_world_whatever_happened() -> None:
 @pytest.mark.timeout(1200)  # some 120 s on a machine of its own; a busy one takes its time
 def test_the_tables_equal_more_worlds_whatever_happened() -> None:
     run_worlds(8, 14, derandomize=True)
+
+
+@pytest.mark.engine
+@pytest.mark.thorough
+@pytest.mark.timeout(1200)
+@pytest.mark.usefixtures("postgres_engine")
+def test_tables_in_postgres_equal_the_world_whatever_happened(postgres: Postgres) -> None:
+    machine = type("SyncsIntoThisPostgres", (SyncsIntoPostgres,), {"postgres": postgres})
+    run_worlds(4, 14, derandomize=True, machine=machine)

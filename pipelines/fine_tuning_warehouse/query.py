@@ -11,7 +11,7 @@ import duckdb
 
 from .errors import CommandError, UsageError
 from .text import shown_path
-from .warehouses.duckdb import is_locked, wal_advice
+from .warehouses.duckdb import advice, is_locked
 from .warehouses.locking import READ_WAIT_SECONDS
 
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
@@ -94,7 +94,7 @@ def _opened(database: Path) -> duckdb.DuckDBPyConnection:
         except duckdb.Error as error:
             if not is_locked(error):
                 first_line = str(error).splitlines()[0]
-                raise CommandError(f"The database {shown} cannot be opened: {first_line}{wal_advice(error)}") from None
+                raise CommandError(f"The database {shown} cannot be opened: {first_line}{advice(error)}") from None
             if time.monotonic() >= until:
                 raise CommandError(
                     f"Another program is writing to {shown}, or holds it open, for longer than "

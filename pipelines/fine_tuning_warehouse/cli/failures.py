@@ -29,7 +29,7 @@ def json_on_failure(form: str, done: Callable[[], Mapping[str, Any]]) -> Iterato
         yield
     except Exception as error:
         if form == "json":
-            text = str(error) if isinstance(error, CommandError) else f"A bug in ftw: {type(error).__name__}"
+            text = str(error) if isinstance(error, CommandError) else bug_name(error)
             click.echo(output.as_json({**done(), "status": "failed", "error": text}))
         raise
 
@@ -37,6 +37,11 @@ def json_on_failure(form: str, done: Callable[[], Mapping[str, Any]]) -> Iterato
 _SECRET_NAME = re.compile(r"(?i)key|token|secret|password|credential|header")
 _SECRET_VALUE = re.compile(r"(?i)(sk-|bearer\s+|basic\s+)[\w.~+/=-]{6,}|(?<=://)[^/\s@]+@")
 _SHORTEST_SECRET = 6
+
+
+def bug_name(error: Exception) -> str:
+    """Return a few words about a programming error; its message may hold a secret."""
+    return f"A bug in ftw: {type(error).__name__}"
 
 
 def bug_report(error: Exception) -> str:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from fine_tuning_warehouse.errors import DONE, INCOMPLETE, CommandError, UsageError
 from fine_tuning_warehouse.formats import as_json
+from fine_tuning_warehouse.sync.demo import DEMO_DATABASE, demo_account
+from fine_tuning_warehouse.sync.health import HealthFile
+from fine_tuning_warehouse.sync.interval import Interval
+from fine_tuning_warehouse.sync.summary import AccountResult, SyncResult
 from fine_tuning_warehouse.text import safe
 from fine_tuning_warehouse.warehouses.locking import LOCK_WAIT_SECONDS
 
 from . import output
-from .failures import json_on_failure
+from .failures import bug_name, json_on_failure
 from .options import (
     AccountOptions,
     WarehouseOptions,
@@ -33,7 +37,6 @@ if TYPE_CHECKING:
 
     from fine_tuning_warehouse.accounts.account import Account
     from fine_tuning_warehouse.sync.run import SyncOptions, Watch
-    from fine_tuning_warehouse.sync.summary import AccountResult, SyncResult
     from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
 _RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
@@ -85,22 +88,18 @@ def sync(
     is for), only what the warehouse lacks, and loads them as typed tables. What is interrupted is taken up by the next
     sync, and an account that fails does not stop the others.
     """
-    with json_on_failure(output_format, lambda: _nothing_done(chosen_accounts.label)):
+    with json_on_failure(output_format, SyncResult(chosen_accounts.label).as_json):
         prepare(quiet=quiet, verbose=verbose)
         seconds = None if every is None else seconds_of(every, "--every")
         chosen, date = _parse_resources(resources), _parse_since(since)
         label = chosen_accounts.demo_label() if demo else None
         if full_refresh and (jobs or since):
             raise UsageError("--full-refresh reads everything: it goes neither with --job nor with --since.")
-        from fine_tuning_warehouse.sync.demo import DEMO_DATABASE  # noqa: PLC0415 - these import dlt
-
         warehouse = target.find(DEMO_DATABASE if demo else None)
         accounts = [] if demo else chosen_accounts.find(without_key="`ftw sync --demo` needs none.")
         if jobs and len(accounts) > 1:
             raise UsageError("--job names a job of one account: say of which with --account.")
-        from fine_tuning_warehouse.sync.health import HealthFile  # noqa: PLC0415
-        from fine_tuning_warehouse.sync.interval import Interval  # noqa: PLC0415
-        from fine_tuning_warehouse.sync.run import SyncOptions, watch_nothing  # noqa: PLC0415
+        from fine_tuning_warehouse.sync.run import SyncOptions, watch_nothing  # noqa: PLC0415 - imports dlt
 
         options = SyncOptions(
             resources=chosen,
@@ -110,7 +109,9 @@ def sync(
             concurrency=concurrency,
             lock_wait_seconds=lock_wait,
         )
-        watch = _progress() if sys.stderr.isatty() and not quiet and not verbose else watch_nothing
+        watch: Watch = watch_nothing
+        if sys.stderr.isatty() and not quiet and not verbose:
+            from .progress import progress_bar as watch  # noqa: PLC0415 - imports rich
         health = None if health_file is None else HealthFile(Path(health_file).expanduser().absolute(), seconds)
         interval = None if seconds is None else Interval(seconds)
         printer = _Printer if interval is None else _LogPrinter
@@ -147,33 +148,24 @@ def _sync_once(
     prints: _Printer,
 ) -> tuple[SyncResult, CommandError | None]:
     """Sync the accounts once, or that of the demo, and print it. Returns what was done, and what went wrong."""
-    from fine_tuning_warehouse.sync.demo import demo_account  # noqa: PLC0415
     from fine_tuning_warehouse.sync.run import sync_accounts  # noqa: PLC0415
-    from fine_tuning_warehouse.sync.summary import SyncResult  # noqa: PLC0415
 
     result = SyncResult(demo_label) if demo_label is not None else SyncResult.of(accounts)
-    with ExitStack() as stack:
-        try:
-            if demo_label is not None:
-                wait = options.lock_wait_seconds
-                accounts = [stack.enter_context(demo_account(demo_label, warehouse, lock_wait_seconds=wait))]
-            sync_accounts(accounts, warehouse, options, watch=watch, on_account_done=prints.account, result=result)
-            failure = result.failure
-        except CommandError as error:
-            failure, result.error = error, str(error)
-        except Exception as error:
-            result.error = f"A bug in ftw: {type(error).__name__}"
-            prints.result(result)
-            raise
+    wait = options.lock_wait_seconds
+    demo = nullcontext() if demo_label is None else demo_account(demo_label, warehouse, lock_wait_seconds=wait)
+    try:
+        with demo as account:
+            chosen = accounts if account is None else [account]
+            sync_accounts(chosen, warehouse, options, watch=watch, on_account_done=prints.account, result=result)
+        failure = result.failure
+    except CommandError as error:
+        failure, result.error = error, str(error)
+    except Exception as error:
+        result.error = bug_name(error)
+        prints.result(result)
+        raise
     prints.result(result)
     return result, failure
-
-
-def _nothing_done(label: str | None) -> dict[str, Any]:
-    """Return the fields of a sync that has not begun."""
-    from fine_tuning_warehouse.sync.summary import SyncResult  # noqa: PLC0415
-
-    return SyncResult(label).as_json()
 
 
 def _now() -> str:
@@ -229,12 +221,6 @@ class _LogPrinter(_Printer):
 
     def _print_total(self, result: SyncResult) -> None:
         click.echo(f"{_now()} {output.sync_line(result, self._warehouse)}")
-
-
-def _progress() -> Watch:
-    from .progress import progress_bar  # noqa: PLC0415 - only a terminal needs it
-
-    return progress_bar
 
 
 def _parse_resources(resources: str | None) -> tuple[str, ...]:

@@ -232,12 +232,13 @@ def _holder(error: BaseException) -> str:
     return f" ({process[1]}, process {process[2]})" if process else ""
 
 
-def wal_advice(error: BaseException) -> str:
-    """Return what to do about a DuckDB file that a crash has left with a broken log; nothing for other errors."""
-    found = re.search(r'replaying WAL file "([^"]+)"', str(error))
-    if found is None:
-        return ""
-    return f". Rename {shown_path(Path(found[1]))}: the next `ftw sync` reads again what it held"
+def advice(error: BaseException) -> str:
+    """Return what to do about an error of DuckDB that lasts; nothing for other errors."""
+    if found := re.search(r'replaying WAL file "([^"]+)"', str(error)):
+        return f". Rename {shown_path(Path(found[1]))}: the next `ftw sync` reads again what it held"
+    if "Duplicate key" in str(error):
+        return ". DuckDB cannot replace rows under a unique index: drop the index, which duckdb_indexes() names"
+    return ""
 
 
 def check_database_file(path: Path) -> None:

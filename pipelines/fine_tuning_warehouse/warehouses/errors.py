@@ -9,7 +9,7 @@ from typing import Any
 
 from fine_tuning_warehouse.errors import CommandError, UsageError, causes, is_bug, root_cause
 
-from .duckdb import wal_advice
+from .duckdb import advice
 from .warehouse import Warehouse
 
 _LACKS_A_RIGHT = re.compile(r"(?i)permission denied|must be owner|insufficient privilege|not enough privileges")
@@ -50,7 +50,7 @@ def destination_errors(warehouse: Warehouse, what: str) -> Iterator[None]:
             if isinstance(one, ConfigurationException):
                 raise UsageError(_told_setting(warehouse.destination, one)) from None
         dropped = any(isinstance(one, DatabaseUndefinedRelation) for one in causes(error))
-        hint = ". If it was dropped, the next `ftw sync` makes it again" if dropped else wal_advice(cause)
+        hint = ". If it was dropped, the next `ftw sync` makes it again" if dropped else advice(cause)
         if _LACKS_A_RIGHT.search(str(cause)):
             both = f"{warehouse.dataset} and {warehouse.dataset}_staging"
             hint = f". Who loads must be allowed to make the schemas {both}, and must own the tables in them"

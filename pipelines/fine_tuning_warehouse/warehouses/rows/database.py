@@ -9,7 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from fine_tuning_warehouse.errors import CommandError
-from fine_tuning_warehouse.warehouses.duckdb import is_locked, wal_advice
+from fine_tuning_warehouse.warehouses.duckdb import advice, is_locked
 from fine_tuning_warehouse.warehouses.sql_text import quoted
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
@@ -31,7 +31,7 @@ def open_file(database: Path, shown: str, directory: Path) -> duckdb.DuckDBPyCon
     except duckdb.Error as error:
         if is_locked(error):
             raise
-        raise CommandError(f"The database {shown} cannot be opened: {first_line(error)}{wal_advice(error)}") from None
+        raise CommandError(f"The database {shown} cannot be opened: {first_line(error)}{advice(error)}") from None
 
 
 def bounded(directory: Path) -> dict[str, str | bool | int | float | list[str]]:
