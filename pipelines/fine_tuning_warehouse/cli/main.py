@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn, cast
 
 import click
@@ -18,21 +20,21 @@ from fine_tuning_warehouse.errors import DONE, FAILED, INTERRUPTED, TERMINATED, 
 from fine_tuning_warehouse.hard_exit import exit_now
 from fine_tuning_warehouse.text import safe
 
-_COMMANDS = {
-    "archive": "Make a copy that outlives the host, in DIR or at a URL such as s3://bucket/prefix.",
-    "best": "Show the checkpoint to deploy for each job, and why.",
-    "check": "Check whether all is set up: configuration, keys, scopes, destination.",
-    "copy": "Copy a history into another warehouse, without asking the API again.",
-    "explore": "Look at jobs, curves and checkpoints in the browser.",
-    "health": "Tell whether a sync succeeded lately.",
-    "maintain": "Keep the files of a warehouse few and small.",
-    "query": "Run one SQL query over the warehouse, in DuckDB's SQL.",
-    "simulate": "Run the simulated host on its own.",
-    "sync": "Load what is new.",
-    "verify": "Compare the warehouse with the API, row by row.",
-    "views": "Print the SQL of the views.",
-}
-"""The first sentence of each command, which stands in the module of its name."""
+_COMMANDS = (
+    "archive",
+    "best",
+    "check",
+    "copy",
+    "explore",
+    "health",
+    "maintain",
+    "query",
+    "simulate",
+    "sync",
+    "verify",
+    "views",
+)
+"""The commands. Each is a function in the module of its name."""
 
 _ENVIRONMENT = {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
@@ -67,6 +69,15 @@ class _LazyCommands(Mapping[str, click.Command]):
         return len(_COMMANDS)
 
 
+def _first_sentence(name: str) -> str:
+    """Return the first sentence of a command's docstring, without importing the command."""
+    function = name.replace("-", "_")
+    module = ast.parse(Path(__file__).with_name(f"{function}.py").read_text(encoding="utf-8"))
+    found = next(one for one in module.body if isinstance(one, ast.FunctionDef) and one.name == function)
+    sentence = re.split(r"(?<=\.)\s", ast.get_docstring(found) or "", maxsplit=1)[0]
+    return " ".join(sentence.split())
+
+
 class _Group(click.Group):
     """A group that lists its commands without importing them."""
 
@@ -77,7 +88,7 @@ class _Group(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the names and the first sentences of the commands."""
         with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
+            formatter.write_dl([(name, _first_sentence(name)) for name in _COMMANDS])
 
 
 def _show_version(context: click.Context, _option: click.Parameter, is_asked: bool) -> None:
