@@ -131,7 +131,7 @@ def test_a_copy_in_postgresql_goes_on_where_the_original_stood(
     history: Database, postgres: Postgres, world: ScriptedWorld
 ) -> None:
     assert_goes_on(history, PostgreSql(), world)
-    assert postgres.rows("SELECT count(*), count(DISTINCT (account, id)) FROM checkpoints") == [(21, 21)]
+    assert postgres.rows("SELECT count(*), count(DISTINCT (account, id)) FROM checkpoints") == [(23, 23)]
     assert postgres.rows("SELECT metrics__newest_metric FROM checkpoints WHERE id = 'ftckpt-new'") == [(4.0,)]
     assert len(postgres.rows("SELECT * FROM sync_history")) == 5
 
@@ -201,7 +201,7 @@ def test_the_command_tells_what_it_did_and_what_is_wrong(history: Database, tmp_
     assert ended.code == 0
     told = ended.json
     assert list(told) == ["status", "error", "from", "to", "accounts", "rows", "seconds"]
-    assert (told["status"], told["rows"]["checkpoints"]) == ("done", 20)
+    assert (told["status"], told["rows"]["checkpoints"]) == ("done", 22)
     assert [(one["account"], one["has_state"], len(one["load_ids"])) for one in told["accounts"]] == [
         ("Another Team", True, 1),
         ("default", True, 1),

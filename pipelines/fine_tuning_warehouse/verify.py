@@ -31,7 +31,7 @@ from .warehouses.state import Stored, find_stored
 from .warehouses.warehouse import Warehouse
 from .warehouses.working_directory import working_directory
 
-BOOKKEEPING = frozenset({"_dlt_load_id", "last_listed_at", "checkpoints_listed_at", "rejected_at"})
+BOOKKEEPING = frozenset({"_dlt_load_id", "last_listed_at", "checkpoints_listed_at", "rejected_at", "synced_at"})
 """Columns that depend on the sync that wrote the row. They are not compared."""
 
 CHANGEABLE = frozenset({"status", "status_details", "expires_at"})

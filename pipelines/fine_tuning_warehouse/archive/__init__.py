@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from .check import Checked, Damage, check
 from .manifest import Manifest, Missing
-from .run import Archived, Plan, archive
+from .plan import Archived, Plan
+from .run import archive
 from .store import open_store
 
 __all__ = ["Archived", "Checked", "Damage", "Manifest", "Missing", "Plan", "archive", "check", "open_store"]

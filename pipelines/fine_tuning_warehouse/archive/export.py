@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from fine_tuning_warehouse.errors import CommandError, UsageError
@@ -13,10 +11,8 @@ from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
 from .manifest import Entry, Manifest
 from .parquet import lost_columns, lost_rows, path_of, write
+from .plan import Progress
 from .store import Store, digest
-
-Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
-"""Show the progress of a task: its name and its size in bytes (or None), to a function that takes bytes done."""
 
 
 @dataclass(frozen=True)

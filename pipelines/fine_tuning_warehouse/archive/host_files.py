@@ -1,0 +1,140 @@
+"""Bring the files that jobs name into an archive, and into its manifest: as files, or as missing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+
+from rich.filesize import decimal
+
+from fine_tuning_warehouse.accounts.account import Account
+from fine_tuning_warehouse.errors import CommandError
+from fine_tuning_warehouse.text import counted
+
+from .fetch import Fetcher
+from .manifest import Entry, Manifest, Missing
+from .originals import Original
+from .plan import Archived, Plan, Progress
+from .store import Store
+
+logger = logging.getLogger(__name__)
+
+_NOT_REQUESTED = "not in the archive yet, and --no-sync makes no request"
+
+
+class HostFiles:
+    """The files of the host in an archive.
+
+    Args:
+        store: The archive.
+        plan: What the run does.
+        before: The manifest of the archive so far.
+        found: The files that are there, with their sizes.
+        archived: The result of the run, which is filled in.
+        progress: Shows the progress of files.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        plan: Plan,
+        before: Manifest | None,
+        found: Mapping[str, int],
+        *,
+        archived: Archived,
+        progress: Progress,
+    ) -> None:
+        self._store = store
+        self._plan = plan
+        self._before = before
+        self._known = before.files if before else {}
+        self._reasons = {(one.account, one.id): one.reason for one in (before.missing if before else ())}
+        self._found = found
+        self._archived = archived
+        self._progress = progress
+
+    def add_to(self, manifest: Manifest, wanted: Sequence[Original]) -> None:
+        """Add every file that jobs name to the manifest: as a file, or as missing."""
+        failed = dict(self._archived.failures)
+        # A file that came once stays, whatever the jobs name now.
+        manifest.files.update({path: entry for path, entry in self._known.items() if entry.is_original})
+        lacking = []
+        for one in wanted:
+            if (entry := self._held(one)) is None:
+                lacking.append(one)
+            else:
+                manifest.files[one.path] = entry
+        self._archived.unchanged += len(manifest.files)
+        asked = {account.label: account for account in self._plan.accounts if account.label not in failed}
+        manifest.missing += [self._not_requested(one, failed) for one in lacking if one.account not in asked]
+        for label, account in asked.items():
+            if own := [one for one in lacking if one.account == label]:
+                self._fetch(manifest, account, own)
+        if not self._plan.training_files and self._before is not None:
+            held_ids = {(entry.account, entry.id) for entry in manifest.files.values() if entry.is_original}
+            manifest.missing += [
+                one
+                for one in self._before.missing
+                if one.kind != "result_file" and (one.account, one.id) not in held_ids
+            ]
+        manifest.missing.sort()
+
+    def _held(self, original: Original) -> Entry | None:
+        """Return the entry of a file that the archive holds; None if it must be fetched."""
+        entry, size = self._known.get(original.path), self._found.get(original.path)
+        if entry is not None:
+            if not entry.is_in(self._store, original.path, size):
+                return None
+            original = replace(original, filename=original.filename or entry.filename, kind=entry.kind)
+            return original.entry(entry.bytes, entry.sha256)
+        # A killed run has left a file that is not in the manifest. It is whole: no file appears half.
+        if size is not None and (not original.is_training or original.bytes in (size, None)):
+            return original.entry(size, self._store.digest(original.path))
+        return None
+
+    def _not_requested(self, original: Original, failed: dict[str, str]) -> Missing:
+        """Return why a file was not requested, or what the host said when it was."""
+        label = original.account
+        belongs = f"belongs to the account {label}: archive with --account {label}"
+        if not self._plan.accounts:
+            reason = _NOT_REQUESTED
+        elif label in failed:
+            reason = f"the account {label} could not be read: {failed[label]}"
+        else:
+            reason = belongs
+        earlier = self._reasons.get((label, original.id), reason)
+        return original.missing(reason if earlier in (_NOT_REQUESTED, belongs) else earlier)
+
+    def _fetch(self, manifest: Manifest, account: Account, lacking: Sequence[Original]) -> None:
+        training = [one for one in lacking if one.is_training]
+        size = sum(one.bytes or 0 for one in training)
+        if training:
+            unknown = sum(one.bytes is None for one in training)
+            logger.warning(
+                "Fetching %s: %s (%s)%s.",
+                counted(len(training), "training and validation file"),
+                counted(size, "byte"),
+                decimal(size),
+                f", and {unknown:,} of unknown size" if unknown else "",
+            )
+        if (free := self._store.free_bytes()) is not None and size > free:
+            raise CommandError(
+                f"The files take {counted(size, 'byte')}, and {self._store.shown} has {free:,} bytes free. "
+                "Nothing was fetched."
+            )
+        with (
+            closing(account.api(self._plan.options.concurrency)) as api,
+            self._progress("Fetching files", size or None) as watch,
+        ):
+            fetcher = Fetcher(api, self._store, watch)
+            for original, result in fetcher.fetch(lacking):
+                if isinstance(result, Missing):
+                    manifest.missing.append(result)
+                    continue
+                self._archived.unchanged -= original.path in manifest.files
+                self._archived.written += 1
+                manifest.files[original.path] = result
+        if fetcher.failure is not None:
+            self._archived.failures[account.label] = fetcher.failure
