@@ -121,23 +121,18 @@ def test_a_job_that_is_gone_is_reported_once_and_closed(world: ScriptedWorld, cl
     assert database.ids("jobs") == ["job-0", "job-1", "job-gone"]
 
 
+@pytest.mark.parametrize("of_children", [None, MISSING_ENDPOINT], ids=["the same error", "no such URL"])
 def test_a_job_that_goes_between_its_listing_and_its_children_is_reported_once_and_closed(
-    world: ScriptedWorld, host: Simulator, database: Database
+    of_children: Any, world: ScriptedWorld, host: Simulator, database: Database
 ) -> None:
     add_jobs(world)
-    host.faults.append(
-        Fault(
-            "status",
-            path=r"/jobs/job-1($|/)",
-            times=None,
-            status=404,
-            code="fine_tune_not_found",
-            message="Could not find fine tune: job-1",
-        )
-    )
-    summary = database.sync()
-    assert {skip["job"] for skip in summary.skipped} == {"job-1"}
-    assert len(summary.skipped) == 1
+    gone: dict[str, Any] = {"status": 404, "code": "fine_tune_not_found", "message": "Could not find fine tune: job-1"}
+    host.faults.append(Fault("status", path=r"/jobs/job-1$", times=None, **gone))
+    children: dict[str, Any] = gone if of_children is None else {"status": 404, "body": of_children}
+    host.faults.append(Fault("status", path=r"/jobs/job-1/", times=None, **children))
+    summary = database.sync(concurrency=1)
+    assert [skip["job"] for skip in summary.skipped] == ["job-1"]
+    assert "no longer has this job" in (summary.skipped[0]["reason"] or "")
     assert summary.jobs["open"] == 0
     assert database.ids("checkpoints") == checkpoints(0, 2, 3)
     summary = database.sync()

@@ -292,7 +292,7 @@ class Reader:
         """Note what was read of a job. Its own row comes last: it says when its checkpoints were listed."""
         job = result.job
         if result.error is not None:
-            self._skip_job(task.job_id, result.error, is_unknown=job is None and task.job_id in self._bounds.job_ids)
+            self._skip_job(task.job_id, result.error, is_gone=job is not None)
         if job is None:
             self._report.jobs_to_read -= 1
             return
@@ -319,13 +319,13 @@ class Reader:
         """Report what is left out, for all jobs where no id is given."""
         self._report.skipped.append(Skipped(self._account, job_id, resource, reason))
 
-    def _skip_job(self, job_id: str, error: RequestError, *, is_unknown: bool) -> None:
-        """Report a job that cannot be had, and close it where the host says that it is gone."""
+    def _skip_job(self, job_id: str, error: RequestError, *, is_gone: bool) -> None:
+        """Report a job that cannot be had, and close it where it is gone: known to be, or by this error."""
         is_open = any(job_id in watermark.open for watermark in self._watermarks.values())
-        if error.status == 404 and is_unknown and not is_open:
+        if not is_gone and error.status == 404 and job_id in self._bounds.job_ids and not is_open:
             self._unknown.add(job_id)
             self._skip(job_id, "jobs", f"the host has no job {job_id}: is the id right? ({error})")
-        elif error.status == 404 and not error.is_missing_endpoint:
+        elif is_gone or (error.status == 404 and not error.is_missing_endpoint):
             self._skip(job_id, "jobs", f"the host no longer has this job: {error}")
             for watermark in self._watermarks.values():
                 watermark.close_gone(job_id)
