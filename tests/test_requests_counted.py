@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fine_tuning_simulator import Clock, ScriptedWorld
+from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
 from harness import DAY, HOUR, NOW, Database
 
 
@@ -105,3 +105,32 @@ def test_a_result_file_is_read_at_each_sync_until_its_job_closes(
         contents.append(database.paths().count("/files/file-a/content"))
     assert contents == [1, 1, 1, 1, 0]
     assert database.rows("SELECT count(*) FROM result_metrics") == [(1,)]
+
+
+def test_the_long_events_of_the_first_job_hold_up_no_other_job(
+    world: ScriptedWorld, host: Simulator, database: Database
+) -> None:
+    world.page_limit = 2
+    add_closed(world, range(4))
+    for number in range(20):
+        world.add_event("ftjob-003", id=f"event-{number}")
+    host.faults.append(Fault("slow", path="ftjob-003/events$", times=None, seconds=0.1))
+    database.sync(resources=("events",), concurrency=4)
+    asked = [request.path for request in host.requests if request.path.endswith("/events")]
+    assert len(asked) == 10 + 3
+    assert "ftjob-003" in asked[0], "the newest job is the probe"
+    assert "ftjob-003" in asked[-1], "its last pages come after the events of all others"
+
+
+def test_an_endpoint_that_is_missing_costs_one_request_however_many_parts_a_sync_has(
+    world: ScriptedWorld, host: Simulator, database: Database
+) -> None:
+    add_closed(world, range(20))
+    for number in range(20):
+        world.add_checkpoint(f"ftjob-{number:03}")
+    missing = {"error": {"message": "Invalid URL (GET /v1/...)", "type": "invalid_request_error"}}
+    host.faults.append(Fault("status", path="/events$", times=None, status=404, body=missing))
+    summary = database.sync(commit_rows=5, concurrency=1, resources=("checkpoints", "events"))
+    assert len(summary.load_ids) > 2
+    assert sum(path.endswith("/events") for path in database.paths()) == 1
+    assert [(skip["job"], skip["resource"]) for skip in summary.skipped] == [(None, "events")]
