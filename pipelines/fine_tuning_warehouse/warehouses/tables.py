@@ -147,20 +147,23 @@ def _make(client: SqlJobClientBase, needed: Iterable[str]) -> None:
     if not client.is_storage_initialized():
         return  # dlt makes all of it
     schema = client.schema
-    relaxed = schema.clone().to_dict()
     is_case_sensitive = client.capabilities.generates_case_sensitive_identifiers()
     present = {name: columns for name, columns in client.get_storage_tables(list(schema.tables)) if columns}
     names = sorted({*present, *needed})
+    lacking = {
+        name: schema.get_new_table_columns(name, present.get(name, {}), case_sensitive=is_case_sensitive)
+        for name in names
+    }
+    if not any(lacking.values()):
+        return
     never_null = [
-        relaxed["tables"][name]["columns"][str(column["name"])]
-        for name, columns in present.items()
-        for column in schema.get_new_table_columns(name, columns, case_sensitive=is_case_sensitive)
-        if not column.get("nullable", True)
+        (name, str(column["name"])) for name in present for column in lacking[name] if not column.get("nullable", True)
     ]
     if never_null:
-        for column in never_null:
-            column["nullable"] = True
-            column.pop("primary_key", None)
+        relaxed = schema.clone().to_dict()
+        for name, column in never_null:
+            relaxed["tables"][name]["columns"][column]["nullable"] = True
+            relaxed["tables"][name]["columns"][column].pop("primary_key", None)
         client.schema = Schema.from_dict(dict(relaxed))
         try:
             client.update_stored_schema(only_tables=names, force=True)
