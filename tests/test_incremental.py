@@ -21,9 +21,9 @@ from openai_fine_tuning.extract.bounds import Bounds
 from openai_fine_tuning.extract.reader import Reader
 from openai_fine_tuning.report import Report
 from openai_fine_tuning.schema import TABLES, schema
-from openai_fine_tuning.state.run import Parts
-from openai_fine_tuning.state.takeover import Heir, hand_over
-from openai_fine_tuning.state.watermark import Frontier, frontier_state, frontier_states
+from openai_fine_tuning.state.run import Run
+from openai_fine_tuning.state.takeover import Candidate, take_over
+from openai_fine_tuning.state.watermark import Watermark, watermark_state, watermark_states
 
 TIMESTAMP = "TIMESTAMP WITH TIME ZONE"
 METRICS = (
@@ -127,7 +127,7 @@ def test_a_database_put_back_from_an_older_copy_gets_what_it_lacks(
     assert "/fine_tuning/jobs/job-1/checkpoints" not in database.paths()
 
 
-def test_two_accounts_in_one_database_share_neither_rows_nor_frontier(world: ScriptedWorld, database: Database) -> None:
+def test_two_accounts_in_one_database_share_neither_rows_nor_state(world: ScriptedWorld, database: Database) -> None:
     add_job(world, 1)
     database.sync(account="one")
     database.sync(account="two")
@@ -140,11 +140,11 @@ def test_two_accounts_in_one_database_share_neither_rows_nor_frontier(world: Scr
     assert database.sync(account="two").requests == 1
 
 
-def test_two_keys_under_one_label_each_have_their_own_frontier(world: ScriptedWorld, database: Database) -> None:
+def test_two_keys_under_one_label_each_have_their_own_watermark(world: ScriptedWorld, database: Database) -> None:
     add_job(world, 1)
     database.sync(key="key-of-project-a")
     add_job(world, 2)
-    database.sync(key="key-of-project-b")  # shows the job of the first one: see test_handover.py
+    database.sync(key="key-of-project-b")  # shows the job of the first one: see test_takeover.py
     assert database.ids("checkpoints") == ["ckpt-1", "ckpt-2"]
     assert "/fine_tuning/jobs/job-1/checkpoints" not in database.paths()
     add_job(world, 3)
@@ -192,20 +192,18 @@ class Memory:
         """One read of what is owed."""
         state, rows, report = copy.deepcopy(self._state), copy.deepcopy(self.rows), Report()
         api = FineTuningApi(self._host.base_url, self.key, concurrency=2)
-        heirs = {}
+        candidates = {}
         for name in (name for name in limits.RESOURCES if name in resources):
-            own = frontier_state(state.setdefault(name, {}), "default", api.identity, now=time.time())
-            others = frontier_states(state[name], "default").items()
-            heirs[name] = Heir(own, tuple(other for key, other in others if key != api.identity))
-        hand_over(api, "default", heirs, report)
-        frontiers = {
-            name: Frontier(heir.state, overlap=limits.OVERLAP_SECONDS, grace=limits.GRACE_SECONDS)
-            for name, heir in heirs.items()
+            own = watermark_state(state.setdefault(name, {}), "default", api.identity, now=time.time())
+            others = watermark_states(state[name], "default").items()
+            candidates[name] = Candidate(own, tuple(other for key, other in others if key != api.identity))
+        take_over(api, "default", candidates, report)
+        watermarks = {
+            name: Watermark(candidate.state, overlap=limits.OVERLAP_SECONDS, grace=limits.GRACE_SECONDS)
+            for name, candidate in candidates.items()
         }
         batches = Batches("default", schema())
-        reader = Reader(
-            api, "default", frontiers, batches, report, parts=Parts(), bounds=Bounds(), stop_after=stop_after
-        )
+        reader = Reader(api, "default", watermarks, batches, report, run=Run(), bounds=Bounds(), stop_after=stop_after)
         for tables in reader.read():
             for name, table in tables.items():
                 for row in table.to_pylist():

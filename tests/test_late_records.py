@@ -9,7 +9,7 @@ import pytest
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
 from harness import DAY, HOUR, NOW, Database
 from openai_fine_tuning.api.jobs import Job
-from openai_fine_tuning.state.watermark import Frontier
+from openai_fine_tuning.state.watermark import Watermark
 
 RETAINED = """
     SELECT c.id, c.last_listed_at >= coalesce(
@@ -106,13 +106,13 @@ def test_a_job_that_was_already_old_when_it_was_first_seen_running_is_not_closed
 def watch(record: dict[str, Any], *seconds: float) -> list[bool]:
     """Whether a job is closed, after it was read at each of so many seconds after NOW."""
     state: dict[str, Any] = {}
-    frontier = Frontier(state, overlap=60, grace=HOUR)
+    watermark = Watermark(state, overlap=60, grace=HOUR)
     closed = []
     for later in seconds:
         job = Job.of({"id": "ftjob-a", "created_at": NOW - DAY, **record}, NOW + later)
         assert job is not None
-        frontier.settle(job)
-        closed.append("ftjob-a" not in frontier.open)
+        watermark.mark_read(job)
+        closed.append("ftjob-a" not in watermark.open)
     return closed
 
 

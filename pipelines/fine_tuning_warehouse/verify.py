@@ -19,7 +19,7 @@ from dlt.extract import DltSource
 from openai_fine_tuning import FineTuningSourceError, Report
 from openai_fine_tuning.schema import REJECTED_RECORDS, TABLES
 from openai_fine_tuning.settings import CONCURRENCY, OVERLAP_SECONDS, RESOURCES
-from openai_fine_tuning.state.takeover import frontier_in_force
+from openai_fine_tuning.state.takeover import state_in_force
 
 from .accounts.account import Account
 from .accounts.diagnosis import to_command_error
@@ -191,7 +191,7 @@ class _Unread:
         """Read it from the state that the last sync left in the warehouse."""
         resources: dict[str, Any] = stored.state.get("resources", {})
         states = [
-            frontier_in_force(resources.get(name, {}), label, identity)
+            state_in_force(resources.get(name, {}), label, identity)
             for name in ([table] if table in RESOURCES else RESOURCES)
         ]
         newest = [state["newest"] for state in states if state.get("newest") is not None]

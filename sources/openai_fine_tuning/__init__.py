@@ -48,9 +48,9 @@ from .extract.reader import Reader
 from .report import Report, Skipped
 from .schema import REJECTED_RECORDS, TABLES, schema
 from .state.resource_state import load, store, tables_to_make
-from .state.run import Parts
-from .state.takeover import hand_over
-from .state.watermark import Frontier
+from .state.run import Run
+from .state.takeover import take_over
+from .state.watermark import Watermark
 
 __all__ = [
     "CancelledError",
@@ -142,7 +142,7 @@ def openai_fine_tuning(
         ConfigurationError: An argument cannot be right.
     """
     report = fine_tuning_report if fine_tuning_report is not None else Report()
-    parts = Parts()
+    run = Run()
     bounds = Bounds.parse(fine_tuning_job_ids, fine_tuning_since)
     if bounds.is_partial and fine_tuning_full_refresh:
         raise ConfigurationError(
@@ -171,35 +171,35 @@ def openai_fine_tuning(
         """Load the state, read what is due, and store the state."""
         resources, identity = _selected_resources(), api.identity
         loaded = {name: load(name, account_label, identity, is_partial=bounds.is_partial) for name in resources}
-        states = [heir.state for heir in loaded.values()]
-        is_continued = parts.begin(states)
+        states = [candidate.state for candidate in loaded.values()]
+        is_continued = run.begin(states)
         if fine_tuning_full_refresh:
             for state in [] if is_continued else states:
                 state.clear()
                 state.update(used_at=time.time(), own=True)
         elif not bounds.is_partial:
-            hand_over(api, account_label, loaded, report)
+            take_over(api, account_label, loaded, report)
         batches = Batches(account_label, dlt.current.source_schema())
         yield batches.empty(tables_to_make(resources))
         reader = Reader(
             api,
             account_label,
             {
-                name: Frontier(heir.state, overlap=settings.OVERLAP_SECONDS, grace=fine_tuning_grace_seconds)
-                for name, heir in loaded.items()
+                name: Watermark(candidate.state, overlap=settings.OVERLAP_SECONDS, grace=fine_tuning_grace_seconds)
+                for name, candidate in loaded.items()
             },
             batches,
             report,
-            parts=parts,
+            run=run,
             bounds=bounds,
             stop_after=fine_tuning_stop_after_seconds,
             stop_after_rows=fine_tuning_stop_after_rows,
         )
         yield from reader.read()
-        parts.end(states, is_complete=report.is_complete)
+        run.end(states, is_complete=report.is_complete)
         if not bounds.is_partial:
-            for name, heir in loaded.items():
-                store(name, account_label, identity, heir.state)
+            for name, candidate in loaded.items():
+                store(name, account_label, identity, candidate.state)
 
     @dlt.resource(name="account", selected=False)
     def account() -> Iterator[dict[str, pa.Table]]:

@@ -9,7 +9,7 @@ from typing import Any
 from openai_fine_tuning.api.jobs import Job, get_job, unsafe_id_error
 from openai_fine_tuning.api.urls import is_safe_id
 from openai_fine_tuning.errors import EndlessListingError, RequestError
-from openai_fine_tuning.state.watermark import Frontier
+from openai_fine_tuning.state.watermark import Watermark
 
 from .bounds import Bounds
 from .failures import is_gone, raise_if_general
@@ -29,7 +29,7 @@ class JobTask:
 
     job_id: str
     job: Job | None
-    watermarks: Mapping[str, Frontier]
+    watermarks: Mapping[str, Watermark]
 
 
 @dataclass

@@ -21,8 +21,8 @@ from openai_fine_tuning.convert.table_builder import Batches
 from openai_fine_tuning.convert.values import escaped
 from openai_fine_tuning.errors import HostError, RequestError
 from openai_fine_tuning.report import Report, Skipped
-from openai_fine_tuning.state.run import Parts
-from openai_fine_tuning.state.watermark import Frontier
+from openai_fine_tuning.state.run import Run
+from openai_fine_tuning.state.watermark import Watermark
 
 from .bounds import Bounds
 from .failures import listing_failure
@@ -44,7 +44,7 @@ class Reader:
         watermarks: The watermark of each selected resource, by name and in the order in which they are read.
         batches: Makes rows of records.
         report: The figures, updated as the read goes on.
-        parts: What earlier parts of the same sync have read, updated too.
+        run: What earlier loads of the same sync have read, updated too.
         bounds: The limits of a partial read.
         stop_after: Seconds after which no further job is begun. None for no limit.
         stop_after_rows: Rows after which no further job is begun. None for no limit.
@@ -54,11 +54,11 @@ class Reader:
         self,
         api: FineTuningApi,
         account: str,
-        watermarks: Mapping[str, Frontier],
+        watermarks: Mapping[str, Watermark],
         batches: Batches,
         report: Report,
         *,
-        parts: Parts,
+        run: Run,
         bounds: Bounds,
         stop_after: float | None,
         stop_after_rows: int | None = None,
@@ -68,12 +68,12 @@ class Reader:
         self._watermarks = watermarks
         self._batches = batches
         self._report = report
-        self._parts = parts
+        self._run = run
         self._bounds = bounds
         self._deadline = None if stop_after is None or bounds.is_partial else time.monotonic() + stop_after
         self._most_rows = None if bounds.is_partial else stop_after_rows
         read_before = {name for name, watermark in watermarks.items() if watermark.bound is not None}
-        self._probes = Probes(api.limiter, parts.available, read_before=read_before)
+        self._probes = Probes(api.limiter, run.available, read_before=read_before)
         self._host = Host(api, Files(api), self._probes)
         self._workers: Workers[JobTask] = Workers(api.limiter, api.limiter.concurrency)
         self._in_flight: set[JobTask] = set()
@@ -132,8 +132,11 @@ class Reader:
                 further_pages = len(self._unmet()) if further_pages is None else further_pages - 1
                 if further_pages <= 0 or not self._is_listing_cheaper(order, read_pages):
                     break
-            elif resumed is not None and resumed.cut_bound is not None and order.is_past(resumed.cut_bound):
-                listing, resumed = job_pages(self._api, after=(resumed.cut or {})["after"], otherwise=listing), None
+            elif resumed is not None and resumed.resume_bound is not None and order.is_past(resumed.resume_bound):
+                listing, resumed = (
+                    job_pages(self._api, after=(resumed.resume_point or {})["after"], otherwise=listing),
+                    None,
+                )
             elif resumed is None and self._is_late() and order.is_newest_first and order.last is not None:
                 stopped_after = page.cursor
                 self._is_left_over = True
@@ -144,16 +147,18 @@ class Reader:
         began_at = time.time() if began_at is None else began_at
         for watermark in self._readable().values():
             if stopped_after is not None and not self._is_past(watermark, order):
-                watermark.listing_cut(order, began_at, stopped_after)
+                watermark.listing_stopped(order, began_at, stopped_after)
             else:
                 watermark.listing_ended(order, began_at, self._met)
 
-    def _common_resume_point(self) -> Frontier | None:
+    def _common_resume_point(self) -> Watermark | None:
         """Return a watermark with the place where the listing goes on, if that is one place for all that need more."""
-        wanting = [w for w in self._watermarks.values() if w.cut is not None or w.bound is None]
-        if self._bounds.is_partial or not wanting or wanting[0].cut is None:
+        wanting = [w for w in self._watermarks.values() if w.resume_point is not None or w.bound is None]
+        if self._bounds.is_partial or not wanting or wanting[0].resume_point is None:
             return None
-        return wanting[0] if all(w.cut == wanting[0].cut and w.trusts_order for w in wanting) else None
+        return (
+            wanting[0] if all(w.resume_point == wanting[0].resume_point and w.trusts_order for w in wanting) else None
+        )
 
     def _meet(self, record: Any, host_time: float) -> None:
         """Read a job of the listing, or mark it as pending: else the watermark would pass it by for good."""
@@ -163,20 +168,20 @@ class Reader:
                 self._batches.add("jobs", record, job_id=None)
             return
         self._report.seen.add(hash(job.id))
-        due = {name: watermark for name, watermark in self._readable().items() if watermark.owes(job)}
+        due = {name: watermark for name, watermark in self._readable().items() if watermark.needs_read(job)}
         if due or job.created_at is None:
             self._met.add(job.id)
-        if not due or not self._bounds.admit(job) or job.id in self._parts.done:
+        if not due or not self._bounds.admit(job) or job.id in self._run.done:
             return
         if self._is_late():
             for watermark in due.values():
-                watermark.keep_open(job)
-            self._parts.postponed[job.id] = job
+                watermark.mark_pending(job)
+            self._run.postponed[job.id] = job
             self._is_left_over = True
         else:
             self._start(JobTask(job.id, job, due))
 
-    def _readable(self) -> dict[str, Frontier]:
+    def _readable(self) -> dict[str, Watermark]:
         """The watermarks of the resources that are not known to be unavailable."""
         return {n: w for n, w in self._watermarks.items() if self._probes.is_available(n) is not False}
 
@@ -186,10 +191,10 @@ class Reader:
             job_id: known.get("created_at")
             for watermark in self._readable().values()
             for job_id, known in watermark.open.items()
-            if job_id not in self._met and job_id not in self._parts.done
+            if job_id not in self._met and job_id not in self._run.done
         }
 
-    def _is_past(self, watermark: Frontier, order: Order) -> bool:
+    def _is_past(self, watermark: Watermark, order: Order) -> bool:
         return watermark.bound is not None and watermark.trusts_order and order.is_past(watermark.bound)
 
     def _is_far_enough(self, order: Order) -> bool:
@@ -230,7 +235,7 @@ class Reader:
                 self._is_left_over = True
                 return
             due = {n: w for n, w in self._readable().items() if self._bounds.is_partial or job_id in w.open}
-            self._start(JobTask(job_id, self._parts.postponed.pop(job_id, None), due))
+            self._start(JobTask(job_id, self._run.postponed.pop(job_id, None), due))
             yield from self._collect(down_to=_JOBS_A_THREAD * self._api.limiter.concurrency)
 
     def _start(self, task: JobTask) -> None:
@@ -300,7 +305,7 @@ class Reader:
         self._report.jobs_read += 1
         self._report.seen.add(hash(job.id))
         self._met.add(job.id)
-        self._parts.done.add(job.id)
+        self._run.done.add(job.id)
         listed_at = result.next_states.get("checkpoints", {}).get("listed_at")
         jobs = self._watermarks.get("jobs")
         if jobs is not None and self._bounds.admit(job) and ("jobs" in task.watermarks or listed_at is not None):
@@ -310,7 +315,7 @@ class Reader:
             result.next_states["jobs"] = {} if listed_at is None else {"listed_at": listed_at}
         if result.error is None:
             for name, next_state in result.next_states.items():
-                self._watermarks[name].settle(job, **next_state)
+                self._watermarks[name].mark_read(job, **next_state)
             self._failed += [(job, name, error) for name, error in result.failures.items()]
 
     # What could not be read ------------------------------------------------------------------------------------------
@@ -328,7 +333,7 @@ class Reader:
         elif is_gone or (error.status == 404 and not error.is_missing_endpoint):
             self._skip(job_id, "jobs", f"the host no longer has this job: {error}")
             for watermark in self._watermarks.values():
-                watermark.close_gone(job_id)
+                watermark.mark_gone(job_id)
         else:
             self._skip(job_id, "jobs", str(error))
 
@@ -339,7 +344,7 @@ class Reader:
         for job, resource, error in self._failed:
             if self._probes.is_available(resource) is not False:
                 self._skip(job.id, resource, str(error))
-                self._watermarks[resource].keep_open(job)
+                self._watermarks[resource].mark_pending(job)
 
     def _check_unknown_jobs(self) -> None:
         """Raise `HostError` where none of the jobs that the user named exists, and no listing of jobs either."""

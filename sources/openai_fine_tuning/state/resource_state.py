@@ -11,20 +11,20 @@ import dlt
 
 from openai_fine_tuning.schema import REJECTED_RECORDS, TABLES
 
-from .takeover import Heir
-from .watermark import frontier_state, frontier_states
+from .takeover import Candidate
+from .watermark import watermark_state, watermark_states
 
 
-def load(resource: str, account: str, identity: str, *, is_partial: bool) -> Heir:
+def load(resource: str, account: str, identity: str, *, is_partial: bool) -> Candidate:
     """Return a copy of a watermark's state, with the states of the account's earlier keys and hosts.
 
     The read changes the copy. That of a partial read knows the open jobs only, and is thrown away after it.
     """
-    states = frontier_states(dlt.current.resource_state(resource), account)
+    states = watermark_states(dlt.current.resource_state(resource), account)
     if is_partial:
-        return Heir({"open": copy.deepcopy(states.get(identity, {}).get("open", {}))}, ())
-    state = frontier_state(dlt.current.resource_state(resource), account, identity, now=time.time())
-    return Heir(copy.deepcopy(state), tuple(other for key, other in states.items() if key != identity))
+        return Candidate({"open": copy.deepcopy(states.get(identity, {}).get("open", {}))}, ())
+    state = watermark_state(dlt.current.resource_state(resource), account, identity, now=time.time())
+    return Candidate(copy.deepcopy(state), tuple(other for key, other in states.items() if key != identity))
 
 
 def store(resource: str, account: str, identity: str, state: dict[str, Any]) -> None:
@@ -32,7 +32,7 @@ def store(resource: str, account: str, identity: str, state: dict[str, Any]) -> 
 
     Call it when all rows were handed over: dlt commits the state of a run that it ends early (`add_limit`) too.
     """
-    kept = frontier_states(dlt.current.resource_state(resource), account)[identity]
+    kept = watermark_states(dlt.current.resource_state(resource), account)[identity]
     kept.clear()
     kept.update(state)
 

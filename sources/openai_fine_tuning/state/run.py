@@ -1,7 +1,7 @@
-"""A sync in several parts: what those before have read, so that a later one neither reads nor asks for it again.
+"""Go on within one sync that loads several times: know what its earlier loads have read.
 
-Known to the process alone, it holds for as long as the state in force is the one that was kept with it. Where a part
-failed, or the next one goes to another database, the state there knows nothing of it, and it is forgotten.
+Only the process knows it, so it holds as long as the state in force is the one that was stored with it. If a load
+failed, or the next one goes to another database, the state there does not carry its mark, and it is forgotten.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _MARK = "part"
 
 
 @dataclass
-class Parts:
-    """What the parts of one sync have read so far.
+class Run:
+    """What the loads of one sync have read so far.
 
     Attributes:
         done: Ids of the jobs that were read. Those that are still open stay so in the state.
-        postponed: Jobs as the listing showed them, by id: a later part need not ask for them again.
+        postponed: Jobs as the listing showed them, by id: a later load need not ask for them again.
         available: Resources that are known to be available, or not.
     """
 
@@ -32,33 +32,19 @@ class Parts:
     _mark: str | None = None
 
     def begin(self, states: Iterable[dict[str, Any]]) -> bool:
-        """Begin a part.
-
-        Args:
-            states: The state of each frontier, as it is in force.
-
-        Returns:
-            Whether it goes on where an earlier part of the same sync has stopped.
-        """
-        goes_on = self._mark is not None and all(state.get(_MARK) == self._mark for state in states)
-        if not goes_on:
+        """Begin a load with the states of the watermarks. Return whether it goes on where an earlier one stopped."""
+        is_continued = self._mark is not None and all(state.get(_MARK) == self._mark for state in states)
+        if not is_continued:
             self.done.clear()
             self.postponed.clear()
             self.available.clear()
         self._mark = uuid.uuid4().hex
-        return goes_on
+        return is_continued
 
     def end(self, states: Iterable[dict[str, Any]], *, is_complete: bool) -> None:
-        """End a part: mark the states that are kept with it, where another part is to follow.
-
-        Args:
-            states: The state of each frontier; changed in place.
-            is_complete: Whether everything owed was read, or tried.
-        """
-        if is_complete:
-            self._mark = None
+        """End a load. Mark the states of the watermarks, in place, if another load is to follow."""
+        self._mark = None if is_complete else self._mark
         for state in states:
-            if is_complete:
-                state.pop(_MARK, None)
-            else:
+            state.pop(_MARK, None)
+            if self._mark is not None:
                 state[_MARK] = self._mark

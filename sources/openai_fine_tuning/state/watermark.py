@@ -1,24 +1,25 @@
-"""What is still owed: which jobs a resource has read to the end, kept in dlt's state and committed with the rows.
+"""Know which jobs are still to be read. The answer is kept in dlt's state and committed with the rows.
 
-The state of one resource, for each identity (account, host and key):
+The state of one resource, for each identity (account, host and key), under the keys that every release reads:
 
-    newest         `created_at` of the newest job read (unix seconds): every older job is read, but for the open ones
+    newest         `created_at` of the newest job read (unix seconds): every older job is read, except the open ones
     newest_first   whether the host's listing was newest first when it was last read
     open           job id -> what is known of a job that must be read again
     recent         closed jobs within the overlap behind `newest`: id -> `created_at`
-    cut            where a listing that was not read to its end goes on: everything from `newest` down to `oldest` is
-                   accounted for, and the rest stands after the record `after`
-    tally          how many jobs were closed, and a checksum of which (see `tally`); missing where an earlier release
-                   has closed some without counting
-    own            set where it is decided that this identity takes over no other's frontier (see `handover`)
-    part           set where another part of the same sync is to follow: which one wrote this (see `parts`)
+    cut            the resume point of a listing that was not read to its end: everything from `newest` down to
+                   `oldest` is accounted for, and the rest stands after the record `after`
+    tally          the checksum of the closed jobs; missing where an early release has closed some without it
+    own            set once it is decided that this identity takes over the state of no other (see `takeover`)
+    part           set if another load of the same sync is to follow: which one wrote this (see `run`)
 
-It holds the open jobs, never the history.
+It grows with the number of open jobs, not with the history.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from openai_fine_tuning import settings
@@ -26,41 +27,58 @@ from openai_fine_tuning.api.jobs import Job
 from openai_fine_tuning.api.pagination import Order
 from openai_fine_tuning.errors import StateTooNewError
 
-from .checksum import Tally
+State = dict[str, Any]
 
 
-class Frontier:
-    """The frontier of one resource, for one identity.
+@dataclass
+class JobSetChecksum:
+    """A set of jobs in two numbers, which tell whether another set is the same.
+
+    Attributes:
+        count: The number of jobs.
+        total: The sum of the hashes of their ids and times, modulo 2**62: the order does not matter.
+    """
+
+    count: int = 0
+    total: int = 0
+
+    def add(self, job_id: str, created_at: float | None) -> None:
+        """Add a job that was not added before, with its time (unix seconds): some hosts number their jobs from 1."""
+        text = f"{job_id}\n{'' if created_at is None else int(created_at)}"
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        self.count += 1
+        self.total = (self.total + int.from_bytes(digest[:8], "big")) % (1 << 62)
+
+
+class Watermark:
+    """Which jobs one resource has read to the end, for one identity.
 
     Args:
-        state: The dict in dlt's resource state that it lives in; changed in place.
+        state: The dict in dlt's resource state that holds it; changed in place.
         overlap: Seconds behind the newest job within which ids, not times, decide.
         grace: Seconds after a job's end until it can be closed.
     """
 
-    def __init__(self, state: dict[str, Any], *, overlap: float, grace: float) -> None:
+    def __init__(self, state: State, *, overlap: float, grace: float) -> None:
         self._state = state
         self._overlap = overlap
         self._grace = grace
         if not has_begun(state):
-            state["tally"] = Tally().as_state()
-        state.setdefault("newest", None)
-        state.setdefault("newest_first", True)
-        state.setdefault("open", {})
-        state.setdefault("recent", {})
-        state.setdefault("cut", None)
+            state["tally"] = asdict(JobSetChecksum())
+        for name, empty in (("newest", None), ("newest_first", True), ("open", {}), ("recent", {}), ("cut", None)):
+            state.setdefault(name, empty)
 
     @property
-    def open(self) -> dict[str, dict[str, Any]]:
+    def open(self) -> dict[str, State]:
         """Job id to what is known of it, for the jobs that must be read again."""
-        opened: dict[str, dict[str, Any]] = self._state["open"]
+        opened: dict[str, State] = self._state["open"]
         return opened
 
     @property
-    def cut(self) -> dict[str, Any] | None:
-        """Where a listing that was cut goes on."""
-        cut: dict[str, Any] | None = self._state["cut"]
-        return cut
+    def resume_point(self) -> State | None:
+        """Where a listing that was not read to its end goes on."""
+        point: State | None = self._state["cut"]
+        return point
 
     @property
     def trusts_order(self) -> bool:
@@ -69,48 +87,56 @@ class Frontier:
 
     @property
     def bound(self) -> float | None:
-        """Every job created before this (unix seconds) is accounted for; None where the listing must be read whole."""
+        """Every job created before this (unix seconds) is accounted for; None if the listing must be read whole."""
         newest: float | None = self._state["newest"]
         return None if newest is None else newest - self._overlap
 
     @property
-    def cut_bound(self) -> float | None:
-        """The same for the upper end of a listing that was cut."""
-        return None if self.cut is None else self.cut["newest"] - self._overlap
+    def resume_bound(self) -> float | None:
+        """Jobs created before this, down to the resume point, are accounted for (unix seconds)."""
+        return None if self.resume_point is None else self.resume_point["newest"] - self._overlap
 
-    def owes(self, job: Job) -> bool:
-        """Whether the job is new to this resource, or still open."""
-        if job.id in self.open:
-            return True
-        if job.id in self._state["recent"]:
-            return False
+    def needs_read(self, job: Job) -> bool:
+        """Return whether the job is new to this resource, or still open."""
+        if job.id in self.open or job.id in self._state["recent"]:
+            return job.id in self.open
         if job.created_at is None:
             return True
         if self.bound is not None and job.created_at < self.bound:
             return False
-        accounted = self.cut is not None and self.cut["oldest"] < job.created_at < self.cut["newest"] - self._overlap
-        return not accounted
+        point, upper = self.resume_point, self.resume_bound
+        return point is None or upper is None or not point["oldest"] < job.created_at < upper
 
-    def settle(self, job: Job, **known: Any) -> None:
-        """A read of the job has succeeded: close it where nothing can come any more.
+    def mark_read(self, job: Job, **known: Any) -> None:
+        """Note that a read of the job has succeeded, and close the job if nothing more can come.
 
         Args:
-            job: The job as it was shown before that read began.
-            known: What the next read of it wants to know, if it stays open.
+            job: The job as the host showed it before that read began.
+            known: What the next read of the job must know, if it stays open.
         """
-        entry = {**self.open.get(job.id, {}), **known}
         if self.is_over(job):
-            self._count(job)
+            if "tally" in self._state and job.id not in self._state["recent"]:
+                checksum = JobSetChecksum(**self._state["tally"])
+                checksum.add(job.id, job.created_at)
+                self._state["tally"] = asdict(checksum)
             self._close(job.id, job.created_at)
             return
+        self.mark_pending(job, **known)
         if job.is_terminal:
-            entry.setdefault("terminal_at", job.seen_at)
+            self.open[job.id].setdefault("terminal_at", job.seen_at)
         else:
-            entry.pop("terminal_at", None)
-        self.keep_open(job, **entry)
+            self.open[job.id].pop("terminal_at", None)
+
+    def mark_pending(self, job: Job, **known: Any) -> None:
+        """Note that the job must be read again."""
+        self.open[job.id] = {"created_at": job.created_at, **self.open.get(job.id, {}), **known}
+
+    def mark_gone(self, job_id: str) -> None:
+        """Close a job that the host no longer has. The checksum leaves it out, since no listing shows it."""
+        self._close(job_id, self.open.get(job_id, {}).get("created_at"))
 
     def is_over(self, job: Job) -> bool:
-        """Whether a read that begins now is the last one: the job ended longer ago than the grace period."""
+        """Return whether a read that begins now is the last one: the job ended longer ago than the grace period."""
         if not job.is_terminal:
             return False
         ended = job.finished_at
@@ -118,73 +144,52 @@ class Frontier:
             ended = self.open.get(job.id, {}).get("terminal_at")
         return ended is not None and job.seen_at - ended > self._grace
 
-    def keep_open(self, job: Job, **known: Any) -> None:
-        """The job was not read, or not to its end: it is owed."""
-        self.open[job.id] = {"created_at": job.created_at, **self.open.get(job.id, {}), **known}
+    def listing_ended(self, order: Order, began_at: float, met: Iterable[str]) -> None:
+        """Move the watermark, since the listing was read as far back as needed.
 
-    def close_gone(self, job_id: str) -> None:
-        """The host no longer has the job: nothing can come any more. It is not counted, since no listing shows it."""
-        self._close(job_id, self.open.get(job_id, {}).get("created_at"))
+        Args:
+            order: The order of what was read of it.
+            began_at: The host's time when the listing began, in unix seconds: the watermark never moves beyond it.
+            met: Ids of the jobs that it showed.
+        """
+        times = [self._state["newest"], order.newest, (self.resume_point or {}).get("newest")]
+        known = [time for time in times if time is not None]
+        self._state["newest"] = min(max(known), began_at) if known else None
+        self._state["cut"] = None
+        self._state["newest_first"] = order.is_newest_first
+        met = set(met)
+        self._prune(lambda job_id, time: job_id in met if time is None else self.bound is None or time >= self.bound)
+
+    def listing_stopped(self, order: Order, began_at: float, cursor: str) -> None:
+        """Remember where the listing goes on, since it was left before its end."""
+        newest = min(order.newest if order.newest is not None else began_at, began_at)
+        if self.resume_point is not None:
+            newest = max(newest, self.resume_point["newest"])
+        self._state["cut"] = {"newest": newest, "oldest": order.last, "after": cursor}
+        # A listing that was left early was in order so far, and had been when it was last read whole.
+        self._state["newest_first"] = order.is_newest_first
+        before, upper = self._state["newest"], newest - self._overlap
+        self._prune(
+            lambda _, time: (
+                time is None or time >= upper or (before is not None and before - self._overlap <= time <= before)
+            )
+        )
 
     def _close(self, job_id: str, created_at: float | None) -> None:
         self.open.pop(job_id, None)
         self._state["recent"][job_id] = created_at
 
-    def _count(self, job: Job) -> None:
-        if "tally" in self._state and job.id not in self._state["recent"]:
-            tally = Tally(**self._state["tally"])
-            tally.add(job.id, job.created_at)
-            self._state["tally"] = tally.as_state()
-
-    def listing_ended(self, order: Order, began_at: float, met: Iterable[str]) -> None:
-        """The listing reached its stop: move the frontier.
-
-        Args:
-            order: The order of what was read of it.
-            began_at: The host's time when the listing began: the frontier never moves beyond it.
-            met: Ids of the jobs that it showed.
-        """
-        candidates = [self._state["newest"], order.newest]
-        if self.cut is not None:
-            candidates.append(self.cut["newest"])
-        known = [time for time in candidates if time is not None]
-        self._state["newest"] = min(max(known), began_at) if known else None
-        self._state["cut"] = None
-        self._note_order(order)
-        met = set(met)
-        self._prune(lambda job_id, time: job_id in met if time is None else self.bound is None or time >= self.bound)
-
-    def listing_cut(self, order: Order, began_at: float, cursor: str) -> None:
-        """The listing was left before its stop: remember where it goes on."""
-        newest = min(order.newest if order.newest is not None else began_at, began_at)
-        if self.cut is not None:
-            newest = max(newest, self.cut["newest"])
-        self._state["cut"] = {"newest": newest, "oldest": order.last, "after": cursor}
-        self._note_order(order)
-        kept_from = [bound for bound in (self.cut_bound,) if bound is not None]
-        self._prune(
-            lambda _, time: (
-                time is None
-                or any(time >= bound for bound in kept_from)
-                or (self.bound is not None and self.bound <= time <= self._state["newest"])
-            )
-        )
-
-    def _note_order(self, order: Order) -> None:
-        # A listing that was left early was in order so far, and had been when it was last read whole.
-        self._state["newest_first"] = order.is_newest_first
-
-    def _prune(self, keep: Any) -> None:
+    def _prune(self, keep: Callable[[str, float | None], bool]) -> None:
         self._state["recent"] = {job_id: time for job_id, time in self._state["recent"].items() if keep(job_id, time)}
 
 
 def has_begun(state: Mapping[str, Any]) -> bool:
-    """Whether a state holds anything that was read."""
+    """Return whether a state says that anything was read."""
     return state.get("newest") is not None or any(state.get(name) for name in ("open", "recent", "cut"))
 
 
 def check_version(resource_state: Mapping[str, Any]) -> None:
-    """Raise `StateTooNewError` where a later release wrote a resource's state."""
+    """Raise `StateTooNewError` if a later release wrote a resource's state."""
     version = resource_state.get("version", settings.STATE_VERSION)
     if version > settings.STATE_VERSION:
         raise StateTooNewError(
@@ -193,36 +198,35 @@ def check_version(resource_state: Mapping[str, Any]) -> None:
         )
 
 
-def frontier_states(resource_state: dict[str, Any], account: str) -> dict[str, dict[str, Any]]:
-    """What is kept for an account in a resource's state: identity to frontier.
+def watermark_states(resource_state: State, account: str) -> dict[str, State]:
+    """Return an account's part of a resource's state: identity to the state of its watermark.
 
     Raises:
         StateTooNewError: A later release wrote it.
     """
     resource_state.setdefault("version", settings.STATE_VERSION)
     check_version(resource_state)
-    frontiers: dict[str, dict[str, Any]] = resource_state.setdefault("frontiers", {}).setdefault(account, {})
-    return frontiers
+    states: dict[str, State] = resource_state.setdefault("frontiers", {}).setdefault(account, {})
+    return states
 
 
-def frontier_state(resource_state: dict[str, Any], account: str, identity: str, *, now: float) -> dict[str, Any]:
-    """The part of a resource's state that belongs to an account, host and key; the oldest of too many are dropped.
+def watermark_state(resource_state: State, account: str, identity: str, *, now: float) -> State:
+    """Return the state of the watermark of an account, host and key; the oldest of too many identities are dropped.
 
     Args:
         resource_state: `dlt.current.resource_state(...)`.
         account: The account's label.
         identity: The fingerprint of host and key.
-        now: This machine's time in unix seconds, to know later which were used last.
+        now: This machine's time in unix seconds, to know later which identity was used last.
 
     Raises:
         StateTooNewError: A later release wrote it.
     """
-    frontiers = frontier_states(resource_state, account)
-    state = frontiers.setdefault(identity, {})
-    if max(frontiers, key=lambda key: frontiers[key].get("used_at", 0)) != identity or "used_at" not in state:
-        state["used_at"] = now  # only where another was used last: a sync without news leaves the state as it is
-    for stale in sorted(frontiers, key=lambda key: frontiers[key].get("used_at", 0), reverse=True)[
-        settings.KEPT_IDENTITIES :
-    ]:
-        del frontiers[stale]
+    states = watermark_states(resource_state, account)
+    state = states.setdefault(identity, {})
+    if max(states, key=lambda key: states[key].get("used_at", 0)) != identity or "used_at" not in state:
+        state["used_at"] = now  # only if another was used last: a sync without news leaves the state as it is
+    by_use = sorted(states, key=lambda key: states[key].get("used_at", 0), reverse=True)
+    for stale in by_use[settings.KEPT_IDENTITIES :]:
+        del states[stale]
     return state

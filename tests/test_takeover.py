@@ -21,8 +21,8 @@ from histories import add_history, assert_holds, truth_of
 from openai_fine_tuning import Report, StateTooNewError, settings
 from openai_fine_tuning.api.client import FineTuningApi
 from openai_fine_tuning.settings import RESOURCES
-from openai_fine_tuning.state.takeover import Heir, hand_over
-from openai_fine_tuning.state.watermark import frontier_state
+from openai_fine_tuning.state.takeover import Candidate, take_over
+from openai_fine_tuning.state.watermark import watermark_state
 
 JOBS = 5
 
@@ -40,7 +40,7 @@ def children(database: Database) -> list[str]:
 
 
 def states(database: Database) -> dict[str, Any]:
-    """The frontiers that the warehouse keeps: resource to fingerprint to frontier."""
+    """The states that the warehouse keeps: resource to fingerprint to the state of a watermark."""
     with working_directory() as directory:
         pipeline = DuckDb(database.path).pipeline(directory)
         pipeline.sync_destination()
@@ -100,21 +100,21 @@ def test_a_key_of_other_jobs_takes_nothing_over(world: ScriptedWorld, database: 
             job["id"] = "ftjob-stranger"
         elif kind == "one of another time":
             job["created_at"] += 1
-        heirs = {name: Heir({}, tuple(earlier.values())) for name, earlier in kept.items()}
+        candidates = {name: Candidate({}, tuple(earlier.values())) for name, earlier in kept.items()}
         report = Report()
         with Simulator(other, clock=clock) as host:
             api = FineTuningApi(host.base_url, "new")
-            hand_over(api, "default", heirs, report)
+            take_over(api, "default", candidates, report)
             api.close()
         (note,) = report.notes
-        for heir in heirs.values():
-            assert ("newest" in heir.state) == (kind == "the same"), kind
-            assert not heir.is_new, "it is decided"
+        for candidate in candidates.values():
+            assert ("newest" in candidate.state) == (kind == "the same"), kind
+            assert not candidate.is_new, "it is decided"
         assert ("not read again" in note) == (kind == "the same")
         assert ("label of its own" in note) == (kind != "the same")
 
 
-def test_what_is_not_taken_over_is_read_in_whole_and_the_old_frontier_stays(
+def test_what_is_not_taken_over_is_read_in_whole_and_the_old_watermark_stays(
     world: ScriptedWorld, database: Database, clock: Clock
 ) -> None:
     database.begin(key="old")
@@ -161,7 +161,7 @@ def test_an_unfinished_first_sync_is_not_taken_over(world: ScriptedWorld, clock:
     assert not first_part("old").is_complete
     assert all(one["cut"] for kept in states(database).values() for one in kept.values())
     part = first_part("new")
-    assert "not yet whole" in part.notes[0]
+    assert "not yet complete" in part.notes[0]
     assert not part.is_complete
     summary = database.sync(key="new")
     assert summary.notes == [], "it goes on with what it has begun"
@@ -201,14 +201,14 @@ def test_a_full_refresh_with_a_new_key_reads_everything(database: Database) -> N
     summary = database.sync(key="new", full_refresh=True)
     assert summary.rows["jobs"] == JOBS
     assert summary.rows["checkpoints"] == 3 * JOBS
-    assert database.sync(key="third").rows["checkpoints"] == 0, "its frontier can be taken over"
+    assert database.sync(key="third").rows["checkpoints"] == 0, "its state can be taken over"
 
 
 def test_what_an_earlier_release_has_closed_is_read_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    from openai_fine_tuning.state import watermark as frontier
+    from openai_fine_tuning.state import watermark
 
     with monkeypatch.context() as patch:
-        patch.setattr(frontier, "has_begun", lambda _: True)  # as before tallies were kept
+        patch.setattr(watermark, "has_begun", lambda _: True)  # as before checksums were kept
         database.sync(key="old")
     assert all("tally" not in one for kept in states(database).values() for one in kept.values())
     assert database.sync(key="old").requests == 1, "with its own key it goes on"
@@ -248,9 +248,9 @@ def test_a_verification_with_a_rotated_key_knows_what_was_read(database: Databas
 def test_the_last_few_fingerprints_are_kept() -> None:
     state: dict[str, Any] = {}
     for number in range(settings.KEPT_IDENTITIES + 2):
-        frontier_state(state, "default", f"{number}", now=number)
-    frontier_state(state, "default", "2", now=100)
-    frontier_state(state, "default", "new", now=101)
+        watermark_state(state, "default", f"{number}", now=number)
+    watermark_state(state, "default", "2", now=100)
+    watermark_state(state, "default", "new", now=101)
     assert set(state["frontiers"]["default"]) == {"2", "4", "5", "6", "new"}, (
         "the one that was not used for longest goes"
     )
@@ -263,7 +263,7 @@ def test_a_key_whose_fingerprint_is_gone_takes_over_from_the_newest(
     for key, rows in (("one", JOBS), ("two", 0), ("three", 0), ("one", 0)):
         assert database.sync(key=key).rows["jobs"] == rows
     for kept in states(database).values():
-        assert [frontier["tally"]["count"] for frontier in kept.values()] == [JOBS, JOBS]
+        assert [state["tally"]["count"] for state in kept.values()] == [JOBS, JOBS]
 
 
 @pytest.mark.parametrize("resource", RESOURCES)
