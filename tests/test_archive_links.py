@@ -109,6 +109,19 @@ def test_drafts_that_are_links_are_neither_emptied_nor_written_to(kept: Path, ou
     store.clear_drafts()
 
 
+def test_a_draft_that_was_deleted_is_not_published(kept: Path) -> None:
+    """A download that ends after the run was stopped must not leave an empty file."""
+    store = open_store(str(kept))
+    store.draft("tables/jobs.parquet").write_bytes(b"rows")
+    store.clear_drafts()
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError):
+            store.publish("tables/jobs.parquet")
+        store.draft("README.md")  # others may have begun anew
+    assert not (kept / "tables").exists()
+    store.clear_drafts()
+
+
 def written_manifest(store: Store, path: str, content: bytes = b"") -> Manifest:
     entry = Entry("result_file", len(content), "0" * 64, account="default", id="file", jobs=("job",))
     manifest = Manifest("fine_tuning", files={path: entry})

@@ -102,18 +102,20 @@ class Store:
         return draft
 
     def publish(self, path: str) -> None:
-        """Put a draft in the place of the file, at once."""
-        draft = self.draft(path)
+        """Put a draft in the place of the file, at once. Raises `FileNotFoundError` if the drafts were deleted."""
+        if self._drafts is None:
+            raise FileNotFoundError(f"the draft of {path} was deleted, since the run has ended")
+        draft = self._drafts / path
         if self.folder is None:
             with self._accessing():
                 self._files.put_file(str(draft), f"{self._root}/{path}")
             draft.unlink()
             return
         place = self.folder / path
-        if place.parent != self.folder:
-            place.parent.mkdir(exist_ok=True)
         with draft.open("r+b") as file:
             os.fsync(file.fileno())
+        if place.parent != self.folder:
+            place.parent.mkdir(exist_ok=True)
         with suppress(FileNotFoundError):
             mode = place.lstat().st_mode
             if stat.S_ISREG(mode):

@@ -215,6 +215,10 @@ class FineTuningApi:
             try:
                 with self._response(path, self._query, download.headers, float("inf"), expected) as response:
                     download.take(response, self.limiter.raise_if_cancelled)
+            except AttemptError:
+                if download.write_error is not None:
+                    raise download.write_error from None
+                raise
             finally:
                 if download.has_advanced():
                     with self._counting:

@@ -82,7 +82,11 @@ class Download:
         for piece in decoding.pieces(response):
             if not self.position and (self._size is None or "html" in response.headers.get("content-type", "").lower()):
                 answers.raise_if_page(piece, response)
-            self._file.write(piece)
+            try:
+                self._file.write(piece)
+            except OSError as error:
+                self.write_error = error
+                raise
             self.position += len(piece)
             self._watch(len(piece))
             on_piece()
