@@ -74,6 +74,21 @@ def test_a_job_whose_checkpoints_have_no_end_is_skipped_with_the_address(
     assert database.ids("checkpoints") == checkpoints(0, 1, 2)
 
 
+@pytest.mark.parametrize("status", [202, 204])
+def test_a_result_file_that_is_answered_with_nothing_keeps_its_job_open(
+    status: int, world: ScriptedWorld, host: Simulator, database: Database
+) -> None:
+    world.add_file("file-a", b"step,train_loss\n1,0.5\n")
+    world.add_job(id="job-a", created_at=NOW - DAY, finished_at=NOW - DAY + 9000, result_files=["file-a"])
+    host.faults.append(Fault("status", path="/content$", times=None, status=status, body=b""))
+    summary = database.sync(resources=("result_metrics",))
+    assert [(skip["job"], skip["resource"]) for skip in summary.skipped] == [("job-a", "result_metrics")]
+    assert str(status) in (summary.skipped[0]["reason"] or "")
+    host.faults.clear()
+    assert database.sync(resources=("result_metrics",)).jobs["open"] == 0
+    assert database.rows("SELECT train_loss FROM result_metrics") == [(0.5,)]
+
+
 def test_several_jobs_that_cannot_be_read_do_not_keep_the_others_from_being_read(
     world: ScriptedWorld, host: Simulator, database: Database
 ) -> None:

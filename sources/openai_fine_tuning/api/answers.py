@@ -36,8 +36,10 @@ def record(body: bytes, response: requests.Response) -> dict[str, Any]:
 
 
 def file_content(body: bytes, response: requests.Response) -> bytes:
-    """Return a file as it is. Raises `AttemptError` where an error or a web page came in its place."""
+    """Return a file as it is. Raises `AttemptError` where an error, a web page or nothing came in its place."""
     raise_if_page(body, response)
+    if response.status_code not in (200, 203):  # but 202 (not yet), 204 (no content) or 206 (a part)
+        raise _unexpected(response, None, "no file")
     try:
         found = parse_json(body) if body[:1000].lstrip()[:1] == b"{" else None
     except ValueError:
