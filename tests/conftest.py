@@ -39,9 +39,9 @@ def pytest_collection_finish() -> None:
 def _bare_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees this machine's keys, hosts, proxies, or dlt configuration."""
     for name in list(os.environ):
-        if name.startswith(("OPENAI_", "AZURE_", "AWS_", "SOURCES__", "DESTINATION__")) or name.lower().endswith(
-            "_proxy"
-        ):
+        if name.startswith(
+            ("OPENAI_", "AZURE_", "AWS_", "SOURCES__", "DESTINATION__", "ICEBERG_CATALOG__")
+        ) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "home" / ".dlt"))  # root's is elsewhere, whatever its HOME

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from catalogs import catalog_env
 from engines import Engine
 from fine_tuning_warehouse.warehouses.duckdb_extensions import extension_file
 from fine_tuning_warehouse.warehouses.ducklake import DuckLake
@@ -25,11 +26,11 @@ pytest_plugins = ["postgres", "bucket"]
 def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """An Iceberg lake in a folder that does not exist yet."""
     needs("pyiceberg")
-    return _lake(str(tmp_path / "lake"), {}, monkeypatch, tmp_path / "lake")
+    return _lake(str(tmp_path / "lake"), {}, monkeypatch, tmp_path)
 
 
 @pytest.fixture
-def bucket_lake(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Engine:
+def bucket_lake(tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """An Iceberg lake in a bucket."""
     needs("pyiceberg")
     credentials = {
@@ -39,7 +40,14 @@ def bucket_lake(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Engine:
         "REGION_NAME": bucket.env["AWS_DEFAULT_REGION"],
     }
     env = {f"DESTINATION__FILESYSTEM__CREDENTIALS__{name}": value for name, value in credentials.items()}
-    return _lake(f"{bucket.url}/lake", env, monkeypatch, None)
+    url = f"{bucket.url}/lake"
+    more = {
+        "s3.endpoint": bucket.env["AWS_ENDPOINT_URL"],
+        "s3.access-key-id": bucket.env["AWS_ACCESS_KEY_ID"],
+        "s3.secret-access-key": bucket.env["AWS_SECRET_ACCESS_KEY"],
+        "s3.region": bucket.env["AWS_DEFAULT_REGION"],
+    }
+    return _lake(url, {**env, **catalog_env(tmp_path / "catalog.db", url, **more)}, monkeypatch, tmp_path)
 
 
 @pytest.fixture
@@ -90,8 +98,8 @@ def needs(module: str) -> None:
         pytest.skip(f"needs {module}: uv run --group engines pytest")
 
 
-def _lake(url: str, env: dict[str, str], monkeypatch: pytest.MonkeyPatch, folder: Path | None) -> Engine:
-    env = {"DESTINATION__FILESYSTEM__BUCKET_URL": url, **env}
+def _lake(url: str, env: dict[str, str], monkeypatch: pytest.MonkeyPatch, folder: Path) -> Engine:
+    env = {"DESTINATION__FILESYSTEM__BUCKET_URL": url, **catalog_env(folder / "catalog.db", url), **env}
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    return Engine(Iceberg(), env, folder)
+    return Engine(Iceberg(), env, folder / "lake")

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from catalogs import catalog_env
 from fine_tuning_simulator import FILES_SCOPE, Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.archive import (
@@ -872,6 +873,8 @@ def test_a_lake_is_archived_as_duckdb_is(
     if importlib.util.find_spec(needed) is None:
         pytest.skip(f"needs {needed}: uv run --group engines pytest")
     monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", (tmp_path / "lake").as_uri())
+    for name, value in catalog_env(tmp_path / "catalog.db", (tmp_path / "lake").as_uri()).items():
+        monkeypatch.setenv(name, value)
     lake = Iceberg(table_format=table_format)
     archiving(warehouse=lake, training_files=True)
     assert archiving.damaged() == {}

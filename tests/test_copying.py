@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pytest
 
+from catalogs import catalog_env
 from command import Command, is_told_well
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
@@ -144,6 +145,8 @@ def test_a_copy_in_a_lake_goes_on_where_the_original_stood(
     if importlib.util.find_spec("pyiceberg") is None:
         pytest.skip("needs pyiceberg: uv run --group engines pytest")
     monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", (tmp_path / "lake").as_uri())
+    for name, value in catalog_env(tmp_path / "catalog.db", (tmp_path / "lake").as_uri()).items():
+        monkeypatch.setenv(name, value)
     lake = Iceberg()
     assert_goes_on(history, lake, world)
     back = DuckDb(tmp_path / "back.duckdb")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Callable
@@ -14,6 +13,8 @@ import pytest
 from command import Command, is_told_well
 from engines import Engine
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
+from fine_tuning_warehouse.errors import UsageError
+from fine_tuning_warehouse.maintain import maintain
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from harness import DAY, HOUR, NOW, Database
 from histories import add_history, assert_holds, truth_of
@@ -311,19 +312,36 @@ def test_accounts_share_one_staging_schema_since_their_loads_take_turns(
 
 
 @pytest.mark.engine
-def test_a_lake_with_a_persistent_catalog(
+@pytest.mark.timeout(300)
+def test_a_lake_without_a_catalog_is_an_error_that_names_the_settings_and_its_tables_are_taken_into_one(
     tmp_path: Path, world: ScriptedWorld, host: Simulator, lake: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pyiceberg.catalog import load_catalog
-
     add_history(world, range(2))
-    lake.sync(host)  # without one: the tables that are there are taken into it
-    catalog = {"type": "sql", "uri": f"sqlite:///{tmp_path}/catalog.db", "warehouse": f"file://{tmp_path}/lake"}
-    monkeypatch.setenv("ICEBERG_CATALOG__ICEBERG_CATALOG_TYPE", "sql")
-    monkeypatch.setenv("ICEBERG_CATALOG__ICEBERG_CATALOG_CONFIG", json.dumps(catalog))
+    lake.sync(host)
+    (tmp_path / "catalog.db").unlink()  # as an earlier release left it: tables, and no catalog
+    with monkeypatch.context() as without:
+        without.delenv("ICEBERG_CATALOG__ICEBERG_CATALOG_CONFIG")
+        for step in (lake.tables, lambda: lake.sync(host)):
+            with pytest.raises(UsageError, match="ICEBERG_CATALOG__ICEBERG_CATALOG_CONFIG"):
+                step()
     add_history(world, range(2, 4))
     world.update_job("ftjob-003", a_new_field="new")
     lake.sync(host)
     assert_holds(lake.rows, truth_of(world))
-    found = load_catalog("default", **catalog)
-    assert found.load_table("fine_tuning.jobs").scan(selected_fields=("id",)).to_arrow().num_rows == 4
+    assert len(list(maintain(lake.warehouse, keep_seconds=0.001))) == len(TABLES)
+    assert_holds(lake.rows, truth_of(world))
+    assert lake.sync(host).requests == 1
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(300)
+def test_two_syncs_of_one_account_at_once_bring_every_row_of_a_lake_once(
+    world: ScriptedWorld, host: Simulator, ftw: Command, lake: Engine
+) -> None:
+    add_history(world, range(6))
+    ftw.env.update(lake.env)
+    with ftw.start("sync", *lake.options) as first, ftw.start("sync", *lake.options) as second:
+        codes = [one.end(120).code for one in (first, second)]
+    assert set(codes) <= {0, 1}, codes
+    assert ftw("sync", *lake.options).code == 0
+    assert_holds(lake.rows, truth_of(world))

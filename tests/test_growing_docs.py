@@ -31,8 +31,9 @@ def test_a_history_moves_as_the_page_says(tmp_path: Path, postgres: Postgres) ->
             words = shlex.split(line)
             if words[0] == "export":
                 name, _, value = words[1].partition("=")
-                assert value.startswith(("postgresql://", "file:///"))
-                ftw.env[name] = postgres.credentials if "POSTGRES" in name else (tmp_path / "lake").as_uri()
+                assert value.startswith(("postgresql://", "file:///", "sql", "{"))
+                known = {"DESTINATION__POSTGRES__CREDENTIALS": postgres.credentials}
+                ftw.env[name] = known.get(name, value.replace("file:///data/lake", (tmp_path / "lake").as_uri()))
             elif words[0] == "ftw":
                 ended = ran[line] = ftw(*words[1:])
                 assert ended.code == 0, f"{line}: {ended.all}"

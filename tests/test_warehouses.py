@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import pytest
 
+from catalogs import catalog_env
 from command import HOUR, NOW, Command, is_told_well
 from engines import Engine
 from fine_tuning_simulator import ScriptedWorld, Simulator
@@ -129,6 +130,7 @@ def test_a_lake_is_read_as_duckdb_is(ftw: Command, world: ScriptedWorld, tmp_pat
     if importlib.util.find_spec("pyiceberg") is None:
         pytest.skip("needs pyiceberg: uv run --group engines pytest")
     ftw.env["DESTINATION__FILESYSTEM__BUCKET_URL"] = (tmp_path / "lake").as_uri()
+    ftw.env.update(catalog_env(tmp_path / "catalog.db", (tmp_path / "lake").as_uri()))
     where = ("--destination", "filesystem", "--table-format")
     assert_is_read_as_duckdb_is(ftw, world, *where, "iceberg")
     for command in ("best", "verify"):

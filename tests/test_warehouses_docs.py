@@ -13,6 +13,7 @@ import pytest
 from command import Command
 from engines import Engine
 from fine_tuning_simulator import GeneratedWorld, Simulator
+from fine_tuning_warehouse.warehouses.duckdb_extensions import extension_file
 
 if TYPE_CHECKING:
     from bucket import Bucket
@@ -66,17 +67,27 @@ def test_duckdb_and_postgresql(ftw: Command, postgres: Postgres) -> None:
     assert run(ftw, "PostgreSQL", {"DESTINATION__POSTGRES__CREDENTIALS": postgres.credentials}) == 2
 
 
-def test_a_lake_in_a_folder(
+def test_ducklake(ftw: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    if extension_file("ducklake") is None or extension_file("sqlite_scanner") is None:
+        pytest.skip("needs the extra ducklake: uv run --group engines pytest")
+    monkeypatch.chdir(ftw.folder)
+    assert run(ftw, "DuckLake", {}) == 3
+    assert "succeeded" in capsys.readouterr().out
+
+
+def test_iceberg_in_a_folder(
     ftw: Command, lake: Engine, spark: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ftw.folder)
-    assert run(ftw, "A lake in a folder", {}, spark=spark) == 3
+    assert run(ftw, "Iceberg", {}, spark=spark) == 3
     shown = capsys.readouterr().out
     assert "succeeded" in shown
     assert "fine_tuning_job_id" in shown
 
 
-def test_a_lake_in_s3(ftw: Command, bucket: Bucket) -> None:
+def test_iceberg_in_s3(ftw: Command, bucket: Bucket, bucket_lake: Engine) -> None:
     ftw.env["DESTINATION__FILESYSTEM__CREDENTIALS__ENDPOINT_URL"] = bucket.env["AWS_ENDPOINT_URL"]
-    assert run(ftw, "A lake in S3", {"DESTINATION__FILESYSTEM__BUCKET_URL": f"{bucket.url}/history"}) == 1
+    name = "ICEBERG_CATALOG__ICEBERG_CATALOG_CONFIG"
+    catalog = {name: bucket_lake.env[name].replace(f"{bucket.url}/lake", f"{bucket.url}/history")}
+    assert run(ftw, "Iceberg in S3", {"DESTINATION__FILESYSTEM__BUCKET_URL": f"{bucket.url}/history", **catalog}) == 1
     assert any(key.startswith("history/fine_tuning/jobs/metadata/") for key in bucket.objects())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -12,13 +13,17 @@ from typing import Any
 import dlt
 from dlt.common.configuration import configspec
 from dlt.common.destination import DestinationCapabilitiesContext
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.schema import Schema
+from dlt.common.schema.utils import get_columns_names_with_prop
 from dlt.destinations.impl.duckdb.configuration import ConnStatement, DuckDbClientConfiguration, DuckDbCredentials
 from dlt.destinations.impl.duckdb.factory import duckdb
 from dlt.destinations.impl.ducklake.configuration import DuckLakeClientConfiguration, DuckLakeCredentials
 from dlt.destinations.impl.ducklake.ducklake import DuckLakeClient
 from dlt.destinations.impl.ducklake.factory import ducklake
 from dlt.destinations.impl.ducklake.sql_client import DuckLakeSqlClient
+from dlt.destinations.impl.filesystem.factory import filesystem
+from dlt.destinations.impl.filesystem.filesystem import FilesystemClient, IcebergLoadFilesystemJob
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import raise_database_error
 
@@ -248,3 +253,70 @@ def ducklake_fields() -> tuple[set[str], set[str]]:
 def resolved_configuration(destination: Any, dataset: str) -> Any:
     """Return the settings of a destination for a dataset, without a pipeline. Raises dlt's errors of configuration."""
     return destination.configuration(destination.spec()._bind_dataset_name(dataset_name=dataset))  # noqa: SLF001
+
+
+class Files(filesystem):
+    """dlt's destination `filesystem`, with a merge in one commit, and state files that are whole or not there."""
+
+    @property
+    def destination_type(self) -> str:
+        """dlt's own name of it: configuration and state go by it."""
+        return "dlt.destinations.filesystem"
+
+    @property
+    def client_class(self) -> type[FilesystemClient]:
+        """Return the client; Hugging Face's has no tables that merge."""
+        return super().client_class if self.is_hf else _FilesClient
+
+
+class _FilesClient(FilesystemClient):
+    @staticmethod
+    def get_reference_followup_job_class(table: Any) -> Any:
+        """Return what loads files into a table of a table format."""
+        return _iceberg_job() if table.get("table_format") == "iceberg" else _dlt_job(table)
+
+    def _write_to_json_file(self, filepath: str, data: Any) -> None:
+        if not self.is_local_filesystem:
+            super()._write_to_json_file(filepath, data)  # an object appears whole, or not at all
+            return
+        part = self.pathlib.join(self.pathlib.dirname(filepath), ".part")
+        self.fs_client.makedirs(self.pathlib.dirname(filepath), exist_ok=True)
+        super()._write_to_json_file(part, data)
+        with open(part, "rb") as file:  # noqa: PTH123 - paths are texts here
+            os.fsync(file.fileno())
+        os.replace(part, filepath)  # noqa: PTH105
+
+
+def _dlt_job(table: Any) -> Any:
+    return FilesystemClient.get_reference_followup_job_class(table)
+
+
+def _iceberg_job() -> Any:
+    """Return the job that loads what one package brings for one table."""
+    from dlt.common.libs.pyiceberg import ensure_iceberg_compatible_arrow_data  # noqa: PLC0415 - an extra of dlt
+
+    from .iceberg_merge import merge  # noqa: PLC0415
+
+    class IcebergJob(IcebergLoadFilesystemJob):
+        def run(self) -> None:
+            if self._load_table["write_disposition"] != "merge":
+                super().run()
+                return
+            try:
+                schema = self.arrow_dataset.schema
+                table = self._job_client.load_open_table("iceberg", self.load_table_name, schema=schema)
+            except DestinationUndefinedEntity:
+                super().run()  # makes the table, and comes back here
+                return
+            rows = ensure_iceberg_compatible_arrow_data(self.arrow_dataset.to_table())
+            hints: Any = self._load_table
+            merge(table, rows, get_columns_names_with_prop(hints, "primary_key"))
+
+    return IcebergJob
+
+
+def has_catalog(client: Any) -> bool:
+    """Return whether the Iceberg tables of a client have a catalog that outlives it."""
+    from dlt.common.libs.pyiceberg import is_ephemeral_catalog  # noqa: PLC0415 - an extra of dlt
+
+    return not is_ephemeral_catalog(client.get_open_table_catalog("iceberg"))

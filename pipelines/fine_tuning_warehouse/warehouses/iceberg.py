@@ -1,10 +1,11 @@
-"""A lake: Iceberg (or Delta) tables as files in a folder or a bucket, written under a lease."""
+"""Iceberg tables in a folder or a bucket, each change committed by a catalog; Delta tables as dlt writes them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,13 +19,15 @@ from .warehouse import DEFAULT_DATASET, TableFormat, Warehouse
 if TYPE_CHECKING:
     import dlt
 
-    from .lake import Lease
     from .rows import Rows
 
+_SMALL_BYTES = 256_000_000
+"""A table with fewer bytes is rewritten as a whole where it has several files."""
 
-@dataclass
+
+@dataclass(frozen=True)
 class Iceberg(Warehouse):
-    """A lake.
+    """Tables as files.
 
     Attributes:
         dataset: The folder that holds the tables.
@@ -33,13 +36,11 @@ class Iceberg(Warehouse):
 
     dataset: str = DEFAULT_DATASET
     table_format: TableFormat | None = "iceberg"
-    _lease: Lease | None = field(default=None, init=False, repr=False, compare=False)
 
     destination: ClassVar[str] = "filesystem"  # type: ignore[misc]
 
     @override
     def dlt_destination(self, label: str) -> Any:
-        """Return dlt's destination, which writes under the lease where one is held."""
         # dlt finds out when all is read.
         needed, extra = {
             "iceberg": (("pyiceberg", "sqlalchemy"), "fine-tuning-warehouse[lake]"),
@@ -47,35 +48,29 @@ class Iceberg(Warehouse):
         }.get(str(self.table_format), ((), ""))
         if any(find_spec(module) is None for module in needed):
             raise UsageError(f"Tables in {self.table_format} need more to be installed: pip install '{extra}'.")
-        from .lake import Lake  # noqa: PLC0415 - dlt's libraries for files
+        from .dlt_seam import Files  # noqa: PLC0415 - dlt's libraries for files
 
-        lake = Lake()
-        lake.lease = self._lease
-        return lake
+        return Files()
 
     @override
     @contextmanager
     def lock(self, labels: Sequence[str], lock_wait_seconds: float) -> Iterator[None]:
-        """Hold the lease of the dataset."""
-        from .lake import hold, lease_of  # noqa: PLC0415 - dlt's libraries for files
+        """Check that it can be written. Nothing is held: a commit that another has overtaken is done again."""
         from .working_directory import working_directory  # noqa: PLC0415
 
         with working_directory() as directory:
-            pipeline = self.pipeline(directory)
-            self.preflight(pipeline)
-            with hold(lease_of(pipeline, self.shown)) as lease:
-                self._lease = lease
-                try:
-                    yield
-                finally:
-                    self._lease = None
+            self.preflight(self.pipeline(directory))
+            yield
 
     @override
     def preflight(self, pipeline: dlt.Pipeline) -> bool:
-        """Look at the folder or bucket once."""
-        from .preflight import check_connection  # noqa: PLC0415 - see accounts
+        """Look at the folder or bucket once, and open the catalog."""
+        from .errors import destination_errors  # noqa: PLC0415 - see accounts
+        from .preflight import check_connection  # noqa: PLC0415
 
         check_connection(self, pipeline)
+        with destination_errors(self, "The catalog cannot be reached"), pipeline.destination_client() as client:
+            self._check_catalog(client)
         return False
 
     @override
@@ -86,11 +81,11 @@ class Iceberg(Warehouse):
 
         destination: Any = self.pipeline(directory / "pipeline").destination_client()
         client = stack.enter_context(destination)
+        self._check_catalog(client)
         return copied(lake_tables(client, self, needed_tables(wanted)), self, wanted, directory, stack)
 
     @override
     def columns(self, client: Any, names: Collection[str]) -> dict[str, dict[str, str]]:
-        """Return what the schema that the last load has left beside the tables says of them."""
         from .dlt_seam import stored_tables  # noqa: PLC0415 - see accounts
 
         return stored_tables(client)
@@ -105,3 +100,51 @@ class Iceberg(Warehouse):
             )
             for name in names
         }
+
+    @override
+    def maintain(self, directory: Path, keep_seconds: float, lock_wait_seconds: float) -> Iterator[str]:
+        from .dlt_seam import read_stored_schema  # noqa: PLC0415 - see accounts
+        from .rows.lake import open_tables  # noqa: PLC0415
+
+        if self.table_format != "iceberg":
+            raise UsageError("ftw maintain does not know Delta tables: use the tools of Delta (OPTIMIZE, VACUUM).")
+        destination: Any = self.pipeline(directory / "pipeline").destination_client()
+        with destination as client:
+            self._check_catalog(client)
+            schema = read_stored_schema(client)
+            names = schema.data_table_names() if schema is not None else []
+            for name, table in open_tables(client, self, names):
+                yield f"{self.shown}: {name}: {_merge_files(table)}, {_expire(table, keep_seconds)}."
+
+    def _check_catalog(self, client: Any) -> None:
+        """Raise `UsageError` where no catalog is set: dlt would make one in memory, which keeps no two syncs apart."""
+        if self.table_format != "iceberg":
+            return
+        from .dlt_seam import has_catalog  # noqa: PLC0415 - see accounts
+
+        if not has_catalog(client):
+            raise UsageError(
+                "Iceberg tables need a catalog: set ICEBERG_CATALOG__ICEBERG_CATALOG_TYPE (sql or rest) and "
+                "ICEBERG_CATALOG__ICEBERG_CATALOG_CONFIG, such as "
+                '{"type": "sql", "uri": "sqlite:///catalog.db", "warehouse": "lake"}. Tables that are there are '
+                "taken into it when they are next read or written."
+            )
+
+
+def _merge_files(table: Any) -> str:
+    """Rewrite a small table of several files as one; return what was done."""
+    from .iceberg_merge import without_retries  # noqa: PLC0415 - needs pyiceberg
+
+    files = [task.file for task in table.scan().plan_files()]
+    if len(files) < 2 or sum(file.file_size_in_bytes for file in files) > _SMALL_BYTES:
+        return f"{len(files)} files kept"
+    without_retries(table).overwrite(table.scan().to_arrow())
+    return f"{len(files)} files merged"
+
+
+def _expire(table: Any, keep_seconds: float) -> str:
+    """Expire snapshots of a table; return what was done."""
+    before = len(table.refresh().snapshots())
+    limit = datetime.now(timezone.utc) - timedelta(seconds=keep_seconds)
+    table.maintenance.expire_snapshots().older_than(limit.replace(tzinfo=None)).commit()
+    return f"{before - len(table.refresh().snapshots())} snapshots expired"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,6 @@ LOADS = "_dlt_loads"
 
 def lake_tables(client: Any, warehouse: Warehouse, names: Sequence[str]) -> dict[str, Any]:
     """For each table that is there something that DuckDB can scan; its own readers of such tables are a download."""
-    from dlt.common.destination.exceptions import (  # noqa: PLC0415 - see accounts
-        DestinationUndefinedEntity,
-        OpenTableFormatNotSupported,
-    )
-
     # The schema that the last sync left beside the tables says which there are.
     if read_stored_schema(client) is None:
         return {}
@@ -35,10 +30,28 @@ def lake_tables(client: Any, warehouse: Warehouse, names: Sequence[str]) -> dict
             ids = [file.partition("__")[2] for file in files if file.startswith(f"{SCHEMA}__")]
             tables[name] = pa.table({"load_id": pa.array(ids, pa.string()), "status": pa.array([0] * len(ids))})
             continue
+        for _, table in open_tables(client, warehouse, [name]):
+            is_delta = warehouse.table_format == "delta"
+            tables[name] = table.to_pyarrow_dataset() if is_delta else table.scan().to_arrow_batch_reader()
+    return tables
+
+
+def open_tables(client: Any, warehouse: Warehouse, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Open the tables that are there, of a client that has the schema that the last load left.
+
+    Raises:
+        CommandError: A table is in another format.
+    """
+    from dlt.common.destination.exceptions import (  # noqa: PLC0415 - see accounts
+        DestinationUndefinedEntity,
+        OpenTableFormatNotSupported,
+    )
+
+    for name in names:
         if client.schema.tables.get(name, {}).get("table_format") is None:
             continue  # it was never loaded
         try:
-            table = client.load_open_table(warehouse.table_format, name)
+            yield name, client.load_open_table(warehouse.table_format, name)
         except OpenTableFormatNotSupported as error:
             raise CommandError(
                 f"{warehouse.shown} does not hold {name} in the format {warehouse.table_format}: "
@@ -46,6 +59,3 @@ def lake_tables(client: Any, warehouse: Warehouse, names: Sequence[str]) -> dict
             ) from error
         except DestinationUndefinedEntity:
             continue  # it was removed
-        is_delta = warehouse.table_format == "delta"
-        tables[name] = table.to_pyarrow_dataset() if is_delta else table.scan().to_arrow_batch_reader()
-    return tables

@@ -10,29 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-from dlt.common.destination.exceptions import DestinationUndefinedEntity
-from dlt.common.schema.utils import get_columns_names_with_prop
-from dlt.destinations.impl.filesystem.filesystem import IcebergLoadFilesystemJob
-
-
-class IcebergJob(IcebergLoadFilesystemJob):
-    """Loads what one package brings for one table."""
-
-    def run(self) -> None:
-        """See dlt."""
-        from dlt.common.libs.pyiceberg import ensure_iceberg_compatible_arrow_data  # noqa: PLC0415 - an extra of dlt
-
-        if self._load_table["write_disposition"] != "merge":
-            super().run()
-            return
-        try:
-            table = self._job_client.load_open_table("iceberg", self.load_table_name, schema=self.arrow_dataset.schema)
-        except DestinationUndefinedEntity:
-            super().run()  # makes the table, and comes back here
-            return
-        rows = ensure_iceberg_compatible_arrow_data(self.arrow_dataset.to_table())
-        hints: Any = self._load_table
-        merge(table, rows, get_columns_names_with_prop(hints, "primary_key"))
+from pyiceberg.expressions import And, EqualTo, In, Or
+from pyiceberg.table import TableProperties
 
 
 def merge(table: Any, rows: pa.Table, keys: Sequence[str]) -> None:
@@ -42,9 +21,13 @@ def merge(table: Any, rows: pa.Table, keys: Sequence[str]) -> None:
         table: pyiceberg's table, which has all the columns.
         rows: No two of the same key.
         keys: The columns that identify a row, the one with the most values last.
+
+    Raises:
+        CommitFailedException: Another has changed the table meanwhile. Nothing was written: do it again.
     """
     if not len(rows):
         return
+    without_retries(table)
     present = None
     if table.current_snapshot() is not None:
         present = table.scan(row_filter=_those(rows, keys), selected_fields=tuple(keys)).to_arrow()
@@ -54,10 +37,15 @@ def merge(table: Any, rows: pa.Table, keys: Sequence[str]) -> None:
         table.overwrite(rows, overwrite_filter=_those(present, keys))
 
 
-def _those(rows: pa.Table, keys: Sequence[str]) -> Any:
-    """The condition that holds for exactly these keys."""
-    from pyiceberg.expressions import And, EqualTo, In, Or  # noqa: PLC0415 - an extra of dlt
+def without_retries(table: Any) -> Any:
+    """Have a table raise where another has changed it: pyiceberg would append to the other's rows a second time."""
+    properties = {**table.metadata.properties, TableProperties.COMMIT_NUM_RETRIES: "0"}
+    table.metadata = table.metadata.model_copy(update={"properties": properties})
+    return table
 
+
+def _those(rows: pa.Table, keys: Sequence[str]) -> Any:
+    """Return the condition that holds for exactly these keys."""
     *leading, last = keys
     groups: dict[tuple[Any, ...], set[Any]] = {}
     for row in zip(*(rows[name].to_pylist() for name in keys), strict=True):
