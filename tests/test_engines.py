@@ -13,7 +13,7 @@ import pytest
 from command import Command, is_told_well
 from engines import Engine
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
-from fine_tuning_warehouse.errors import UsageError
+from fine_tuning_warehouse.errors import BusyError, UsageError
 from fine_tuning_warehouse.maintain import maintain
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from harness import DAY, HOUR, NOW, Database
@@ -345,3 +345,53 @@ def test_two_syncs_of_one_account_at_once_bring_every_row_of_a_lake_once(
     assert set(codes) <= {0, 1}, codes
     assert ftw("sync", *lake.options).code == 0
     assert_holds(lake.rows, truth_of(world))
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(300)
+def test_postgresql_gets_indexes_views_with_the_rights_of_who_asks_and_keeps_grants(
+    world: ScriptedWorld, host: Simulator, postgres: Postgres, postgres_engine: Engine
+) -> None:
+    add_history(world, range(2))
+    postgres_engine.sync(host, resources=("jobs", "checkpoints"))
+    role = f"analyst_{postgres.credentials.rpartition('/')[2]}"
+    postgres.execute(f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA fine_tuning TO {role}")
+    postgres.execute(
+        f"GRANT SELECT ON fine_tuning.job_overview TO {role}; GRANT SELECT ON fine_tuning.job_overview TO PUBLIC"
+    )
+    # a column that a later version no longer has: the view cannot be replaced, and is dropped and made
+    postgres.execute("DROP VIEW fine_tuning.job_overview; CREATE VIEW fine_tuning.job_overview AS SELECT 1 AS former")
+    postgres.execute(
+        f"GRANT SELECT ON fine_tuning.job_overview TO {role}; GRANT SELECT ON fine_tuning.job_overview TO PUBLIC"
+    )
+    postgres_engine.sync(host)
+    assert postgres.rows("SELECT count(*) FROM job_overview") == [(2,)]
+    assert postgres.rows(f"SELECT has_table_privilege('{role}', 'fine_tuning.job_overview', 'SELECT')") == [(True,)]
+    ((options,),) = postgres.rows("SELECT reloptions FROM pg_class WHERE oid = 'fine_tuning.job_overview'::regclass")
+    assert options == ["security_invoker=true"]
+    indexes = {name for (name,) in postgres.rows("SELECT indexname FROM pg_indexes WHERE schemaname = 'fine_tuning'")}
+    assert {"jobs_key", "events_key", "events_by_job", "checkpoints_by_job", "result_metrics_key"} <= indexes
+    postgres_engine.sync(host, full_refresh=True)
+    assert_holds(postgres.rows, truth_of(world))
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(300)
+def test_who_holds_a_table_in_postgresql_is_named_after_the_lock_wait(
+    world: ScriptedWorld, host: Simulator, postgres: Postgres, postgres_engine: Engine
+) -> None:
+    import psycopg2  # type: ignore[import-untyped,unused-ignore]
+
+    add_history(world, range(2))
+    postgres_engine.sync(host)
+    add_history(world, range(2, 4))
+    holder = psycopg2.connect(postgres.credentials)
+    try:
+        with holder.cursor() as cursor:
+            cursor.execute("LOCK TABLE fine_tuning.checkpoints IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(BusyError, match=f"process {holder.get_backend_pid()} of the server.*checkpoints"):
+                postgres_engine.sync(host, lock_wait_seconds=0.5)
+    finally:
+        holder.close()
+    postgres_engine.sync(host)
+    assert_holds(postgres.rows, truth_of(world))

@@ -67,6 +67,24 @@ def test_duckdb_and_postgresql(ftw: Command, postgres: Postgres) -> None:
     assert run(ftw, "PostgreSQL", {"DESTINATION__POSTGRES__CREDENTIALS": postgres.credentials}) == 2
 
 
+@pytest.mark.timeout(300)
+def test_the_roles_for_postgresql_load_and_read(ftw: Command, postgres: Postgres) -> None:
+    recipe = PAGE.read_text(encoding="utf-8").split("```sql\n")[1].split("```")[0]
+    name = postgres.credentials.rpartition("/")[2]
+    loader, analyst = f"loader_{name}", f"analyst_{name}"
+    for word, role in (("loader", loader), ("analyst", analyst)):
+        recipe = re.sub(rf"\b{word}\b", role, recipe)
+    postgres.execute(recipe)
+    ftw.env["DESTINATION__POSTGRES__CREDENTIALS"] = postgres.credentials.replace("postgres:any", f"{loader}:change-me")
+    with Simulator(GeneratedWorld(jobs=3)) as host:
+        ftw.env["OPENAI_BASE_URL"] = host.base_url
+        for _ in range(2):
+            ended = ftw("sync", "--destination", "postgres")
+            assert ended.code == 0, ended.all
+    counted = postgres.rows(f"SET ROLE {analyst}; SELECT count(*) FROM job_overview")
+    assert counted == [(3,)]
+
+
 def test_ducklake(ftw: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     if extension_file("ducklake") is None or extension_file("sqlite_scanner") is None:
         pytest.skip("needs the extra ducklake: uv run --group engines pytest")

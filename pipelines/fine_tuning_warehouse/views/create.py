@@ -73,7 +73,9 @@ class _Views:
             lambda name: self._sql.make_qualified_table_name_path(name, quote=False),
             client.capabilities.casefold_identifier,
         )
-        self._made_from = _digest(self._dialect, json.dumps(tables, sort_keys=True), self._name("view"), *SOURCES)
+        self._options = warehouse.view_options(self._sql)
+        described = json.dumps(tables, sort_keys=True)
+        self._made_from = _digest(self._dialect, described, self._name("view") + self._options, *SOURCES)
 
     def write(self) -> None:
         """Make what is missing or has changed."""
@@ -116,14 +118,18 @@ class _Views:
 
     def _replace(self, outdated: Collection[View], in_the_way: Sequence[View]) -> None:
         with self._transaction():
+            grants = self._warehouse.view_grants(self._sql) if in_the_way else []
             for view in reversed(in_the_way):
                 self._execute(view, f"DROP VIEW IF EXISTS {self._name(view.name)}")
             for view in self._builder.views:
                 if view not in outdated and view not in in_the_way:
                     continue
-                self._execute(view, f"CREATE OR REPLACE VIEW {self._name(view.name)} AS {self._builder.select(view)}")
+                name = f"{self._name(view.name)}{self._options}"
+                self._execute(view, f"CREATE OR REPLACE VIEW {name} AS {self._builder.select(view)}")
                 if self._warehouse.view_comments is not None:
                     self._execute(view, ";\n".join(self._comments(view)))
+            for grant in grants:
+                self._sql.execute_sql(grant)
 
     def _transaction(self) -> AbstractContextManager[Any]:
         if self._sql.capabilities.supports_ddl_transactions:

@@ -27,9 +27,11 @@ from dlt.destinations.impl.filesystem.filesystem import FilesystemClient, Iceber
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import raise_database_error
 
+from fine_tuning_warehouse.errors import causes
 from openai_fine_tuning.schema import SCHEMA
 
 from .duckdb_extensions import load_extensions
+from .locking import LOCK_WAIT_SECONDS
 
 
 @configspec(init=False)
@@ -320,3 +322,35 @@ def has_catalog(client: Any) -> bool:
     from dlt.common.libs.pyiceberg import is_ephemeral_catalog  # noqa: PLC0415 - an extra of dlt
 
     return not is_ephemeral_catalog(client.get_open_table_catalog("iceberg"))
+
+
+def set_lock_timeout(client: Any, seconds: float) -> None:
+    """Have each transaction of a PostgreSQL client wait for locks no longer than this, and no other session."""
+    sql, begin = client.sql_client, client.sql_client.begin_transaction
+
+    @contextmanager
+    def begin_transaction() -> Iterator[Any]:
+        with begin() as transaction:
+            sql.execute_sql(f"SET LOCAL lock_timeout = {max(int(seconds * 1000), 1)}")
+            yield transaction
+
+    sql.begin_transaction = begin_transaction
+
+
+def with_lock_timeout(destination: Any) -> Any:
+    """Have the clients of a PostgreSQL destination take its attribute `lock_wait_seconds` for their lock timeout."""
+    original = destination.client
+
+    def client(*args: Any, **kwargs: Any) -> Any:
+        made = original(*args, **kwargs)
+        set_lock_timeout(made, destination.lock_wait_seconds)
+        return made
+
+    destination.lock_wait_seconds = LOCK_WAIT_SECONDS
+    destination.client = client
+    return destination
+
+
+def is_lock_timeout(error: BaseException) -> bool:
+    """Return whether an error, or what dlt has wrapped in it, is PostgreSQL's lock timeout."""
+    return any("canceling statement due to lock timeout" in str(one) for one in causes(error))

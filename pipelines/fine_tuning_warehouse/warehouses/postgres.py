@@ -69,7 +69,9 @@ class PostgreSql(OtherDestination):
     @override
     def dlt_destination(self, label: str) -> Any:
         """Return dlt's destination. All accounts share one staging schema, since their loads take turns."""
-        return super().dlt_destination("default")
+        from .dlt_seam import with_lock_timeout  # noqa: PLC0415 - see accounts
+
+        return with_lock_timeout(super().dlt_destination("default"))
 
     @override
     def preflight(self, pipeline: dlt.Pipeline) -> bool:
@@ -118,7 +120,51 @@ class PostgreSql(OtherDestination):
                     )
                     announced = True
                 time.sleep(_PAUSE_SECONDS)
+            destination: Any = pipeline.destination
+            destination.lock_wait_seconds = lock_wait_seconds
+            with self._blockers(client, lock_wait_seconds):
+                yield
+
+    @contextmanager
+    def _blockers(self, client: Any, lock_wait_seconds: float) -> Iterator[None]:
+        """Name who held a table where a statement waited for its lock for too long. Raises `BusyError`."""
+        from .dlt_seam import is_lock_timeout  # noqa: PLC0415 - see accounts
+
+        try:
             yield
+        except Exception as error:
+            if not is_lock_timeout(error):
+                raise
+            holders = client.execute_sql(_HOLDERS, self.dataset) or ()
+            named = "; ".join(f"{_session(*session)} on {tables}" for *session, tables in holders)
+            raise BusyError(
+                f"Another session holds a table of {self.shown} for longer than {lock_wait_seconds:g} s"
+                f"{f': {named}' if named else ''}. Nothing is lost: end it, and sync again."
+            ) from None
+
+    @override
+    def describe(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> None:
+        """Write comments, views, and the indexes by which rows are found."""
+        super().describe(pipeline, lock_wait_seconds)
+        with self.exclusive_load(pipeline, lock_wait_seconds), pipeline.sql_client() as client:
+            present = {str(name) for (name,) in client.execute_sql(_INDEXES, self.dataset) or ()}
+            for index, table, statement in _indexes(client, self.dataset):
+                if index not in present:
+                    _make_index(client, table, statement)
+
+    @override
+    def view_options(self, sql: Any) -> str:
+        """Have a view read with the rights of who asks, where the server knows that (PostgreSQL 15)."""
+        ((version,),) = sql.execute_sql("SELECT current_setting('server_version_num')::int")
+        return " WITH (security_invoker = true)" if version >= 150_000 else ""
+
+    @override
+    def view_grants(self, sql: Any) -> list[str]:
+        return [
+            f"GRANT {right} ON {quoted(self.dataset, str(view))} TO {'PUBLIC' if role is None else quoted(str(role))}"
+            f"{' WITH GRANT OPTION' if grantable else ''}"
+            for view, role, right, grantable in sql.execute_sql(_VIEW_GRANTS, self.dataset) or ()
+        ]
 
     @override
     def read(self, wanted: Sequence[str], directory: Path, stack: ExitStack, lock_wait_seconds: float) -> Rows:
@@ -133,6 +179,64 @@ class PostgreSql(OtherDestination):
         return PostgresRows(client.sql_client, stored, self, wanted)
 
 
+_INDEXES = "SELECT indexname FROM pg_indexes WHERE schemaname = %s"
+
+_COLUMNS = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = %s"
+
+_HOLDERS = """
+SELECT a.pid, a.usename, a.client_addr, string_agg(DISTINCT c.relname, ', ')
+FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid JOIN pg_class AS c ON c.oid = l.relation
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE l.granted AND n.nspname = %s AND a.pid <> pg_backend_pid() GROUP BY 1, 2, 3
+"""
+"""The sessions that hold tables of a dataset."""
+
+_VIEW_GRANTS = """
+SELECT c.relname, r.rolname, g.privilege_type, g.is_grantable
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace, LATERAL aclexplode(c.relacl) AS g
+LEFT JOIN pg_roles AS r ON r.oid = g.grantee
+WHERE n.nspname = %s AND c.relkind = 'v' AND g.grantee <> c.relowner
+"""
+"""What is granted on views; PUBLIC has no role."""
+
+
+def _indexes(client: Any, dataset: str) -> Iterator[tuple[str, str, str]]:
+    """Return the indexes that tables should have: name, table, statement."""
+    from openai_fine_tuning.schema import TABLES  # noqa: PLC0415 - imports dlt
+
+    columns: dict[str, set[str]] = {}
+    for table, column in client.execute_sql(_COLUMNS, dataset) or ():
+        columns.setdefault(str(table), set()).add(str(column))
+    for name, table in TABLES.items():
+        by_job = ("account", "fine_tuning_job_id")
+        for index, kind, keys in ((f"{name}_key", "UNIQUE INDEX", table.keys), (f"{name}_by_job", "INDEX", by_job)):
+            if set(keys) <= columns.get(name, set()) and (kind != "INDEX" or table.keys[:2] != by_job):
+                on = ", ".join(quoted(key) for key in keys)
+                yield index, name, f"CREATE {kind} {quoted(index)} ON {quoted(dataset, name)} ({on})"
+
+
+def _make_index(client: Any, table: str, statement: str) -> None:
+    from dlt.destinations.exceptions import DatabaseException  # noqa: PLC0415 - see accounts
+
+    try:
+        with client.begin_transaction():
+            client.execute_sql(statement)
+    except DatabaseException as error:
+        text = str(error)
+        if "could not create unique index" in text:
+            logger.warning(
+                "The table %s has duplicate rows, so that it gets no unique index: `ftw verify` names them.", table
+            )
+        elif "must be owner" in text:
+            logger.info("The table %s belongs to another role and gets no index.", table)
+        else:
+            raise
+
+
+def _session(pid: Any, role: Any, address: Any) -> str:
+    return f"process {pid} of the server, role {role}{f', from {address}' if address else ''}"
+
+
 def _holder(client: Any, key: int) -> str:
     """Return who holds an advisory lock, in words; nothing where the server does not say."""
     rows = client.execute_sql(
@@ -143,8 +247,7 @@ def _holder(client: Any, key: int) -> str:
     )
     if not rows:
         return ""
-    pid, role, address = rows[0]
-    return f" (process {pid} of the server, role {role}{f', from {address}' if address else ''})"
+    return f" ({_session(*rows[0])})"
 
 
 def missing_grants(sql: Any, tables: Collection[str]) -> tuple[str, list[str]]:

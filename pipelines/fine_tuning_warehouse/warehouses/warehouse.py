@@ -56,6 +56,16 @@ class Warehouse(ABC):
     comments_view_columns: ClassVar[bool] = True
     """Whether the columns of a view can be commented."""
 
+    def view_options(self, sql: Any) -> str:
+        """Return what stands between the name of a view and its SELECT."""
+        del sql
+        return ""
+
+    def view_grants(self, sql: Any) -> list[str]:
+        """Return the statements that grant again what is granted on the views, for views that are dropped and made."""
+        del sql
+        return []
+
     @property
     def shown(self) -> str:
         """The name of the warehouse in messages."""
