@@ -354,3 +354,8 @@ def with_lock_timeout(destination: Any) -> Any:
 def is_lock_timeout(error: BaseException) -> bool:
     """Return whether an error, or what dlt has wrapped in it, is PostgreSQL's lock timeout."""
     return any("canceling statement due to lock timeout" in str(one) for one in causes(error))
+
+
+def local_folder(client: Any) -> Path | None:
+    """Return the folder in which a client of files writes its datasets; None where that is not on this machine."""
+    return Path(client.bucket_path) if getattr(client, "is_local_filesystem", False) else None

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import override
 
+from fine_tuning_warehouse.accounts.labels import label_in_names
 from fine_tuning_warehouse.errors import UsageError
 
+from .locking import file_lock
 from .warehouse import DEFAULT_DATASET, TableFormat, Warehouse
 
 if TYPE_CHECKING:
@@ -55,11 +57,21 @@ class Iceberg(Warehouse):
     @override
     @contextmanager
     def lock(self, labels: Sequence[str], lock_wait_seconds: float) -> Iterator[None]:
-        """Check that it can be written. Nothing is held: a commit that another has overtaken is done again."""
+        """Check that it can be written; hold a file for each account beside a dataset that is a folder."""
+        from .dlt_seam import local_folder  # noqa: PLC0415 - see accounts
         from .working_directory import working_directory  # noqa: PLC0415
 
-        with working_directory() as directory:
-            self.preflight(self.pipeline(directory))
+        with working_directory() as directory, ExitStack() as stack:
+            pipeline = self.pipeline(directory)
+            self.preflight(pipeline)
+            folder = local_folder(pipeline.destination_client())
+            for label in sorted(set(labels)):
+                if folder is None:
+                    break  # a bucket
+                folder.mkdir(parents=True, exist_ok=True)
+                lock_file = folder / f"{self.dataset}.{label_in_names(label)}.lock"
+                what = f"Another sync of account {label} is running on {self.shown}"
+                stack.enter_context(file_lock(lock_file, self.shown, what=what, wait_seconds=lock_wait_seconds))
             yield
 
     @override
