@@ -213,3 +213,21 @@ def test_a_unique_index_of_somebodys_is_named_as_what_keeps_rows_from_being_repl
     database.execute("DROP INDEX fine_tuning.mine")
     database.sync(full_refresh=True)
     assert_holds(database.rows, truth_of(world))
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "ALTER TABLE fine_tuning.checkpoints DROP COLUMN id",
+        "ALTER TABLE fine_tuning.checkpoints DROP COLUMN step_number",
+        "DROP TABLE fine_tuning.checkpoints",
+    ],
+)
+def test_a_new_account_does_not_hide_what_was_dropped(database: Database, world: ScriptedWorld, sql: str) -> None:
+    database.sync(account="one")
+    database.execute(sql)
+    database.sync(account="two", resources=("jobs",))
+    database.sync(account="one")
+    rows = database.rows("SELECT id, step_number FROM checkpoints WHERE account = 'one' ORDER BY id")
+    assert len(rows) == 9
+    assert None not in {value for row in rows for value in row}

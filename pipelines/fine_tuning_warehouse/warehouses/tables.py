@@ -6,18 +6,21 @@ engine does to a table that has rows.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from dlt.common.destination.client import WithStagingDataset
 from dlt.common.schema import Schema
+from dlt.common.versioned_state import decompress_state
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from fine_tuning_warehouse.errors import CommandError
-from openai_fine_tuning.schema import SCHEMA, TABLES
+from openai_fine_tuning.schema import SCHEMA, SYNCS, TABLES
 
 from .load_id import LOAD_ID
 from .warehouse import PIPELINE_PREFIX
@@ -54,7 +57,7 @@ def add_stored_columns(pipeline: dlt.Pipeline, schema: Schema, *, check_types: b
         tables = {name: columns for name, columns in client.get_storage_tables(list(TABLES)) if columns}
         if check_types:
             _check_types(tables)
-        missing = list(_missing(pipeline, tables))
+        missing = list(_missing(_made(pipeline, client), _stored_schema(pipeline, client), tables))
         if missing:
             for name, columns in tables.items():
                 _set_aside(client, name, [key for key in TABLES[name].keys if key not in columns])
@@ -71,11 +74,38 @@ def add_stored_columns(pipeline: dlt.Pipeline, schema: Schema, *, check_types: b
     return missing
 
 
-def _missing(pipeline: dlt.Pipeline, tables: Mapping[str, Columns]) -> Iterator[str]:
-    """The tables and columns that the state of an account says were made, and that are not there."""
-    resources = pipeline.state.get("sources", {}).get(SCHEMA, {}).get("resources", {})
-    made = {name: digest for resource in resources.values() for name, digest in resource.get("tables", {}).items()}
-    stored = pipeline.schemas[SCHEMA].tables if SCHEMA in pipeline.schema_names else {}
+def _made(pipeline: dlt.Pipeline, client: Any) -> dict[str, str]:
+    """Return the tables that syncs have made, each with the digest of the columns that it was made with.
+
+    The states of the other accounts are only read where this account has not made all tables.
+    """
+    made = _made_by(pipeline.state)
+    if not {*TABLES} - {SYNCS.name} <= made.keys():
+        table = client.sql_client.make_qualified_table_name(client.schema.state_table_name)
+        query = f"SELECT DISTINCT pipeline_name FROM {table} WHERE pipeline_name LIKE %s"  # noqa: S608
+        with suppress(DatabaseUndefinedRelation):
+            for (name,) in client.sql_client.execute_sql(query, f"{PIPELINE_PREFIX}%") or ():
+                stored = client.get_stored_state(name)
+                if stored is not None:
+                    made = {**_made_by(decompress_state(stored.state)), **made}
+    return made
+
+
+def _made_by(state: Mapping[str, Any]) -> dict[str, str]:
+    resources = state.get("sources", {}).get(SCHEMA, {}).get("resources", {})
+    return {name: digest for resource in resources.values() for name, digest in resource.get("tables", {}).items()}
+
+
+def _stored_schema(pipeline: dlt.Pipeline, client: Any) -> Mapping[str, Any]:
+    """Return the tables of the schema that the last load has left; none where it is gone."""
+    if SCHEMA in pipeline.schema_names:
+        return pipeline.schemas[SCHEMA].tables
+    stored = client.get_stored_schema(SCHEMA)
+    return {} if stored is None else Schema.from_dict(json.loads(stored.schema)).tables
+
+
+def _missing(made: Mapping[str, str], stored: Mapping[str, Any], tables: Mapping[str, Columns]) -> Iterator[str]:
+    """Yield the tables and columns that syncs have made, and that are not there."""
     for name, digest in made.items():
         if name not in tables:
             yield f"the table {name}"
