@@ -223,8 +223,10 @@ _JOB_OF_FILE = """(
   SELECT arg_min(id, created_at) FROM (
     SELECT id, created_at, unnest([training_file, validation_file]) AS file_id FROM listed.api.jobs
     UNION ALL
-    SELECT id, created_at, unnest(from_json(result_files, '["VARCHAR"]')) FROM listed.api.jobs
-    WHERE json_type(result_files) = 'ARRAY'
+    SELECT id, created_at, coalesce(file ->> '$.id', file ->> '$') FROM (
+      SELECT id, created_at, unnest(from_json(result_files, '["JSON"]')) AS file FROM listed.api.jobs
+      WHERE json_type(result_files) = 'ARRAY'
+    )
   ) AS named WHERE named.file_id = l.id
 )"""
 # A sync reads the events of an open job back to the newest one that the warehouse has.

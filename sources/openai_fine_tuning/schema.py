@@ -281,7 +281,7 @@ SYNCS = Table(
         Column("jobs_seen", "bigint", "Jobs that the host showed."),
         Column("jobs_open", "bigint", "Jobs that the next sync will read again."),
         Column("skipped", "json", "What was skipped and why, as a JSON array."),
-        Column("rejected", "bigint", "Records that could not be typed."),
+        Column("rejected", "bigint", "Records that do not fit, as a whole or in a value."),
         Column("version", "text", "Release that did it."),
     ),
 )

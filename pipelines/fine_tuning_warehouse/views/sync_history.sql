@@ -9,7 +9,7 @@
 -- retries: Requests that were sent again.
 -- jobs_seen: Jobs that the host showed.
 -- jobs_open: Jobs that the next sync will read again.
--- rejected: Records that could not be typed.
+-- rejected: Records that do not fit, as a whole or in a value.
 -- skipped: What was skipped and why, as a JSON array.
 -- version: Release that did it.
 -- load_id: The load that completed it: rows that it brought have it as _dlt_load_id.

@@ -15,15 +15,7 @@ import pyarrow as pa
 from dlt.common.normalizers.naming import NamingConvention
 
 from openai_fine_tuning import settings
-from openai_fine_tuning.schema import (
-    JOBS,
-    REJECTED_RECORDS,
-    TABLES,
-    Flattened,
-    Table,
-    Type,
-    arrow_types,
-)
+from openai_fine_tuning.schema import JOBS, REJECTED_RECORDS, TABLES, Flattened, Table, Type, arrow_types
 
 from . import values
 from .columnar import convert_column
