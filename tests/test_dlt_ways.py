@@ -285,8 +285,11 @@ def test_an_argument_that_cannot_be_right_is_told_before_anything_is_requested(
 
 
 @pytest.mark.parametrize("given", [{"x-config": "pc-1"}, '{"x-config": "pc-1"}'])
-def test_extra_headers_may_be_a_mapping_or_the_text_of_one(given: Any, host: Simulator) -> None:
-    assert sum(table.num_rows for table in openai_fine_tuning(openai_extra_headers=given).with_resources("jobs")) == 3
+def test_extra_headers_may_be_a_mapping_or_the_text_of_one(
+    given: Any, host: Simulator, pipeline: dlt.Pipeline, rows: Rows
+) -> None:
+    pipeline.run(openai_fine_tuning(openai_extra_headers=given).with_resources("jobs"))
+    assert rows("SELECT count(*) FROM jobs") == [(3,)]
     assert {request.headers["x-config"] for request in host.requests} == {"pc-1"}
 
 
