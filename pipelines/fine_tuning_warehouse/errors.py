@@ -1,4 +1,4 @@
-"""What ends a command, with the exit code that scripts rely on."""
+"""The errors that end a command, each with the exit code that scripts rely on; and what is a bug."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ INTERRUPTED, TERMINATED = 130, 143  # 128 and the number of the signal, as shell
 
 
 class CommandError(Exception):
-    """A failure that is told in a line or two, without a traceback.
+    """A failure that the command prints in a line or two, without a traceback.
 
     Attributes:
-        exit_code: What the command ends with.
-        is_deliberate: It says all that is to be said, whatever it was raised from.
+        exit_code: The exit code of the command.
+        is_deliberate: The message says everything; the error that it was raised from adds nothing.
         is_lasting: Trying the same again does not help: something has to be changed first.
     """
 
@@ -25,18 +25,18 @@ class CommandError(Exception):
 
 
 class UsageError(CommandError):
-    """An option, or a setting, that is missing or cannot be right: nothing was done."""
+    """An option or a setting is missing or invalid: nothing was done."""
 
     exit_code = USAGE
     is_lasting = True
 
 
 class MissingKeyError(UsageError):
-    """There is no key to read a host with."""
+    """No key is configured."""
 
 
 class RefusedError(CommandError):
-    """The host has answered, and will answer the same again: the key is wrong."""
+    """The host has refused the key, and will refuse it again."""
 
     is_lasting = True
 
@@ -48,7 +48,7 @@ class BusyError(CommandError):
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, and what dlt has wrapped in it, down to one of ours or to the bottom."""
+    """Yield an error and the errors that dlt has wrapped in it, down to one of ours or to the innermost."""
     inner: BaseException | None = error
     while inner is not None:
         yield inner
@@ -59,7 +59,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """What dlt has wrapped: the error of ours, or of the destination, or the bug, at the bottom of its wrappings."""
+    """Return the error that dlt has wrapped: one of ours, one of the destination, or a bug."""
     return list(causes(error))[-1]
 
 

@@ -1,4 +1,4 @@
-"""What is logged, and to whom."""
+"""The logging of the command: warnings on stderr, and what dlt does with `--verbose`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class SafeRecord(logging.LogRecord):
             self.exc_text = output.safe_lines(logging.Formatter().formatException(self.exc_info))
 
     def getMessage(self) -> str:  # noqa: N802 - the name that logging calls
-        """The message, line by line."""
+        """Return the message, with each line made safe."""
         return output.safe_lines(super().getMessage())
 
 
 def set_up_logging(*, quiet: bool, verbose: bool) -> None:
-    """Our own warnings for people on stderr; what dlt does only on request."""
+    """Log our own warnings to stderr, and what dlt does only with `verbose`."""
     os.environ["RUNTIME__LOG_LEVEL"] = "INFO" if verbose else "CRITICAL"
     logging.setLogRecordFactory(SafeRecord)
     handler = logging.StreamHandler()
@@ -32,9 +32,9 @@ def set_up_logging(*, quiet: bool, verbose: bool) -> None:
     ours = logging.getLogger("fine_tuning_warehouse")
     ours.handlers, ours.propagate = [handler], False
     ours.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
-    # What azure-identity tries on its way to a token is told by us, where none has worked.
+    # azure-identity logs every way to a token that it tries; an error of ours says when none has worked.
     azure = logging.getLogger("azure")
     azure.handlers, azure.propagate = [logging.NullHandler()], False
-    # What the source skips is told at the end, all together.
+    # What the source skips is printed at the end, all together.
     source = logging.getLogger("openai_fine_tuning")
     source.handlers, source.propagate = [handler if verbose else logging.NullHandler()], False

@@ -1,4 +1,4 @@
-"""The demo: a simulator on a free port whose clock moves on by a few hours with every sync into one warehouse."""
+"""The demo: a simulator on a free port. Its clock moves on by two hours with every sync into one warehouse."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _JOBS = 24
 
 @contextmanager
 def demo_account(label: str, warehouse: Warehouse, *, lock_wait_seconds: float) -> Iterator[Account]:
-    """An account at a simulator that runs as long as the context; no key, no network.
+    """Run a simulator as long as the context, and yield an account at it; no key, no network.
 
-    The same history for everyone; every sync into one warehouse finds it two hours later.
+    The history is the same for everyone; every sync into one warehouse finds it two hours later.
 
     Args:
-        label: Its label.
-        warehouse: Where it is synced to.
+        label: The label of the account.
+        warehouse: The warehouse that it is synced into.
         lock_wait_seconds: How long to wait for a program that holds the DuckDB file.
 
     Raises:
@@ -50,7 +50,7 @@ def demo_account(label: str, warehouse: Warehouse, *, lock_wait_seconds: float) 
 
 
 def _syncs_so_far(label: str, warehouse: Warehouse, lock_wait_seconds: float) -> int:
-    """How many syncs of an account the warehouse holds; none where it does not exist yet."""
+    """Return how many syncs of an account the warehouse holds; 0 if it does not exist yet."""
     if not warehouse.exists():
         return 0
     import dlt  # noqa: PLC0415 - see accounts
@@ -66,6 +66,6 @@ def _syncs_so_far(label: str, warehouse: Warehouse, lock_wait_seconds: float) ->
             rows = warehouse.attempt(count, lock_wait_seconds)
         except CommandError:
             raise
-        except Exception:  # noqa: BLE001 - no table yet, or no warehouse; what is wrong with it the sync tells
+        except Exception:  # noqa: BLE001 - no table yet, or no warehouse; the sync says what is wrong
             return 0
     return int(rows[0][0]) if rows else 0

@@ -41,15 +41,15 @@ def fine_tuning_sync() -> None:
         from fine_tuning_warehouse.errors import BusyError, UsageError  # noqa: PLC0415
 
         try:
-            told = sync(**WAREHOUSE).as_json()
+            done = sync(**WAREHOUSE).as_json()
         except UsageError as error:
             raise AirflowFailException(str(error)) from error
         except BusyError as error:
             raise AirflowSkipException(str(error)) from error
-        if STRICT and (told["skipped"] or told["rejected"]):
-            raise AirflowFailException(f"Skipped: {told['skipped']}. Rejected records: {told['rejected']}.")
+        if STRICT and (done["skipped"] or done["rejected"]):
+            raise AirflowFailException(f"Skipped: {done['skipped']}. Rejected records: {done['rejected']}.")
         # Of one run, for the log and for tasks after it; the view sync_history holds them of every run.
-        return {name: told[name] for name in ("rows", "requests", "jobs", "load_ids", "skipped", "rejected")}
+        return {name: done[name] for name in ("rows", "requests", "jobs", "load_ids", "skipped", "rejected")}
 
     sync()
 

@@ -101,14 +101,14 @@ def fine_tuning_tables(
 
 def sync_metadata(totals: SyncResult) -> dict[str, dg.MetadataValue | int | float]:
     """What there is to say of a sync as a whole."""
-    told = totals.as_json()
+    done = totals.as_json()
     return {
-        "requests": told["requests"],
-        "jobs_seen": told["jobs"]["seen"],
-        "jobs_open": told["jobs"]["open"],
-        "rejected": told["rejected"],
-        "seconds": told["seconds"],
-        "load_ids": dg.JsonMetadataValue(told["load_ids"]),
+        "requests": done["requests"],
+        "jobs_seen": done["jobs"]["seen"],
+        "jobs_open": done["jobs"]["open"],
+        "rejected": done["rejected"],
+        "seconds": done["seconds"],
+        "load_ids": dg.JsonMetadataValue(done["load_ids"]),
     }
 
 
