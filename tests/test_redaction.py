@@ -87,6 +87,15 @@ def test_an_answer_without_a_secret_stays_as_it_is(body: bytes) -> None:
     assert redactor("a-key-that-nobody-sends").body(body) == body
 
 
+def test_tokens_that_change_do_not_make_the_other_secrets_forgotten() -> None:
+    made = redactor(KEY, "a-secret-of-a-gateway")
+    for number in range(300):
+        made.add(f"token-{number}-of-an-hour", lasts=False)
+    body = f"{KEY} a-secret-of-a-gateway token-299-of-an-hour token-298-of-an-hour".encode()
+    assert made.body(body) == f"{HIDDEN} {HIDDEN} {HIDDEN} {HIDDEN}".encode()
+    assert made.text("token-210-of-an-hour") == HIDDEN
+
+
 def test_a_short_secret_is_hidden_in_messages_as_a_word_and_left_in_answers() -> None:
     made = redactor("key")
     assert made.text("the key monkey") == f"the {HIDDEN} monkey"

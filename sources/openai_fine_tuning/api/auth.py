@@ -149,7 +149,7 @@ class Credential(AuthBase):
             except Exception as error:  # noqa: BLE001 - whatever the caller's function raises
                 what = self._redactor.text(" ".join(str(error).split()))[:300]
                 raise HostError(f"There is no token to send: {type(error).__name__}: {what}") from None
-            self._redactor.add(token)
+            self._redactor.add(token, lasts=False)
             self._current = token
             return token
 
