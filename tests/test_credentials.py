@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import dlt
 import pytest
+import requests
 
 from command import KEY
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
@@ -21,8 +22,9 @@ from openai_fine_tuning import (
     openai_fine_tuning,
     settings,
 )
-from openai_fine_tuning.api.auth import chosen_scheme
+from openai_fine_tuning.api.auth import Credential, chosen_scheme
 from openai_fine_tuning.api.client import FineTuningApi
+from openai_fine_tuning.api.redaction import Redactor
 from openai_fine_tuning.api.urls import JOBS_PATH
 
 
@@ -138,6 +140,26 @@ def test_many_threads_get_one_new_token_when_theirs_is_refused(world: ScriptedWo
         api.close()
     assert tokens.number == 1
     assert tokens.asked_at_once == 0
+
+
+def test_a_token_that_several_requests_find_refused_is_forgotten_once() -> None:
+    tokens = Tokens()
+    allowed = ("http", "127.0.0.1", 80)
+    credential = Credential(tokens, "bearer", allowed=allowed, headers={}, redactor=Redactor())
+    refused = requests.Request("GET", "http://127.0.0.1/v1", auth=credential).prepare()
+    found: list[bool] = []
+    real = credential.secret
+
+    def late() -> str:
+        # The second request learns of the refusal after the first forgot the token, and before it has a new one.
+        credential.secret = real  # type: ignore[method-assign]
+        found.append(credential.renew(refused))
+        return real()
+
+    credential.secret = late  # type: ignore[method-assign]
+    found.append(credential.renew(refused))
+    assert found == [True, True]
+    assert tokens.number == 1
 
 
 def test_no_error_says_a_token_neither_the_present_nor_a_past_one(

@@ -119,7 +119,7 @@ def test_a_record_without_an_id_at_the_end_of_a_page_hides_nothing(world: Script
     summary = database.sync()
     assert database.ids("jobs") == ["ftjob-1", "ftjob-2"]
     assert database.ids("checkpoints") == ["ckpt-1", "ckpt-2"]
-    assert database.rows("SELECT resource, reason LIKE '%no id%' FROM rejected_records ORDER BY 1") == [
+    assert database.rows("SELECT resource, reason LIKE '%it is missing%' FROM rejected_records ORDER BY 1") == [
         ("checkpoints", True),
         ("jobs", True),
     ]

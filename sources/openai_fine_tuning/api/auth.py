@@ -160,8 +160,9 @@ class Credential(AuthBase):
         sent = refused.headers.get("Authorization")
         with self._asking:
             forget = getattr(self._provider, "forget", None)
-            # Of several requests refused at once, the first makes it forget; the others find a newer token there.
+            # Of several requests refused at once, the first makes it forget; the others find another.
             if forget is not None and sent == f"Bearer {self._current}":
+                self._current = ""
                 forget()
         return f"Bearer {self.secret()}" != sent
 
