@@ -19,6 +19,7 @@ from pathlib import Path
 import duckdb
 
 from fine_tuning_warehouse.cli.output import as_table
+from fine_tuning_warehouse.query import CONFIG
 from fine_tuning_warehouse.sync.demo import DEMO_LABEL, demo_account
 from fine_tuning_warehouse.sync.run import SyncOptions, run_sync
 from fine_tuning_warehouse.views import VIEWS
@@ -76,7 +77,7 @@ def demo_database(path: Path) -> None:
 
 def connect(database: Path) -> duckdb.DuckDBPyConnection:
     """A connection that sees what `ftw query` sees."""
-    connection = duckdb.connect(str(database), read_only=True, config={"enable_external_access": "false"})
+    connection = duckdb.connect(str(database), read_only=True, config=CONFIG)
     connection.execute(f"SET search_path = '{DEFAULT_DATASET}'")
     connection.execute("SET TimeZone = 'UTC'")
     return connection

@@ -14,7 +14,7 @@ from .text import shown_path
 from .warehouses.duckdb import advice, is_locked
 from .warehouses.locking import READ_WAIT_SECONDS
 
-_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "allow_persistent_secrets": "false",  # up to DuckDB 1.5.1 the next setting does not protect the user's secrets
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
@@ -22,6 +22,8 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "python_enable_replacements": "false",  # a table's name never means a variable of this program
     "temp_directory": "",  # nothing is written, not even by a large sort
 }
+"""Settings of a connection that can only read its file; in one process, all connections to a file need the same."""
+
 _READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 # Functions that end the process from inside a SELECT, and the two that run SQL that is hidden in a text.
 _REFUSED = re.compile(
@@ -90,7 +92,7 @@ def _opened(database: Path) -> duckdb.DuckDBPyConnection:
     until = time.monotonic() + READ_WAIT_SECONDS
     while True:
         try:
-            return duckdb.connect(str(database), read_only=True, config=_CONFIG)
+            return duckdb.connect(str(database), read_only=True, config=CONFIG)
         except duckdb.Error as error:
             if not is_locked(error):
                 first_line = str(error).splitlines()[0]

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from fine_tuning_warehouse.errors import DONE, FAILED, INTERRUPTED, TERMINATED, USAGE, CommandError, UsageError
 from fine_tuning_warehouse.hard_exit import exit_now
-from fine_tuning_warehouse.text import safe
+from fine_tuning_warehouse.text import safe_lines
 
 _COMMANDS = (
     "archive",
@@ -187,5 +187,5 @@ def _print_stopped(number: int) -> int:
 
 
 def _print_error(message: str, code: int) -> int:
-    click.echo(f"Error: {safe(message)}", err=True)
+    click.echo(f"Error: {safe_lines(message)}", err=True)
     return code
