@@ -49,7 +49,7 @@ def best(
     host still keeps. `cost of final` is how much worse the final one is. The newest job comes first.
     """
     prepare()
-    from fine_tuning_warehouse.best import best_checkpoints  # noqa: PLC0415
+    from fine_tuning_warehouse.best import best_checkpoints  # noqa: PLC0415 - imports dlt, after `prepare`
 
     warehouse = target.find(str(existing_database(None)))
     names, rows = best_checkpoints(warehouse, accounts=labels, job_ids=jobs)

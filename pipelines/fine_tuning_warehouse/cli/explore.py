@@ -39,7 +39,7 @@ def explore(*, target: WarehouseOptions, port: int, browser: bool, edit: bool) -
         )
     if find_spec("marimo") is None or find_spec("altair") is None:
         raise UsageError("The explorer needs marimo and Altair: pip install 'fine-tuning-warehouse[explore]'.")
-    from fine_tuning_warehouse.explorer.serve import NOTEBOOK, serve  # noqa: PLC0415
+    from fine_tuning_warehouse.explorer.serve import NOTEBOOK, serve  # noqa: PLC0415 - needs the extra
 
     if edit:
         if path is None:
@@ -52,7 +52,7 @@ def explore(*, target: WarehouseOptions, port: int, browser: bool, edit: bool) -
     with ExitStack() as stack:
         if path is None:
             prepare()
-            from fine_tuning_warehouse.snapshot import snapshot  # noqa: PLC0415
+            from fine_tuning_warehouse.snapshot import snapshot  # noqa: PLC0415 - imports dlt, after `prepare`
 
             path = stack.enter_context(snapshot(warehouse, _VIEWS))
         try:

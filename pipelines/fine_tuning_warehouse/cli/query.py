@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from fine_tuning_warehouse.errors import CommandError, UsageError
+from fine_tuning_warehouse.query import query as run
 
 from . import output
 from .options import WarehouseOptions, existing_database, prepare, warehouse_options
@@ -40,13 +41,11 @@ def query(
 
 
 def _run(sql: str, target: WarehouseOptions) -> tuple[list[str], list[tuple[Any, ...]]]:
-    from fine_tuning_warehouse.query import query as run  # noqa: PLC0415
-
     warehouse = target.find(str(existing_database(None)))
     if warehouse.duckdb_file is not None:
         return run(warehouse.duckdb_file, sql, warehouse.dataset)
     prepare()
-    from fine_tuning_warehouse.snapshot import snapshot  # noqa: PLC0415
+    from fine_tuning_warehouse.snapshot import snapshot  # noqa: PLC0415 - imports dlt, after `prepare`
 
     with snapshot(warehouse, set(re.findall(r"\w+", sql.lower()))) as copied:
         return run(copied, sql, warehouse.dataset)

@@ -1,4 +1,4 @@
-"""`ftw simulate`."""
+"""The command `ftw simulate`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,21 @@ from fine_tuning_warehouse.errors import CommandError, UsageError
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="The port; 0 takes a free one."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Another number makes another history.")
 @click.option("--jobs", type=click.IntRange(0), default=24, show_default=True, help="Jobs in its history.")
-@click.option("--profile", type=click.Choice(["openai", "azure", "nebius"]), default="openai", show_default=True)
-@click.option("--speed", type=click.FloatRange(0), default=1.0, show_default=True, help="0 is a frozen clock.")
+@click.option(
+    "--profile",
+    type=click.Choice(["openai", "azure", "nebius"]),
+    default="openai",
+    show_default=True,
+    help="The host that it behaves like.",
+)
+@click.option(
+    "--speed", type=click.FloatRange(0), default=1.0, show_default=True, help="How fast its clock runs; 0 stops it."
+)
 def simulate(port: int, seed: int, jobs: int, profile: str, speed: float) -> None:
     """Run the simulated host on its own."""
     try:
