@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -187,3 +189,39 @@ def test_maintenance_merges_files_and_expires_snapshots_beside_a_reader_and_the_
     add_history(world, [2])
     ducklake.sync(host)
     assert_holds(ducklake.rows, truth_of(world))
+
+
+KILLED = {
+    "in a load": ("dlt.destinations.impl.duckdb.duck", "DuckDbCopyJob.run"),
+    "before the commit": ("dlt.destinations.job_client_impl", "SqlJobClientBase.complete_load"),
+    "after the load": ("fine_tuning_warehouse.warehouses.comments", "write_comments"),
+}
+"""Where a sync is killed: a function, before which the process ends itself."""
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.thorough
+@pytest.mark.engine
+@pytest.mark.parametrize("ducklake", ["sqlite", "duckdb", "postgres-s3"], indirect=True)
+def test_a_sync_that_is_killed_at_any_point_is_made_whole_by_the_next_one(
+    tmp_path: Path, world: ScriptedWorld, host: Simulator, ducklake: Engine
+) -> None:
+    for number, (module, function) in enumerate(KILLED.values()):
+        add_history(world, [2 * number, 2 * number + 1])
+        script = f"""
+import os, signal
+from importlib import import_module
+*owners, name = {function!r}.split(".")
+owner = import_module({module!r})
+for one in owners:
+    owner = getattr(owner, one)
+setattr(owner, name, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+from fine_tuning_warehouse.accounts.account import Account
+from fine_tuning_warehouse.sync.run import SyncOptions, run_sync
+from fine_tuning_warehouse.warehouses.ducklake import DuckLake
+run_sync(Account("default", "key", {host.base_url!r}), DuckLake(), SyncOptions())
+"""
+        ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=False, timeout=200)
+        assert ended.returncode == -signal.SIGKILL, function
+        ducklake.sync(host)
+        assert_holds(ducklake.rows, truth_of(world))

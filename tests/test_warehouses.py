@@ -15,7 +15,7 @@ from engines import Engine
 from fine_tuning_simulator import ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.best import best_checkpoints
-from fine_tuning_warehouse.errors import UsageError
+from fine_tuning_warehouse.errors import CommandError, UsageError
 from fine_tuning_warehouse.verify import verify
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from fine_tuning_warehouse.warehouses.iceberg import Iceberg
@@ -158,3 +158,29 @@ def test_maintenance_of_a_file_writes_its_log_into_it(tmp_path: Path, world: Scr
     assert not log.exists()
     assert ftw("maintain", "--keep", "soon").code == 2
     assert_holds(ftw.rows, truth_of(world))
+
+
+def test_a_file_of_a_later_duckdb_is_named_as_such_with_the_way_out(tmp_path: Path) -> None:
+    def step() -> None:
+        raise duckdb.IOException(
+            "IO Error: Trying to read a database file with version number 99, but we can only read versions between 64 "
+            "and 67."
+        )
+
+    with pytest.raises(CommandError, match=r"later DuckDB.*STORAGE_VERSION"):
+        DuckDb(tmp_path / "w.duckdb").attempt(step, 60)
+
+
+@pytest.mark.parametrize(
+    "reason", ["Operation not supported", "Conflicting lock is held in PID 0", "No locks available"]
+)
+def test_a_file_system_without_locks_is_named_at_once(tmp_path: Path, reason: str) -> None:
+    asked = []
+
+    def step() -> None:
+        asked.append(1)
+        raise duckdb.IOException(f'IO Error: Could not set lock on file "/share/w.duckdb": {reason}.')
+
+    with pytest.raises(CommandError, match="no locks"):
+        DuckDb(tmp_path / "w.duckdb").attempt(step, 60)
+    assert asked == [1], "it is not waited for"

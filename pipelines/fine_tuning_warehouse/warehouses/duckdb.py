@@ -16,7 +16,7 @@ from typing_extensions import override
 from fine_tuning_warehouse.errors import CommandError, root_cause
 from fine_tuning_warehouse.text import shown_path
 
-from .locking import file_lock, retried
+from .locking import NO_LOCKS, file_lock, retried
 from .warehouse import DEFAULT_DATABASE, DEFAULT_DATASET, Result, Warehouse
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from .rows import Rows
 
 logger = logging.getLogger(__name__)
+
+_NO_LOCKS = re.compile("(?i)not supported|no locks available|not implemented|held in PID 0")
+"""How a lock fails where the file system has none: a share by SMB or NFS."""
 
 _EMPTY_BYTES = 12_288
 """The size of a file in which DuckDB holds nothing."""
@@ -213,6 +216,9 @@ def attempt(step: Callable[[], Result], shown: str, lock_wait_seconds: float) ->
             waiting=lambda error: f"Waiting for another program{_holder(error)} that holds {shown} ...",
         )
     except Exception as error:
+        known = explained(error, shown)
+        if known is not None:
+            raise known from None
         if not is_locked(error):
             raise
         raise CommandError(
@@ -223,7 +229,22 @@ def attempt(step: Callable[[], Result], shown: str, lock_wait_seconds: float) ->
 
 def is_locked(error: BaseException) -> bool:
     """Return whether a file could not be opened because another program has it open."""
-    return "Could not set lock on file" in str(root_cause(error))
+    text = str(root_cause(error))
+    return "Could not set lock on file" in text and not _NO_LOCKS.search(text)
+
+
+def explained(error: BaseException, shown: str) -> CommandError | None:
+    """Return what to do about a file that cannot be opened now or later; None where the error says it itself."""
+    text = str(root_cause(error))
+    if "Could not set lock on file" in text and _NO_LOCKS.search(text):
+        return CommandError(NO_LOCKS.format(shown))
+    if "Trying to read a database file with version number" in text:
+        return CommandError(
+            f"{shown} was made by a later DuckDB than the one that is installed here, DuckDB 2 for example. Copy it "
+            "with that one (ATTACH 'copy.duckdb' AS copy (STORAGE_VERSION 'v1.4.0'); COPY FROM DATABASE NAME TO copy), "
+            "and name the copy with --database."
+        )
+    return None
 
 
 def _holder(error: BaseException) -> str:

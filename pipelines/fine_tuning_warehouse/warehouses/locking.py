@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,15 @@ LOCK_WAIT_SECONDS = 60.0
 READ_WAIT_SECONDS = 10.0
 """How long a quick look into a DuckDB file waits for a sync that holds it."""
 
+NO_LOCKS = (
+    "The file system of {} has no locks, as a network drive (SMB, NFS) may not: two programs could damage the file. "
+    "Put it on a disk of this machine, or take another --destination, such as ducklake or postgres."
+)
+"""What to say of a database on a file system without locks."""
+
 _PAUSE_SECONDS = 0.2
+
+_LACKS_LOCKS = (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS)
 
 Result = TypeVar("Result")
 
@@ -79,6 +88,8 @@ def file_lock(lock_file: Path, shown: str, *, what: str | None = None, wait_seco
         what = what or f"Another sync is running on {shown}"
         raise BusyError(f"{what}: wait for it to end (it holds {lock_file.name}).") from None
     except (OSError, NotImplementedError) as error:
+        if isinstance(error, NotImplementedError) or error.errno in _LACKS_LOCKS:
+            raise CommandError(NO_LOCKS.format(shown)) from None
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise CommandError(f"The database {shown} cannot be written (lock file {lock_file.name}): {reason}.") from None
     try:

@@ -9,7 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from fine_tuning_warehouse.errors import CommandError
-from fine_tuning_warehouse.warehouses.duckdb import advice, is_locked
+from fine_tuning_warehouse.warehouses.duckdb import advice, explained, is_locked
 from fine_tuning_warehouse.warehouses.sql_text import quoted
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
@@ -31,7 +31,9 @@ def open_file(database: Path, shown: str, directory: Path) -> duckdb.DuckDBPyCon
     except duckdb.Error as error:
         if is_locked(error):
             raise
-        raise CommandError(f"The database {shown} cannot be opened: {first_line(error)}{advice(error)}") from None
+        raise explained(error, shown) or CommandError(
+            f"The database {shown} cannot be opened: {first_line(error)}{advice(error)}"
+        ) from None
 
 
 def bounded(directory: Path) -> dict[str, str | bool | int | float | list[str]]:
@@ -39,7 +41,7 @@ def bounded(directory: Path) -> dict[str, str | bool | int | float | list[str]]:
     return {
         "temp_directory": str(directory),
         "memory_limit": "1GB",
-        "allow_persistent_secrets": "false",  # those of the user's home
+        "secret_directory": str(directory / "secrets"),  # none is found there, as some would be in the user's home
         "python_enable_replacements": "false",  # a table's name never means a variable of this program
     }
 
