@@ -83,7 +83,7 @@ def test_the_explorer_opens_over_what_was_synced(ftw: Command) -> None:
     assert ftw("sync", "--demo").code == 0
     with ftw.start("explore", "--headless") as running:
         assert running.process.stderr is not None
-        (address,) = re.findall(r"http://127\.0\.0\.1:\d+/", running.process.stderr.readline())
+        (address,) = re.findall(r"http://127\.0\.0\.1:\d+/\?token=[\w-]+", running.process.stderr.readline())
         assert requests.get(address, timeout=30).status_code == 200
         running.signal(2)
         running.end()
