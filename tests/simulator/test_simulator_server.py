@@ -152,7 +152,8 @@ def test_serve_tells_its_url_and_ends_quietly_when_interrupted() -> None:
     import signal
 
     code = (
-        "import sys; from fine_tuning_simulator import serve;"
+        "import signal, sys; from fine_tuning_simulator import serve;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"  # a shell's background jobs ignore it
         "serve(jobs=3, profile='azure', on_ready=lambda url: (sys.stdout.write(url + chr(10)), sys.stdout.flush()))"
     )
     with subprocess.Popen(
