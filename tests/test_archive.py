@@ -587,6 +587,7 @@ def test_the_files_of_another_account_come_with_its_key(archiving: Archiving, da
     assert archiving.damaged() == {}
 
 
+@pytest.mark.thorough
 def test_another_warehouse_does_not_replace_the_rows_of_the_first(
     archiving: Archiving, database: Database, tmp_path: Path, world: ScriptedWorld, host: Simulator
 ) -> None:

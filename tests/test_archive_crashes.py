@@ -133,6 +133,7 @@ def kill_and_mend(runs: Runs, world: ScriptedWorld, points: list[tuple[str, floa
         runs.assert_whole()
 
 
+@pytest.mark.thorough
 def test_a_killed_run_is_made_good_by_the_next(runs: Runs, world: ScriptedWorld) -> None:
     kill_and_mend(runs, world, [("publish", 0.5), ("publish", 1.0)])
 

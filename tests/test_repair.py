@@ -128,6 +128,7 @@ def test_rows_that_lost_their_key_are_kept_in_a_table_beside(database: Database,
     assert database.rows(f'SELECT count(*) FROM "{kept}"') == [(9,)]
 
 
+@pytest.mark.thorough
 def test_every_account_is_read_once_more_where_a_table_was_dropped(database: Database, world: ScriptedWorld) -> None:
     for account in ("one", "two"):
         database.sync(account=account)

@@ -143,6 +143,7 @@ def test_a_changed_host_takes_over_as_a_rotated_key_does(tmp_path: Path, world: 
         assert quiet.json["requests"] == 4
 
 
+@pytest.mark.thorough
 def test_an_unfinished_first_sync_is_not_taken_over(world: ScriptedWorld, clock: Clock, database: Database) -> None:
     def first_part(key: str) -> Report:
         report = Report()
