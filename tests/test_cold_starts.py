@@ -28,6 +28,7 @@ RUNS = (
     ("archive", "kept"),
     ("archive", "kept", "--check"),
     ("copy", "--to-database", "copy.duckdb"),
+    ("maintain",),
     ("health", "health.json"),
 )
 """Runs that end by themselves, in an order in which each finds what it needs."""
@@ -66,7 +67,7 @@ def test_each_server_answers(tmp_path: Path, arguments: tuple[str, ...]) -> None
     with ftw.start(*arguments) as running:
         assert running.process.stderr is not None
         line = running.process.stderr.readline()
-        (address,) = re.findall(r"http://127\.0\.0\.1:\d+", line)
+        (address,) = re.findall(r"http://127\.0\.0\.1:\d+\S*", line)
         assert requests.get(address, headers={"Authorization": "Bearer any"}, timeout=30).status_code in (200, 404)
         running.signal(signal.SIGTERM)
         assert running.end().code in (0, 128 + signal.SIGTERM)

@@ -76,7 +76,12 @@ def error_in(body: Any) -> tuple[str | None, str]:
     message = error.get("message") or error.get("msg") or error.get("error")
     if isinstance(error.get("loc"), list):  # FastAPI names the parameter that it misses
         message = f"{message} ({'.'.join(map(str, error['loc']))})"
-    return None if code is None else str(code)[:100], "" if message is None else str(message)[:300]
+    return None if code is None else _one_line(code, 100), "" if message is None else _one_line(message, 300)
+
+
+def _one_line(words: Any, length: int) -> str:
+    # The words of a host with line breaks could pass for lines of this program.
+    return " ".join(str(words).split())[:length]
 
 
 def status_error(path: str, body: bytes, response: requests.Response) -> AttemptError:
