@@ -121,7 +121,6 @@ _IMPORTED = (
     "rich.progress",
     "rich.table",
     "sqlglot.dialects.duckdb",
-    "uvicorn.protocols.http.h11_impl",
     "pytest",  # not the command's: the modules of tests import it, in each process anew
 )
 """What takes long to import: much of what a command does from its start to its end, if it does little."""

@@ -12,7 +12,7 @@ from fine_tuning_simulator.app import FILES_SCOPE, JOBS_SCOPE, World
 from fine_tuning_simulator.clock import Clock
 from fine_tuning_simulator.faults import Fault
 from fine_tuning_simulator.generated import GeneratedWorld
-from fine_tuning_simulator.middleware import Request
+from fine_tuning_simulator.messages import Request
 from fine_tuning_simulator.profiles import PROFILES, Profile
 from fine_tuning_simulator.scripted import ScriptedWorld
 from fine_tuning_simulator.server import Simulator, serve

@@ -1,9 +1,13 @@
 """Faults on the way to a host, on request."""
 
+import json
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Literal, get_args
+
+from fine_tuning_simulator.messages import Answer, Request, default_error, json_answer, no_such_cursor
 
 FaultKind = Literal[
     "status",
@@ -20,7 +24,9 @@ FaultKind = Literal[
     "no_ranges",
 ]
 
-PASSING = frozenset({"slow", "no_ranges"})
+_ERROR_PAGE = "<!DOCTYPE html><html><head><title>Bad gateway</title></head><body><h1>Bad gateway</h1></body></html>"
+
+_PASSING = frozenset({"slow", "no_ranges"})
 """After these, another fault may apply to the same request."""
 
 _DETAILS: Mapping[str, frozenset[str]] = {
@@ -81,8 +87,14 @@ class Fault:
     def __repr__(self) -> str:
         return f"Fault({self.kind!r}, path={self.path.pattern!r}, times={self.times}, hits={self.hits})"
 
+    @property
+    def seconds(self) -> float | None:
+        """How long the fault lasts; None for as long as the simulator runs."""
+        seconds: float | None = self.details.get("seconds", 1 if self.kind == "slow" else None)
+        return seconds
+
     def strikes(self, path: str, query: Mapping[str, str]) -> bool:
-        """Whether this fault applies to the request; counts it if so."""
+        """Return whether this fault applies to a request; count it if so."""
         if self.times is not None and self.hits >= self.times:
             return False
         if self.path.search(path) is None or (self.kind == "lost_cursor" and "after" not in query):
@@ -93,12 +105,59 @@ class Fault:
         return True
 
 
-def applying(faults: list[Fault], path: str, query: Mapping[str, str]) -> list[Fault]:
+def applying(faults: list[Fault], request: Request) -> list[Fault]:
     """Return the faults for one request: any that leave the answer to others, then at most one that changes it."""
     struck: list[Fault] = []
     for fault in list(faults):
-        if fault.strikes(path, query):
+        if fault.strikes(request.path, request.query):
             struck.append(fault)
-            if fault.kind not in PASSING:
+            if fault.kind not in _PASSING:
                 break
     return struck
+
+
+def faulty_answer(faults: list[Fault], request: Request, ask: Callable[[Request], Answer]) -> Answer:
+    """Return the answer to a request under the faults that apply to it; `ask` gives the true one."""
+    if any(fault.kind == "no_ranges" for fault in faults):
+        headers = {name: value for name, value in request.headers.items() if name != "range"}
+        request = replace(request, headers=headers)
+    kind, details = (faults[-1].kind, faults[-1].details) if faults else (None, {})
+    if kind == "status":
+        return _error(details)
+    if kind == "stuck_cursor":
+        return _endless(request, ask)
+    match kind:
+        case "html":
+            body = _bytes(details.get("body", _ERROR_PAGE))
+            answer = Answer(details.get("status", 200), body, {"content-type": "text/html; charset=utf-8"})
+        case "redirect":
+            answer = Answer(details.get("status", 307), b"", {"location": details["location"]})
+        case "lost_cursor":
+            answer = json_answer(no_such_cursor(request.query["after"]), 404)
+        case "empty_more":
+            answer = json_answer({"object": "list", "data": [], "has_more": True})
+        case _:
+            answer = ask(request)
+            if kind == "truncate":
+                answer.body = answer.body[: len(answer.body) // 2]
+    return answer
+
+
+def _error(details: Mapping[str, Any]) -> Answer:
+    status, body = details.get("status", 500), details.get("body")
+    if body is None:
+        body = default_error(status, details.get("code"), details.get("message"))
+    answer = json_answer(body, status) if isinstance(body, dict | list) else Answer(status, _bytes(body))
+    answer.headers |= {str(name).lower(): str(value) for name, value in details.get("headers", {}).items()}
+    return answer
+
+
+def _endless(request: Request, ask: Callable[[Request], Answer]) -> Answer:
+    """Return the first page of a listing, which promises more."""
+    answer = ask(replace(request, query={name: value for name, value in request.query.items() if name != "after"}))
+    page = json.loads(answer.body) if answer.status == 200 else None
+    return json_answer({**page, "has_more": True}) if isinstance(page, dict) and "has_more" in page else answer
+
+
+def _bytes(body: str | bytes) -> bytes:
+    return body.encode() if isinstance(body, str) else body

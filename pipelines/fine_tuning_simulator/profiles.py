@@ -22,7 +22,7 @@ class Profile:
     Attributes:
         name: `openai`, `azure` or `nebius`.
         base_path: The path of the API, below the host's name.
-        other_paths: Base paths at which the same API answers too.
+        other_paths: Patterns of base paths at which the same API answers too.
         classic_path: One more base path, at which each request must have a dated `api-version`.
         newest_first: The order of jobs, checkpoints and events. No host documents its own.
         job_ids, checkpoint_ids, event_ids, file_ids: The form of each kind of id.
@@ -76,7 +76,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
         "azure": Profile(
             name="azure",
             base_path="/openai/v1",
-            other_paths=("/api/projects/{project}/openai/v1",),
+            other_paths=("/api/projects/[^/]+/openai/v1",),
             classic_path="/openai",
             checkpoint_ids=("ftchkpt-", "hex"),
             file_ids=("file-", "hex"),

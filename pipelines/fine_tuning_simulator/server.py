@@ -1,30 +1,34 @@
 """The simulator as a server on this machine."""
 
-import asyncio
 import contextlib
 import logging
 import socket
+import socketserver
+import struct
 import sys
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import Any
+from urllib.parse import parse_qsl, unquote
 
-import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from typing_extensions import Self, override
 
-from fine_tuning_simulator.app import World, make_app
+from fine_tuning_simulator.app import Api, World
 from fine_tuning_simulator.clock import DEFAULT_START, Clock
-from fine_tuning_simulator.faults import Fault
+from fine_tuning_simulator.faults import Fault, applying, faulty_answer
 from fine_tuning_simulator.generated import GeneratedWorld
-from fine_tuning_simulator.middleware import Middleware, Request
+from fine_tuning_simulator.messages import Answer, Request, credential
 from fine_tuning_simulator.profiles import profile_named
 
 log = logging.getLogger(__name__)
 
 _HOST = "127.0.0.1"
 _TIMEOUT = 10.0
+_UNTIL_READ = 0.05
+"""Seconds that half a body gets to arrive before the connection is reset behind it."""
 
 
 class Simulator:
@@ -37,6 +41,13 @@ class Simulator:
         port: The port; 0 for a free one.
         api_keys: Each accepted key, and the scopes that it *lacks* (`JOBS_SCOPE`, `FILES_SCOPE`). By default any key is
             accepted that is not empty.
+
+    Attributes:
+        requests: All requests so far, in the order in which they came.
+        faults: The faults to apply: append to this list, or clear it.
+        latency: Seconds added to each answer.
+        connections: The number of TCP connections accepted so far.
+        peak_in_flight: The highest number of requests that were being answered at once.
     """
 
     def __init__(
@@ -50,83 +61,42 @@ class Simulator:
         self.world = world
         self.profile = profile_named(profile or str(getattr(world, "profile_name", "openai")))
         self.clock: Clock = clock or getattr(world, "clock", None) or Clock()
+        self.requests: list[Request] = []
+        self.faults: list[Fault] = []
+        self.latency = 0.0
+        self.connections = 0
+        self.peak_in_flight = 0
         self._port = port
-        self._front = Middleware(make_app(world, self.profile, api_keys), self.profile, self.clock)
+        self._api = Api(world, self.profile, api_keys)
         self._server: _Server | None = None
-        self._thread: threading.Thread | None = None
-        self._connections = [0]
+        self._in_flight = 0
+        self._answered = 0
+        self._lock = threading.Lock()
 
     @property
     def base_url(self) -> str:
         """The base URL for a client."""
         return f"http://{_HOST}:{self._port}{self.profile.base_path}"
 
-    @property
-    def requests(self) -> list[Request]:
-        """All requests so far, in the order in which they came."""
-        return self._front.requests
-
-    @property
-    def faults(self) -> list[Fault]:
-        """The faults to apply: append to this list, or clear it."""
-        return self._front.faults
-
-    @property
-    def latency(self) -> float:
-        """Seconds added to each answer."""
-        return self._front.latency
-
-    @latency.setter
-    def latency(self, seconds: float) -> None:
-        self._front.latency = seconds
-
-    @property
-    def peak_in_flight(self) -> int:
-        """The highest number of requests that were being answered at once."""
-        return self._front.peak
-
     def reset_peak(self) -> None:
         """Start to measure `peak_in_flight` again."""
-        self._front.peak = self._front.in_flight
-
-    @property
-    def connections(self) -> int:
-        """The number of TCP connections accepted so far."""
-        return self._connections[0]
+        self.peak_in_flight = self._in_flight
 
     def start(self) -> None:
-        """Start to answer requests, and return. Raises OSError where the port is in use."""
+        """Start to answer requests, and return. Raises OSError if the port is in use."""
         if self._server is not None:
             raise RuntimeError("the simulator runs already")
-        # the protocol is named so that asyncio turns Nagle's algorithm off, which costs 40 ms an answer
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        try:
-            if sys.platform != "win32":
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((_HOST, self._port))
-        except OSError:
-            listener.close()
-            raise
-        self._port = listener.getsockname()[1]
-        self._front.stopping = asyncio.Event()
-        server = _Server(self._front, self._protocol())
-        thread = threading.Thread(target=server.run, args=([listener],), name="fine-tuning-simulator", daemon=True)
-        self._server, self._thread = server, thread
-        thread.start()
-        if not server.ready.wait(_TIMEOUT):
-            raise RuntimeError("the simulator did not start")
+        self._server = _Server(self, self._port)
+        self._port = self._server.server_address[1]
         log.debug("the simulator listens at %s", self.base_url)
 
     def stop(self) -> None:
-        """Close all connections and stop; a simulator that does not run stays as it is."""
-        server, thread = self._server, self._thread
-        self._server = self._thread = None
-        if server is None or thread is None:
-            return
-        server.end()
-        thread.join(_TIMEOUT)
+        """Close all connections and stop; do nothing if the simulator does not run."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.end()
 
-    def __enter__(self) -> "Simulator":
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -135,69 +105,154 @@ class Simulator:
     ) -> None:
         self.stop()
 
-    def _protocol(self) -> type[H11Protocol]:
-        """Return uvicorn's protocol, extended: it counts connections, and gives its transport to the application."""
-        count = self._connections
+    @contextlib.contextmanager
+    def receiving(self, request: Request) -> Iterator[list[Fault]]:
+        """Log a request, and count it as in flight. Yields the faults that apply to it."""
+        with self._lock:
+            self.requests.append(request)
+            self._in_flight += 1
+            self.peak_in_flight = max(self.peak_in_flight, self._in_flight)
+            faults = applying(self.faults, request)
+        try:
+            yield faults
+        finally:
+            with self._lock:
+                self._in_flight -= 1
 
-        class Counting(H11Protocol):
-            def connection_made(self, transport: Any) -> None:
-                count[0] += 1
-                self.app_state = {**self.app_state, "transport": transport}
-                super().connection_made(transport)
+    def answer(self, request: Request, faults: list[Fault]) -> Answer:
+        """Return the answer to a request; the world is asked by one thread at a time."""
+        with self._lock:
+            answer = faulty_answer(faults, request, self._api.answer)
+            self._answered += 1
+            answer.headers["date"] = formatdate(self.clock.now(), usegmt=True)
+            answer.headers.setdefault("x-request-id", f"req_{self._answered:032x}")
+            answer.headers["content-length"] = str(len(answer.body))
+            request.status = answer.status
+            return answer
 
-        return Counting
 
+class _Server(socketserver.ThreadingTCPServer):
+    """A server that runs until `end`, with a thread for each connection."""
 
-class _Server(uvicorn.Server):
-    """A uvicorn server that says when it is ready, and does not wait for clients when it ends."""
+    allow_reuse_address = sys.platform != "win32"
+    daemon_threads = True
+    request_queue_size = 128
 
-    def __init__(self, front: Middleware, protocol: type[H11Protocol]) -> None:
-        super().__init__(
-            uvicorn.Config(
-                front,
-                http=protocol,
-                ws="none",
-                loop="asyncio",
-                lifespan="off",
-                log_config=None,
-                log_level="critical",
-                access_log=False,
-                date_header=False,
-                server_header=False,
-                proxy_headers=False,
-            )
-        )
-        self.ready = threading.Event()
-        self._front = front
-        self._loop: asyncio.AbstractEventLoop | None = None
+    def __init__(self, simulator: Simulator, port: int) -> None:
+        super().__init__((_HOST, port), _Handler)
+        self.simulator = simulator
+        self._is_ending = False
+        self._open: set[Any] = set()
+        self._closed = threading.Condition()
+        self._thread = threading.Thread(target=self._accept, name="fine-tuning-simulator", daemon=True)
+        self._thread.start()
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._loop = asyncio.get_running_loop()
-        self.ready.set()
-
-    async def main_loop(self) -> None:
-        await self._front.stopping.wait()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for server in self.servers:
-            server.close()
-        for listener in sockets or []:
-            listener.close()
-        state = self.server_state
-        deadline = time.monotonic() + _TIMEOUT / 2
-        while (state.connections or state.tasks) and time.monotonic() < deadline:
-            for connection in list(state.connections):
-                transport: Any = getattr(connection, "transport", None)
-                if transport is not None:
-                    transport.abort()
-            await asyncio.sleep(0.001)
+    def _accept(self) -> None:
+        while not self._is_ending:
+            self.handle_request()
 
     def end(self) -> None:
-        """Ask the server to stop, from any thread."""
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed already
-                self._loop.call_soon_threadsafe(self._front.stopping.set)
+        """Close every connection, and wait until all threads have ended."""
+        self._is_ending = True
+        with contextlib.suppress(OSError):
+            socket.create_connection((_HOST, self.server_address[1]), _TIMEOUT).close()  # wakes the thread that accepts
+        self._thread.join(_TIMEOUT)
+        self.server_close()
+        with self._closed:
+            for connection in self._open:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+            self._closed.wait_for(lambda: not self._open, _TIMEOUT)
+
+    @override
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        return not self._is_ending
+
+    @override
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.simulator.connections += 1
+        with self._closed:
+            self._open.add(request)
+        super().process_request(request, client_address)
+
+    @override
+    def shutdown_request(self, request: Any) -> None:
+        with self._closed:
+            self.close_request(request)  # no orderly end before it: a reset is to be a reset
+            self._open.discard(request)
+            self._closed.notify_all()
+
+    @override
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):  # else the client has left
+            log.error("the simulator failed", exc_info=error)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One connection of a client."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # which costs 40 ms an answer
+    wbufsize = -1
+    server: _Server
+
+    def _respond(self) -> None:
+        """Answer one request, or fail as the faults say."""
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        simulator = self.server.simulator
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        path, _, query = self.path.partition("?")
+        key = credential(headers, accepts_api_key_header=simulator.profile.accepts_api_key_header)
+        queried = dict(parse_qsl(query, keep_blank_values=True))
+        request = Request(self.command, unquote(path), queried, None, key, headers)
+        with simulator.receiving(request) as faults:
+            kind = faults[-1].kind if faults else None
+            late = simulator.latency + sum(fault.seconds or 0 for fault in faults if fault.kind == "slow")
+            if late and not self._pause(late):
+                self.close_connection = True
+            elif kind in ("reset", "silent"):
+                if kind == "silent":
+                    self._pause(faults[-1].seconds)
+                self._reset()
+            else:
+                self._send(simulator.answer(request, faults), is_cut=kind == "reset_body")
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_CONNECT = _respond  # noqa: N815
+
+    def _send(self, answer: Answer, *, is_cut: bool) -> None:
+        self.send_response_only(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body[: len(answer.body) // 2] if is_cut else answer.body)
+        self.wfile.flush()
+        if is_cut:
+            self._pause(_UNTIL_READ)
+            self._reset()
+
+    def _pause(self, seconds: float | None) -> bool:
+        """Wait until the time or the connection ends. Return False if the client has left, or the simulator stops."""
+        self.connection.settimeout(seconds)
+        try:
+            self.connection.recv(1, socket.MSG_PEEK)
+        except TimeoutError:
+            return True
+        except OSError:
+            return False
+        finally:
+            self.connection.settimeout(None)
+        return False
+
+    def _reset(self) -> None:
+        """Have the connection end in a TCP reset."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+
+    @override
+    def log_message(self, format: str, *args: Any) -> None:
+        """Write nothing: the simulator keeps its requests."""
 
 
 def serve(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fine_tuning_warehouse.errors import CommandError, UsageError
+from fine_tuning_warehouse.errors import CommandError
 
 
 @click.command()
@@ -25,10 +25,7 @@ from fine_tuning_warehouse.errors import CommandError, UsageError
 )
 def simulate(port: int, seed: int, jobs: int, profile: str, speed: float) -> None:
     """Run the simulated host on its own."""
-    try:
-        from fine_tuning_simulator import serve  # noqa: PLC0415
-    except ImportError:
-        raise UsageError("The simulator needs its server: pip install 'fine-tuning-warehouse[demo]'.") from None
+    from fine_tuning_simulator import serve  # noqa: PLC0415 - `ftw --help` does without
 
     def ready(base_url: str) -> None:
         click.echo(f"Serving {base_url} until you press Ctrl-C. To sync from it:", err=True)

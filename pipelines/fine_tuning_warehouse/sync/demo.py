@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from fine_tuning_warehouse.errors import CommandError, UsageError
+from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from fine_tuning_warehouse.warehouses.working_directory import working_directory
 
@@ -32,13 +32,10 @@ def demo_account(label: str, warehouse: Warehouse, *, lock_wait_seconds: float) 
         lock_wait_seconds: How long to wait for a program that holds the DuckDB file.
 
     Raises:
-        UsageError: The simulator is not installed.
         CommandError: The file was held for too long.
     """
-    try:
-        from fine_tuning_simulator import Clock, GeneratedWorld, Simulator  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise UsageError("The demo needs the simulator's server: pip install 'fine-tuning-warehouse[demo]'.") from None
+    from fine_tuning_simulator import Clock, GeneratedWorld, Simulator  # noqa: PLC0415 - the constants do not need it
+
     hours = _HOURS_BETWEEN_SYNCS * _syncs_so_far(label, warehouse, lock_wait_seconds)
     clock = Clock(start=_START, speed=0)
     world = GeneratedWorld(seed=0, jobs=_JOBS, profile="openai", clock=clock)
