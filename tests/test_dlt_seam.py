@@ -5,6 +5,7 @@ These run against the newest dlt too (`.ci/run`), where a failure is a warning.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,17 @@ def test_the_schema_beside_tables_that_are_files_says_their_columns(
         tables = dlt_seam.stored_tables(client)
     assert tables["jobs"] == {"id": "text", "_dlt_load_id": "text"}
     assert "_dlt_loads" in tables
+
+
+def test_two_syncs_that_write_state_into_one_folder_at_once_write_what_each_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", str(tmp_path / "files"))
+    another = dlt.pipeline("another", pipelines_dir=str(tmp_path), destination=dlt_seam.Files(), dataset_name="fine")
+    with another.destination_client() as client, ThreadPoolExecutor(4) as pool:
+        folder = tmp_path / "files" / "fine"
+        written = pool.map(lambda n: client._write_to_json_file(str(folder / f"{n}.jsonl"), {"n": n}), range(200))  # type: ignore[attr-defined]
+        assert len(list(written)) == 200
+    assert {file.name: file.read_text() for file in folder.iterdir()} == {
+        f"{n}.jsonl": f'{{"n":{n}}}' for n in range(200)
+    }

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import duckdb
 import pytest
@@ -21,6 +23,9 @@ from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from fine_tuning_warehouse.warehouses.duckdb_extensions import load_extensions
 from fine_tuning_warehouse.warehouses.ducklake import DuckLake
 from histories import add_history, assert_holds, truth_of
+
+if TYPE_CHECKING:
+    from postgres import Postgres
 
 pytest_plugins = ["lakes"]
 
@@ -189,6 +194,36 @@ def test_maintenance_merges_files_and_expires_snapshots_beside_a_reader_and_the_
     add_history(world, [2])
     ducklake.sync(host)
     assert_holds(ducklake.rows, truth_of(world))
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("ducklake", ["postgres"], indirect=True)
+def test_a_sync_goes_on_where_the_server_of_the_catalog_closes_idle_connections(
+    world: ScriptedWorld, host: Simulator, ftw: Command, ducklake: Engine, postgres: Postgres
+) -> None:
+    name = postgres.credentials.rpartition("/")[2]
+    url = postgres.credentials.replace(":any@", f":{quote('a b@c/d:e%f', safe='')}@")
+    ftw.env.update(ducklake.env, DESTINATION__DUCKLAKE__CREDENTIALS__CATALOG=url)
+    ftw.env["DESTINATION__DUCKLAKE__CREDENTIALS__STORAGE__BUCKET_URL"] = "it's here"
+    add_history(world, range(2))
+    host.latency = 1
+    with ftw.start("sync", *ducklake.options) as running:
+        wait_until(lambda: host.requests)
+        ended = "pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname"
+        postgres.execute(f"SELECT {ended} = '{name}'")
+        done = running.end()
+    assert done.code == 0, done.all
+    host.latency = 0
+    postgres.execute(f"ALTER DATABASE {name} SET idle_in_transaction_session_timeout = '1ms'")
+    add_history(world, range(2, 4))
+    done = ftw("sync", *ducklake.options)
+    assert done.code == 1, "a load cannot be done, and the process does not abort"
+    assert "idle_in_transaction_session_timeout" in done.err
+    assert "a b" not in done.err
+    postgres.execute(f"ALTER DATABASE {name} RESET idle_in_transaction_session_timeout")
+    assert ftw("sync", *ducklake.options).code == 0
+    assert ftw("verify", *ducklake.options).code == 0
 
 
 KILLED = {

@@ -377,8 +377,9 @@ def test_postgresql_gets_indexes_views_with_the_rights_of_who_asks_and_keeps_gra
 
 @pytest.mark.engine
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("table", ["checkpoints", "_dlt_loads"])
 def test_who_holds_a_table_in_postgresql_is_named_after_the_lock_wait(
-    world: ScriptedWorld, host: Simulator, postgres: Postgres, postgres_engine: Engine
+    world: ScriptedWorld, host: Simulator, postgres: Postgres, postgres_engine: Engine, table: str
 ) -> None:
     import psycopg2  # type: ignore[import-untyped,unused-ignore]
 
@@ -388,8 +389,8 @@ def test_who_holds_a_table_in_postgresql_is_named_after_the_lock_wait(
     holder = psycopg2.connect(postgres.credentials)
     try:
         with holder.cursor() as cursor:
-            cursor.execute("LOCK TABLE fine_tuning.checkpoints IN ACCESS EXCLUSIVE MODE")
-            with pytest.raises(BusyError, match=f"process {holder.get_backend_pid()} of the server.*checkpoints"):
+            cursor.execute(f"LOCK TABLE fine_tuning.{table} IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(BusyError, match=f"process {holder.get_backend_pid()} of the server.*{table}"):
                 postgres_engine.sync(host, lock_wait_seconds=0.5)
     finally:
         holder.close()

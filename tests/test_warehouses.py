@@ -157,6 +157,9 @@ def test_maintenance_of_a_file_writes_its_log_into_it(tmp_path: Path, world: Scr
     assert "checkpoint" in ended.out
     assert not log.exists()
     assert ftw("maintain", "--keep", "soon").code == 2
+    for wait in ("0", "1.5", "2s"):
+        assert ftw("maintain", "--keep", "0s", "--lock-wait", wait).code == 0
+        assert ftw("sync", "--lock-wait", wait).code == 0
     assert_holds(ftw.rows, truth_of(world))
 
 

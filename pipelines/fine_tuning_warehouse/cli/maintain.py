@@ -8,7 +8,7 @@ import click
 
 from fine_tuning_warehouse.errors import DONE
 
-from .options import WarehouseOptions, existing_database, prepare, seconds_of, warehouse_options
+from .options import WarehouseOptions, existing_database, lock_wait_option, prepare, seconds_of, warehouse_options
 
 
 @click.command()
@@ -16,8 +16,8 @@ from .options import WarehouseOptions, existing_database, prepare, seconds_of, w
 @click.option(
     "--keep", metavar="TIME", default="7d", show_default=True, help="How long old versions of tables stay: 12h, 7d ..."
 )
-@click.option("--lock-wait", metavar="TIME", default="60s", show_default=True, help="How long to wait for a sync.")
-def maintain(*, target: WarehouseOptions, keep: str, lock_wait: str) -> int:
+@lock_wait_option
+def maintain(*, target: WarehouseOptions, keep: str, lock_wait: float) -> int:
     """Keep the files of a warehouse few and small.
 
     DuckDB: checkpoint and vacuum. DuckLake: merge small files, expire snapshots that are older than
@@ -27,9 +27,9 @@ def maintain(*, target: WarehouseOptions, keep: str, lock_wait: str) -> int:
     prepare()
     from fine_tuning_warehouse.maintain import maintain as run  # noqa: PLC0415 - see sync
 
-    keep_seconds, wait = seconds_of(keep, "--keep"), seconds_of(lock_wait, "--lock-wait")
+    keep_seconds = seconds_of(keep, "--keep", least=0)
     if target.destination in (None, "duckdb"):
         target = replace(target, database=str(existing_database(target.database)))
-    for line in run(target.find(), keep_seconds=keep_seconds, lock_wait_seconds=wait):
+    for line in run(target.find(), keep_seconds=keep_seconds, lock_wait_seconds=lock_wait):
         click.echo(line)
     return DONE

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from typing_extensions import override
 
 from fine_tuning_warehouse.errors import MissingKeyError, UsageError
 from fine_tuning_warehouse.paths import named_path
+from fine_tuning_warehouse.warehouses.locking import LOCK_WAIT_SECONDS
 from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATABASE, DEFAULT_DATASET, find_warehouse
 
 if TYPE_CHECKING:
@@ -168,9 +170,30 @@ def existing_database(database: str | None) -> Path:
     return demo if demo.exists() and not default.exists() else default
 
 
-def seconds_of(text: str, option: str) -> float:
+class Seconds(click.FloatRange):
+    """A time in seconds, such as 90, or with its unit, such as 2m."""
+
+    @override
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text: Any = str(value).strip()
+        has_unit = text[-1:] in tuple("smhd")
+        return seconds_of(text, "--lock-wait", least=0) if has_unit else float(super().convert(text, param, ctx))
+
+
+lock_wait_option = click.option(
+    "--lock-wait",
+    type=Seconds(0),
+    default=LOCK_WAIT_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for a reader, or for another sync.",
+)
+"""The option of commands that write."""
+
+
+def seconds_of(text: str, option: str, *, least: float = 1e-9) -> float:
     """Return the seconds of a time such as 15m. Raises `UsageError`, which names the option."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if match is None or float(match[1]) == 0:
+    if match is None or float(match[1]) < least:
         raise UsageError(f"Invalid {option} {text!r}: expected a time such as 30s, 15m, 6h or 1d.")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]

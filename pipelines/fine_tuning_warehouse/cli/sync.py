@@ -18,7 +18,6 @@ from fine_tuning_warehouse.sync.health import HealthFile
 from fine_tuning_warehouse.sync.interval import Interval
 from fine_tuning_warehouse.sync.summary import AccountResult, SyncResult
 from fine_tuning_warehouse.text import safe
-from fine_tuning_warehouse.warehouses.locking import LOCK_WAIT_SECONDS
 
 from . import output
 from .failures import bug_name, json_on_failure
@@ -27,6 +26,7 @@ from .options import (
     WarehouseOptions,
     account_options,
     concurrency_option,
+    lock_wait_option,
     prepare,
     seconds_of,
     warehouse_options,
@@ -51,13 +51,7 @@ _RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
 @click.option("--since", metavar="DATE", help="Read only jobs created since, such as 2026-01-31.")
 @click.option("--full-refresh", is_flag=True, help="Read everything once more, into the same rows.")
 @concurrency_option
-@click.option(
-    "--lock-wait",
-    type=click.FloatRange(0),
-    default=LOCK_WAIT_SECONDS,
-    show_default=True,
-    help="Seconds to wait for a reader.",
-)
+@lock_wait_option
 @click.option("--every", metavar="TIME", help="Stay, and sync again every 15m, 6h, 1d ...")
 @click.option("--health-file", metavar="PATH", help="Write when a sync succeeded, for `ftw health`.")
 @output.format_option("text", "json")

@@ -234,7 +234,7 @@ class _AccountSync:
         return list(self._warehouse.load(pipeline, load, wait, largest_batch=largest).loads_ids)
 
     def _restore(self, pipeline: dlt.Pipeline, source: Any) -> None:
-        with self._warehouse.session(pipeline):
+        with self._warehouse.session(pipeline, self._options.lock_wait_seconds):
             pipeline.sync_destination()
             missing = add_stored_columns(pipeline, source.schema, check_types=self._warehouse.keeps_types)
         if missing:

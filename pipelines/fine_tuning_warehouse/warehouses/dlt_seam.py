@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.schema import Schema
 from dlt.common.schema.utils import get_columns_names_with_prop
+from dlt.destinations.exceptions import DatabaseTerminalException, DatabaseTransientException
 from dlt.destinations.impl.duckdb.configuration import ConnStatement, DuckDbClientConfiguration, DuckDbCredentials
 from dlt.destinations.impl.duckdb.factory import duckdb
 from dlt.destinations.impl.ducklake.configuration import DuckLakeClientConfiguration, DuckLakeCredentials
@@ -126,8 +128,24 @@ class SharedConnection:
     connection: Any = None
 
 
+def server_url(catalog: Any) -> str:
+    """Return the URL of a catalog in a server. SQLAlchemy leaves spaces in a password, which libpq refuses."""
+    url: str = catalog.to_url().render_as_string(hide_password=False)
+    return url.replace(" ", "%20")
+
+
 class _DuckLakeSqlClient(DuckLakeSqlClient):
     shared: SharedConnection
+
+    @staticmethod
+    def build_attach_statement(*, catalog: Any, storage_url: str, **others: Any) -> str:
+        """Return dlt's statement, with what it does not escape."""
+        storage_url = storage_url.replace("'", "''")
+        statement = DuckLakeSqlClient.build_attach_statement(catalog=catalog, storage_url=storage_url, **others)
+        if catalog.drivername in ("sqlite", "duckdb"):
+            return statement.replace(catalog.database, catalog.database.replace("'", "''"))
+        url = server_url(catalog)
+        return statement.replace(catalog.to_url().render_as_string(hide_password=False), url)
 
     def open_connection(self) -> Any:
         if self.shared.connection is None:
@@ -281,7 +299,8 @@ class _FilesClient(FilesystemClient):
         if not self.is_local_filesystem:
             super()._write_to_json_file(filepath, data)  # an object appears whole, or not at all
             return
-        part = self.pathlib.join(self.pathlib.dirname(filepath), ".part")
+        # a name of its own: the syncs of two accounts write into one folder at once
+        part = self.pathlib.join(self.pathlib.dirname(filepath), f".part-{uuid.uuid4().hex}")
         self.fs_client.makedirs(self.pathlib.dirname(filepath), exist_ok=True)
         super()._write_to_json_file(part, data)
         with open(part, "rb") as file:  # noqa: PTH123 - paths are texts here
@@ -325,8 +344,12 @@ def has_catalog(client: Any) -> bool:
 
 
 def set_lock_timeout(client: Any, seconds: float) -> None:
-    """Have each transaction of a PostgreSQL client wait for locks no longer than this, and no other session."""
-    sql, begin = client.sql_client, client.sql_client.begin_transaction
+    """Have each statement of a PostgreSQL client wait for locks no longer than this, and no other session.
+
+    The setting belongs to a transaction, which a transaction pooler keeps. A lock timeout is not tried again by dlt.
+    """
+    sql = client.sql_client
+    begin, execute = sql.begin_transaction, sql.execute_query
 
     @contextmanager
     def begin_transaction() -> Iterator[Any]:
@@ -334,7 +357,18 @@ def set_lock_timeout(client: Any, seconds: float) -> None:
             sql.execute_sql(f"SET LOCAL lock_timeout = {max(int(seconds * 1000), 1)}")
             yield transaction
 
-    sql.begin_transaction = begin_transaction
+    @contextmanager
+    def execute_query(query: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        alone: Any = begin_transaction() if sql.native_connection.autocommit else nullcontext()
+        try:
+            with alone, execute(query, *args, **kwargs) as cursor:
+                yield cursor
+        except DatabaseTransientException as error:
+            if not is_lock_timeout(error):
+                raise
+            raise DatabaseTerminalException(error.dbapi_exception) from error
+
+    sql.begin_transaction, sql.execute_query = begin_transaction, execute_query
 
 
 def with_lock_timeout(destination: Any) -> Any:

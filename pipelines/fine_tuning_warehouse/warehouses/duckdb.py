@@ -121,7 +121,7 @@ class DuckDb(Warehouse):
         return attempt(step, self.shown, lock_wait_seconds)
 
     @override
-    def session(self, pipeline: dlt.Pipeline) -> AbstractContextManager[None]:
+    def session(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> AbstractContextManager[None]:
         """Keep the file open between dlt's steps."""
         return _kept_open(pipeline)
 
@@ -202,11 +202,16 @@ def _kept_open(pipeline: dlt.Pipeline, *, megabytes: int | None = None) -> Itera
         yield
 
 
-def attempt(step: Callable[[], Result], shown: str, lock_wait_seconds: float) -> Result:
+def attempt(
+    step: Callable[[], Result], shown: str, lock_wait_seconds: float, held: type[CommandError] = CommandError
+) -> Result:
     """Do a step that opens a DuckDB file; repeat it while another program has the file open.
 
-    Raises:
-        CommandError: The file was held for too long.
+    Args:
+        step: The step.
+        shown: The name of the database in messages.
+        lock_wait_seconds: How long to repeat it.
+        held: The error to raise where the file was held for too long.
     """
     try:
         return retried(
@@ -221,7 +226,7 @@ def attempt(step: Callable[[], Result], shown: str, lock_wait_seconds: float) ->
             raise known from None
         if not is_locked(error):
             raise
-        raise CommandError(
+        raise held(
             f"Another program{_holder(error)} holds {shown} for longer than {lock_wait_seconds:g} s. "
             "Nothing is lost: close it, and sync again."
         ) from None
@@ -257,6 +262,11 @@ def advice(error: BaseException) -> str:
     """Return what to do about an error of DuckDB that lasts; nothing for other errors."""
     if found := re.search(r'replaying WAL file "([^"]+)"', str(error)):
         return f". Rename {shown_path(Path(found[1]))}: the next `ftw sync` reads again what it held"
+    if 'Failed to execute query "ROLLBACK"' in str(error):
+        return (
+            ". The server of the catalog closed the connection, and nothing was loaded. Where it does so in each sync, "
+            "raise its idle_in_transaction_session_timeout for this role: a load is one transaction"
+        )
     if "Duplicate key" in str(error):
         return ". DuckDB cannot replace rows under a unique index: drop the index, which duckdb_indexes() names"
     return ""

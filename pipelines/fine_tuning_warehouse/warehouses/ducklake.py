@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -130,10 +130,10 @@ class DuckLake(Warehouse):
 
     @override
     def attempt(self, step: Callable[[], Result], lock_wait_seconds: float) -> Result:
-        return attempt(step, self.shown, lock_wait_seconds)
+        return attempt(step, self.shown, lock_wait_seconds, BusyError)  # a catalog in DuckDB: another sync, as a rule
 
     @override
-    def session(self, pipeline: dlt.Pipeline) -> AbstractContextManager[None]:
+    def session(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> AbstractContextManager[None]:
         """Do all steps as one transaction, which makes one snapshot."""
         destination: Any = pipeline.destination
         transaction: AbstractContextManager[None] = destination.one_transaction(pipeline)
@@ -169,6 +169,7 @@ class DuckLake(Warehouse):
             return connection
 
         connection = stack.enter_context(self.attempt(open_lake, lock_wait_seconds))
+        stack.callback(_roll_back, connection)
         files = client.config.credentials.storage_url.rstrip("/")
         connection.execute(f"SET allowed_directories = [{literal(files + '/')}]")
         connection.execute(f"USE {quoted(_ALIAS)}")
@@ -240,24 +241,38 @@ class DuckLake(Warehouse):
         digest = hashlib.sha256(f"fine_tuning_warehouse {schema} {name}".encode()).digest()
         with ExitStack() as stack:
             with destination_errors(self, f"The catalog of {self.shown} cannot be locked"):
-                connection = stack.enter_context(_connected(credentials.catalog))
+                connection = _connected(credentials.catalog, stack)
                 _wait_for_lock(connection, int.from_bytes(digest[:8], "big", signed=True), what, lock_wait_seconds)
             yield
 
 
-def _connected(catalog: Any) -> duckdb.DuckDBPyConnection:
-    """Return a connection to the PostgreSQL server of a catalog, inside a transaction."""
+def _connected(catalog: Any, stack: ExitStack) -> duckdb.DuckDBPyConnection:
+    """Return a connection to the PostgreSQL server of a catalog, inside a transaction that may stay idle."""
     import duckdb  # noqa: PLC0415 - see accounts
 
+    from .dlt_seam import server_url  # noqa: PLC0415
     from .duckdb_extensions import load_extensions  # noqa: PLC0415
 
-    connection = duckdb.connect()
+    connection = stack.enter_context(duckdb.connect())
     for statement in load_extensions(["postgres_scanner"]):
         connection.execute(statement)
-    url = catalog.to_url().render_as_string(hide_password=False)
-    connection.execute(f"ATTACH {literal(url)} AS catalog (TYPE postgres)")
+    connection.execute(f"ATTACH {literal(server_url(catalog))} AS catalog (TYPE postgres)")
     connection.execute("BEGIN TRANSACTION")
+    stack.callback(_roll_back, connection)
+    _ask(connection, "SELECT set_config('idle_in_transaction_session_timeout', '0', true)")
     return connection
+
+
+def _ask(connection: duckdb.DuckDBPyConnection, query: str) -> Any:
+    """Return the only value of a query of the server, which DuckDB asks as it is."""
+    answer = connection.execute(f"SELECT * FROM postgres_query('catalog', {literal(query)})").fetchone()  # noqa: S608
+    return answer and answer[0]
+
+
+def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
+    """End a transaction. Where the server is gone, DuckDB would end the process as the connection is closed."""
+    with suppress(Exception):
+        connection.execute("ROLLBACK")
 
 
 def _wait_for_lock(connection: duckdb.DuckDBPyConnection, key: int, what: str, lock_wait_seconds: float) -> None:
@@ -267,8 +282,7 @@ def _wait_for_lock(connection: duckdb.DuckDBPyConnection, key: int, what: str, l
         BusyError: Another has held it for too long.
     """
     until, announced = time.monotonic() + lock_wait_seconds, False
-    ask = f"SELECT * FROM postgres_query('catalog', 'SELECT pg_try_advisory_xact_lock({key})')"  # noqa: S608
-    while not (connection.execute(ask).fetchone() or [False])[0]:
+    while not _ask(connection, f"SELECT pg_try_advisory_xact_lock({key})"):
         if time.monotonic() >= until:
             raise BusyError(f"{what} for longer than {lock_wait_seconds:g} s: wait for it to end.")
         if not announced:

@@ -120,22 +120,23 @@ class PostgreSql(OtherDestination):
                     )
                     announced = True
                 time.sleep(_PAUSE_SECONDS)
-            destination: Any = pipeline.destination
-            destination.lock_wait_seconds = lock_wait_seconds
-            with self._blockers(client, lock_wait_seconds):
-                yield
+            yield
 
+    @override
     @contextmanager
-    def _blockers(self, client: Any, lock_wait_seconds: float) -> Iterator[None]:
-        """Name who held a table where a statement waited for its lock for too long. Raises `BusyError`."""
+    def session(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> Iterator[None]:
+        """Bound the time that statements wait for a lock, and name who holds a table. Raises `BusyError`."""
         from .dlt_seam import is_lock_timeout  # noqa: PLC0415 - see accounts
 
+        destination: Any = pipeline.destination
+        destination.lock_wait_seconds = lock_wait_seconds
         try:
             yield
         except Exception as error:
             if not is_lock_timeout(error):
                 raise
-            holders = client.execute_sql(_HOLDERS, self.dataset) or ()
+            with pipeline.sql_client() as client:
+                holders = client.execute_sql(_HOLDERS, self.dataset) or ()
             named = "; ".join(f"{_session(*session)} on {tables}" for *session, tables in holders)
             raise BusyError(
                 f"Another session holds a table of {self.shown} for longer than {lock_wait_seconds:g} s"
@@ -146,7 +147,11 @@ class PostgreSql(OtherDestination):
     def describe(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> None:
         """Write comments, views, and the indexes by which rows are found."""
         super().describe(pipeline, lock_wait_seconds)
-        with self.exclusive_load(pipeline, lock_wait_seconds), pipeline.sql_client() as client:
+        with (
+            self.exclusive_load(pipeline, lock_wait_seconds),
+            self.session(pipeline, lock_wait_seconds),
+            pipeline.sql_client() as client,
+        ):
             present = {str(name) for (name,) in client.execute_sql(_INDEXES, self.dataset) or ()}
             for index, table, statement in _indexes(client, self.dataset):
                 if index not in present:

@@ -167,16 +167,20 @@ class Warehouse(ABC):
         del lock_wait_seconds
         return step()
 
-    def session(self, pipeline: dlt.Pipeline) -> AbstractContextManager[None]:
-        """Keep what is opened for one step of dlt open for the next."""
-        del pipeline
+    def session(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> AbstractContextManager[None]:
+        """Keep what is opened for one step of dlt open for the next.
+
+        Raises:
+            BusyError: Another session of a server held a table for longer than `lock_wait_seconds`.
+        """
+        del pipeline, lock_wait_seconds
         return nullcontext()
 
     def restore(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> None:
         """Give a new pipeline the state and schema that the last load has left."""
 
         def restore() -> None:
-            with self.session(pipeline):
+            with self.session(pipeline, lock_wait_seconds):
                 pipeline.sync_destination()
 
         self.attempt(restore, lock_wait_seconds)
@@ -195,7 +199,7 @@ class Warehouse(ABC):
         del largest_batch
 
         def load() -> LoadInfo:
-            with self.session(pipeline):
+            with self.session(pipeline, lock_wait_seconds):
                 return step()
 
         with self.exclusive_load(pipeline, lock_wait_seconds):
@@ -212,7 +216,7 @@ class Warehouse(ABC):
         from .comments import write_comments  # noqa: PLC0415
 
         def describe() -> None:
-            with self.session(pipeline):
+            with self.session(pipeline, lock_wait_seconds):
                 write_comments(pipeline, self)
                 write_views(pipeline, self)
 
