@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import pytest
 
-from command import FTW, NOW, Command, is_told_well
+from command import FTW, NOW, Command, is_told_well, wait_until
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.query import query
@@ -271,6 +272,16 @@ DEALLOCATE stolen
 SELECT $1
 SELECT ?
 """.strip().splitlines()
+REFUSED += [
+    f"FROM jobs AS é, {name}('SELECT 1')"
+    for name in (
+        "QUERY\u200b",
+        '"query"\u2060\ufeff',
+        "query--\r",
+        "main.query /* /* nested */ */ -- line\n",
+        '"Query"',
+    )
+]
 
 HARMLESS = (
     "FROM duckdb_secrets()",
@@ -282,6 +293,7 @@ HARMLESS = (
     "PRAGMA table_info('jobs')",
     "SELECT current_setting('temp_directory')",
     "SELECT 'CALL enable_profiling()' AS query",
+    "SELECT 'query(1)' AS query, (query.id) AS id FROM jobs AS query",
     "SELECT ';' AS semicolon; -- SELECT 2",
     "FROM range(3000000) AS r(i) ORDER BY hash(i)",
     "PIVOT jobs ON owner USING count(*)",
@@ -348,6 +360,29 @@ def test_the_command_refuses_in_a_line_and_does_not_crash(ftw: Command, sql: str
     assert ended.err.startswith("Error: ")
     assert sorted(ftw.folder.iterdir()) == files
     assert ftw.database.read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+def test_a_query_that_crashes_duckdb_is_an_error_in_a_line(ftw: Command) -> None:
+    ended = ftw("query", "SELECT json_structure(repeat('[', 100000) || repeat(']', 100000))")
+    assert ended.code == 1
+    assert is_told_well(ended, "Error: The query was ended by SIGSEGV")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
+def test_a_query_ends_with_its_command(ftw: Command, number: signal.Signals) -> None:
+    endless = "SELECT max(a.range * b.range) FROM range(10000000) a, range(10000000) b"
+    with ftw.start("query", endless) as running:
+        children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children")
+        if not children.parent.is_dir():
+            pytest.skip("needs Linux")
+        wait_until(lambda: children.read_text().split())
+        (child,) = children.read_text().split()
+        running.signal(number)
+        ended = running.end(within=20)
+        assert ended.code == (130 if number == signal.SIGINT else -number)
+        wait_until(lambda: not Path(f"/proc/{child}/stat").exists())
 
 
 @pytest.mark.parametrize("sql", ["SELECT", "SELECT nonsense FROM jobs", "SELECT * FROM nonsense", "SELECT 'x'::INT"])

@@ -141,6 +141,8 @@ def main() -> NoReturn:
         code = _print_error(str(error), error.exit_code)
     except click.Abort as error:
         code = _print_stopped(signal.SIGTERM if isinstance(error.__cause__, _TerminatedError) else signal.SIGINT)
+    except SystemExit:  # by click, where nobody reads the output any more
+        code = FAILED
     except Exception as error:  # noqa: BLE001 - a bug
         from .failures import bug_report  # noqa: PLC0415
 

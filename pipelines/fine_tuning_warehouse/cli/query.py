@@ -13,6 +13,7 @@ from fine_tuning_warehouse.errors import CommandError, UsageError
 from fine_tuning_warehouse.query import query as run
 
 from . import output
+from .child import run_in_child
 from .options import WarehouseOptions, existing_database, prepare, warehouse_options
 
 
@@ -24,20 +25,25 @@ from .options import WarehouseOptions, existing_database, prepare, warehouse_opt
 @output.spreadsheet_safe_option
 def query(
     *, sql: str | None, file: str | None, target: WarehouseOptions, output_format: str, spreadsheet_safe: bool
-) -> None:
+) -> int:
     """Run one SQL query over the warehouse, in DuckDB's SQL.
 
     It can read the tables and views, and nothing else: no other file, no network, no stored secret. SQL is the query,
     or `-` to read it from standard input. With --destination, the tables and views that the query names are first
     copied into a temporary file on this machine.
     """
-    names, rows = _run(_sql(sql, file), target)
-    if output_format == "json":
-        click.echo(output.as_json([dict(zip(names, row, strict=True)) for row in rows]))
-    elif output_format == "csv":
-        output.print_csv(names, rows, spreadsheet_safe=spreadsheet_safe)
-    else:
-        click.echo(output.as_table(names, rows, output.terminal_width()))
+    text = _sql(sql, file)
+
+    def run_and_print() -> None:
+        names, rows = _run(text, target)
+        if output_format == "json":
+            click.echo(output.as_json([dict(zip(names, row, strict=True)) for row in rows]))
+        elif output_format == "csv":
+            output.print_csv(names, rows, spreadsheet_safe=spreadsheet_safe)
+        else:
+            click.echo(output.as_table(names, rows, output.terminal_width()))
+
+    return run_in_child(run_and_print, "The query")  # some functions of DuckDB crash, such as on JSON nested deeply
 
 
 def _run(sql: str, target: WarehouseOptions) -> tuple[list[str], list[tuple[Any, ...]]]:
