@@ -17,7 +17,7 @@ from fine_tuning_warehouse.errors import DONE, CommandError
 def run_in_child(work: Callable[[], None], what: str) -> int:
     """Run a function in a child process, and return the exit code of the command.
 
-    The child goes on from here: it prints, and ends as the command would. On Windows, the function runs in this process.
+    The child goes on from here: it prints, and ends as the command would. On Windows, all runs in this process.
 
     Args:
         work: The function.
