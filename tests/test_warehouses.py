@@ -18,6 +18,7 @@ from fine_tuning_warehouse.best import best_checkpoints
 from fine_tuning_warehouse.errors import CommandError, UsageError
 from fine_tuning_warehouse.verify import verify
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
+from fine_tuning_warehouse.warehouses.errors import destination_errors
 from fine_tuning_warehouse.warehouses.iceberg import Iceberg
 from fine_tuning_warehouse.warehouses.other import OtherDestination
 from histories import add_history, assert_holds, truth_of
@@ -187,3 +188,20 @@ def test_a_file_system_without_locks_is_named_at_once(tmp_path: Path, reason: st
     with pytest.raises(CommandError, match="no locks"):
         DuckDb(tmp_path / "w.duckdb").attempt(step, 60)
     assert asked == [1], "it is not waited for"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'Failed to prepare COPY "...": server closed the connection unexpectedly',
+        'Failed to execute query "ROLLBACK": no connection to the server',
+        "FATAL:  terminating connection due to idle-in-transaction timeout",
+        "SSL connection has been closed unexpectedly",
+    ],
+)
+def test_an_error_of_a_lost_server_names_the_setting_wherever_it_is_noticed(tmp_path: Path, message: str) -> None:
+    with (
+        pytest.raises(CommandError, match="idle_in_transaction_session_timeout"),
+        destination_errors(DuckDb(tmp_path / "w.duckdb"), "The destination cannot be reached"),
+    ):
+        raise duckdb.IOException(message)

@@ -258,11 +258,18 @@ def _holder(error: BaseException) -> str:
     return f" ({process[1]}, process {process[2]})" if process else ""
 
 
+_LOST_SERVER = re.compile(
+    r'(?i)Failed to execute query "ROLLBACK"|server closed the connection|connection has been closed|'
+    "terminating connection|no connection to the server|idle-in-transaction"
+)
+"""How DuckDB says that the PostgreSQL server of a catalog is gone: which words it uses depends on where it notices."""
+
+
 def advice(error: BaseException) -> str:
     """Return what to do about an error of DuckDB that lasts; nothing for other errors."""
     if found := re.search(r'replaying WAL file "([^"]+)"', str(error)):
         return f". Rename {shown_path(Path(found[1]))}: the next `ftw sync` reads again what it held"
-    if 'Failed to execute query "ROLLBACK"' in str(error):
+    if _LOST_SERVER.search(str(error)):
         return (
             ". The server of the catalog closed the connection, and nothing was loaded. Where it does so in each sync, "
             "raise its idle_in_transaction_session_timeout for this role: a load is one transaction"
