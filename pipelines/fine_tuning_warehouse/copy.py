@@ -26,7 +26,7 @@ from .warehouses.load_id import LOAD_ID, add_load_ids
 from .warehouses.locking import LOCK_WAIT_SECONDS
 from .warehouses.rows import Relation, Rows, open_rows
 from .warehouses.state import Stored, find_stored, stored_by
-from .warehouses.tables import make_lacking
+from .warehouses.tables import make_lacking, set_aside_changed
 from .warehouses.warehouse import Warehouse
 from .warehouses.working_directory import working_directory
 
@@ -92,6 +92,7 @@ def copy_history(
                 pipeline = target.pipeline(directory / f"to-{number}", label=label)
 
                 def load(history: _History = history, pipeline: dlt.Pipeline = pipeline) -> LoadInfo:
+                    set_aside_changed(pipeline, check_types=target.keeps_types)
                     pipeline.sync_destination()
                     there = stored_by(pipeline)
                     _refuse_another(there, history.stored, source, target, history.label)

@@ -25,7 +25,7 @@ from fine_tuning_warehouse.warehouses.dlt_process import active_pipeline_kept
 from fine_tuning_warehouse.warehouses.errors import destination_errors
 from fine_tuning_warehouse.warehouses.load_id import add_load_ids
 from fine_tuning_warehouse.warehouses.locking import LOCK_WAIT_SECONDS
-from fine_tuning_warehouse.warehouses.tables import add_stored_columns, make_lacking
+from fine_tuning_warehouse.warehouses.tables import add_stored_columns, make_lacking, set_aside_changed
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from fine_tuning_warehouse.warehouses.working_directory import working_directory
 from openai_fine_tuning import CancelledError, FineTuningSourceError, Report
@@ -235,12 +235,14 @@ class _AccountSync:
 
     def _restore(self, pipeline: dlt.Pipeline, source: Any) -> None:
         with self._warehouse.session(pipeline, self._options.lock_wait_seconds):
+            check_types = self._warehouse.keeps_types
+            missing = set_aside_changed(pipeline, check_types=check_types)
             pipeline.sync_destination()
-            missing = add_stored_columns(pipeline, source.schema, check_types=self._warehouse.keeps_types)
+            missing += add_stored_columns(pipeline, source.schema, check_types=check_types)
         if missing:
             self._report.notes.append(
-                f"Missing in the warehouse: {'; '.join(missing)}. They are made again, and everything is read once "
-                "more, for each account at its next sync. What the host no longer has cannot be read again."
+                f"Missing or changed in the warehouse: {'; '.join(missing)}. They are made again, and all is read "
+                "once more, for each account at its next sync. What the host no longer has cannot be read again."
             )
 
     def _errors(self) -> AbstractContextManager[None]:

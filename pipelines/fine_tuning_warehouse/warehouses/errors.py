@@ -13,6 +13,7 @@ from .duckdb import advice
 from .warehouse import Warehouse
 
 _LACKS_A_RIGHT = re.compile(r"(?i)permission denied|must be owner|insufficient privilege|not enough privileges")
+_LACKS_A_COLUMN = re.compile(r"(?i)\bcolumn .*(?:does not exist|not found)|does not have a column")
 """How databases say so."""
 
 
@@ -49,7 +50,9 @@ def destination_errors(warehouse: Warehouse, what: str) -> Iterator[None]:
                 raise _missing_package(warehouse, one.dependencies) from None
             if isinstance(one, ConfigurationException):
                 raise UsageError(_told_setting(warehouse.destination, one)) from None
-        dropped = any(isinstance(one, DatabaseUndefinedRelation) for one in causes(error))
+        dropped = any(isinstance(one, DatabaseUndefinedRelation) for one in causes(error)) or _LACKS_A_COLUMN.search(
+            str(cause)
+        )
         hint = ". If it was dropped, the next `ftw sync` makes it again" if dropped else advice(cause)
         if _LACKS_A_RIGHT.search(str(cause)):
             both = f"{warehouse.dataset} and {warehouse.dataset}_staging"

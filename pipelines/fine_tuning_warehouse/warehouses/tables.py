@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlt.common.destination.client import WithStagingDataset
 from dlt.common.schema import Schema
+from dlt.common.schema.utils import pipeline_state_table
 from dlt.common.versioned_state import decompress_state
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.destinations.job_client_impl import SqlJobClientBase
@@ -72,6 +73,40 @@ def add_stored_columns(pipeline: dlt.Pipeline, schema: Schema, *, check_types: b
         }
         schema.update_table({"name": name, "columns": added})
     return missing
+
+
+def set_aside_changed(pipeline: dlt.Pipeline, *, check_types: bool) -> list[str]:
+    """Rename those of dlt's own tables that lack a column or have one of another type: dlt makes them again.
+
+    Without its rows there, dlt knows of no sync, and everything is read once more.
+
+    Args:
+        pipeline: A pipeline that has not restored its state yet.
+        check_types: Compare the types of columns too.
+
+    Returns:
+        What was changed, in words.
+    """
+    changed = []
+    with pipeline.destination_client() as client:
+        if not isinstance(client, SqlJobClientBase) or not client.is_storage_initialized():
+            return []
+        schema = client.schema.clone()
+        schema.update_table(pipeline_state_table())
+        expected = {name: schema.tables[name]["columns"] for name in schema.dlt_table_names()}
+        for name, columns in client.get_storage_tables(list(expected)):
+            types = {column.lower(): data_type for column, data_type in _types(columns).items()}
+            unlike = [
+                column
+                for column, hints in expected[name].items()
+                if column not in types or (check_types and types[column] != hints["data_type"])
+            ]
+            if columns and unlike:
+                aside = f"{name}_{_now()}"
+                table = client.sql_client.make_qualified_table_name(name)
+                client.sql_client.execute_sql(f"ALTER TABLE {table} RENAME TO {aside}")
+                changed.append(f"in the table {name} the columns {', '.join(unlike)} (its rows are kept in {aside})")
+    return changed
 
 
 def _made(pipeline: dlt.Pipeline, client: Any) -> dict[str, str]:
@@ -134,11 +169,15 @@ def _set_aside(client: SqlJobClientBase, table: str, lacking_keys: list[str]) ->
     """Move rows that have lost a key column to a table of their own: nothing can be merged into them any more."""
     if not lacking_keys:
         return
-    aside = f"{table}_without_{'_'.join(lacking_keys)}_{datetime.now(timezone.utc):%Y%m%d%H%M%S}"
+    aside = f"{table}_without_{'_'.join(lacking_keys)}_{_now()}"
     old, new = (client.sql_client.make_qualified_table_name(name) for name in (table, aside))
     for statement in (f"CREATE TABLE {new} AS SELECT * FROM {old}", f"DELETE FROM {old} WHERE 1 = 1"):  # noqa: S608
         client.sql_client.execute_sql(statement)
     logger.warning("The rows of %s have lost their key. They are kept in the table %s.", table, aside)
+
+
+def _now() -> str:
+    return f"{datetime.now(timezone.utc):%Y%m%d%H%M%S}"
 
 
 def _forget(client: SqlJobClientBase) -> None:
@@ -168,8 +207,28 @@ def make_lacking(pipeline: dlt.Pipeline) -> None:
         _make(client, loaded | set(client.schema.dlt_table_names()))
         if isinstance(client, WithStagingDataset):
             staged = {table for table in loaded if client.should_load_data_to_staging_dataset(table)}
+            made = dict(client.get_storage_tables([*staged, client.schema.version_table_name]))
             with client.with_staging_dataset():
+                _drop_unlike(client, made)
                 _make(client, staged | {client.schema.version_table_name})
+
+
+def _drop_unlike(client: SqlJobClientBase, loaded: Mapping[str, Columns]) -> None:
+    """Drop the staging tables that do not fit the tables that they are merged into; they are made again."""
+    if not client.is_storage_initialized():
+        return
+    for name, columns in client.get_storage_tables(list(loaded)):
+        declared: Columns = client.schema.tables[name]["columns"]
+        refuses_null = any(
+            not hints.get("nullable", True) and declared.get(column, {}).get("nullable", True)
+            for column, hints in columns.items()
+        )
+        if refuses_null or _types(columns) != _types(loaded[name]):
+            client.sql_client.drop_tables(name)
+
+
+def _types(columns: Columns) -> dict[str, str]:
+    return {column: hints["data_type"] for column, hints in columns.items()}
 
 
 def _make(client: SqlJobClientBase, needed: Iterable[str]) -> None:
