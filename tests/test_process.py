@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 
 from command import KEY, Command
-from fine_tuning_simulator import ScriptedWorld, Simulator
+from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.errors import is_bug
 from histories import add_history
 
@@ -31,13 +31,11 @@ def error_of(call: Any) -> Exception:
     return caught.value
 
 
-def test_an_error_that_our_code_makes_is_a_bug_and_one_of_a_library_or_the_system_is_not() -> None:
-    assert not is_bug(error_of(lambda: json.loads("{")))
+def test_an_error_of_our_code_or_of_a_program_that_uses_it_is_a_bug_and_one_of_a_library_or_the_system_is_not() -> None:
     assert not is_bug(error_of(lambda: duckdb.sql("SELECT nothing")))
     assert not is_bug(OSError(errno.ENOSPC, "No space left"))
     assert not is_bug(MemoryError())
 
-    namespace: dict[str, Any] = {"__name__": "openai_fine_tuning.anything", "pa": pa, "json": json, "duckdb": duckdb}
     code = """
         def key(): return {}["nope"]
         def arrow(): return pa.array(["x"], pa.int64())
@@ -45,9 +43,40 @@ def test_an_error_that_our_code_makes_is_a_bug_and_one_of_a_library_or_the_syste
         def system(): return open("/nowhere/at/all")
         def database(): return duckdb.sql("SELECT nothing")
     """
-    exec(textwrap.dedent(code), namespace)
-    bugs = {name: is_bug(error_of(namespace[name])) for name in ("key", "arrow", "stdlib", "system", "database")}
-    assert bugs == {"key": True, "arrow": True, "stdlib": True, "system": False, "database": False}
+    for name, file in (
+        ("openai_fine_tuning.anything", "<string>"),
+        ("openai_fine_tuning.anything", "/python/site-packages/openai_fine_tuning/anything.py"),
+        ("somebodys_program", "/opt/somebodys_program.py"),
+        ("a_library", "/python/site-packages/a_library.py"),
+    ):
+        namespace: dict[str, Any] = {"__name__": name, "pa": pa, "json": json, "duckdb": duckdb}
+        exec(compile(textwrap.dedent(code), file, "exec"), namespace)
+        expected = name != "a_library"
+        bugs = {what: is_bug(error_of(namespace[what])) for what in ("key", "arrow", "stdlib", "system", "database")}
+        assert bugs == {"key": expected, "arrow": expected, "stdlib": expected, "system": False, "database": False}
+
+
+def run_broken(ftw: Command, error: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a sync in which our code raises an error, given as an expression, while a table is made."""
+    code = f"""
+        import os, sys
+        from fine_tuning_warehouse.cli.main import main
+        from fine_tuning_warehouse.sync import run
+        def broken(*_): raise {error}
+        broken.__globals__["__name__"] = "fine_tuning_warehouse.broken"
+        run.add_load_ids = broken
+        sys.argv = {["ftw", "sync", *arguments]!r}
+        main()
+    """
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=ftw.folder,
+        env=ftw.env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
@@ -57,35 +86,68 @@ def test_a_bug_is_a_traceback_without_secrets_that_asks_to_be_reported(
     add_history(world, range(1))
     ftw = Command(tmp_path, host.base_url)
     (ftw.folder / ".dlt").mkdir()
-    (ftw.folder / ".dlt" / "secrets.toml").write_text('anything = "stands-in-a-file"\n')
-    code = f"""
-        import os, sys
-        from fine_tuning_warehouse.cli.main import main
-        from fine_tuning_warehouse.warehouses import load_id
-        def broken(table): raise KeyError(os.environ["OPENAI_API_KEY"], "stands-in-a-file")
-        broken.__globals__["__name__"] = "fine_tuning_warehouse.broken"
-        load_id._with_load_id = broken
-        sys.argv = ["ftw", "sync", "--output", "{form}"]
-        main()
-    """
-    ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        cwd=ftw.folder,
-        env=ftw.env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    (ftw.folder / ".dlt" / "secrets.toml").write_text(
+        "anything = \"stands-in-a-file\"\nmore = '''stands-in-many-quotes'''\nurl = \"pg://me:stands%20in-a-url@host/db\"\n"
     )
+    ftw.env["OPENAI_EXTRA_HEADERS"] = '{"x-portkey-config": "stands-in-a-header"}'
+    secrets = [
+        "stands-in-a-file",
+        "stands-in-many-quotes",
+        "stands in-a-url",
+        "stands%20in-a-url",
+        "stands-in-a-header",
+    ]
+    ended = run_broken(ftw, f'KeyError(os.environ["OPENAI_API_KEY"], *{secrets})', "--output", form)
     assert ended.returncode == 1
     assert "Traceback" in ended.stderr
     assert "in broken" in ended.stderr
     assert "report" in ended.stderr.splitlines()[-1]
     assert KEY not in ended.stdout + ended.stderr
-    assert "stands-in-a-file" not in ended.stderr
+    assert [secret for secret in secrets if secret in ended.stderr.split("KeyError:")[-1]] == []
     if form == "json":
         told = json.loads(ended.stdout)
         assert (told["status"], told["error"]) == ("failed", "A bug in ftw: KeyError")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ('OSError(28, "No space left on device", "/a/folder")', "No space left on device: '/a/folder'"),
+        (
+            '__import__("duckdb").IOException("IO Error: stands-in-the-way, stands-in-a-file")',
+            "IO Error: stands-in-the",
+        ),
+    ],
+)
+def test_what_the_system_or_a_library_says_in_any_place_is_a_line(
+    tmp_path: Path, host: Simulator, error: str, words: str
+) -> None:
+    ftw = Command(tmp_path, host.base_url)
+    ftw.env["SOME_TOKEN"] = "stands-in-a-file"
+    ended = run_broken(ftw, error, "--output", "json")
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert words in line
+    assert words in json.loads(ended.stdout)["error"]
+    assert "stands-in-a-file" not in ended.stdout + ended.stderr
+
+
+def test_what_the_encoding_of_the_output_lacks_is_escaped(
+    tmp_path: Path, world: ScriptedWorld, host: Simulator
+) -> None:
+    add_history(world, range(1))
+    host.faults.append(Fault("status", path="events$", times=None, status=403, message="dosť"))
+    ftw = Command(tmp_path, host.base_url)
+    ftw.env |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ftw.warm = False
+    ended = ftw("sync", "--account", "späť")
+    assert ended.code == 2
+    assert "Traceback" not in ended.err
+    ftw.env["PYTHONIOENCODING"] = "latin-1"
+    ended = ftw("sync")
+    assert ended.code == 0
+    assert "dos\\u0165" in ended.err
 
 
 class Telemetry(HTTPServer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -66,18 +67,26 @@ def root_cause(error: BaseException) -> BaseException:
 _OURS = ("fine_tuning_warehouse", "openai_fine_tuning", "fine_tuning_simulator")
 _PLAIN = ("builtins", "pyarrow", *sys.stdlib_module_names)
 """Packages whose errors say nothing of who is wrong: Python, and the library that rows are made with."""
+_INSTALLED = re.compile(r"[/\\](?:site|dist)-packages[/\\]")
 
 
 def is_bug(error: BaseException) -> bool:
-    """Return whether an error is a programming error of this project.
+    """Return whether an error is a programming error: of this project, or of a program that uses it.
 
     An error of the operating system is not, nor one of a type that dlt, a database or a client of the network defines.
-    Another one (`KeyError`, `ArrowInvalid`) is a bug, if the innermost code that is not of these packages is ours.
+    Another one (`KeyError`, `ArrowInvalid`) is a bug, unless the innermost code that is not of these packages is an
+    installed library's.
     """
-    package = type(error).__module__.partition(".")[0]
+    package = _package(type(error).__module__)
     if isinstance(error, (OSError, MemoryError)) or package not in (*_OURS, *_PLAIN):
         return False
-    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
-    packages = [module.partition(".")[0] for module in modules]
-    outside = [package for package in packages if package not in _PLAIN]
-    return bool(outside) and outside[-1] in _OURS
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    outside = [frame for frame in frames if _package(frame.f_globals.get("__name__")) not in _PLAIN]
+    if not outside:
+        return True
+    innermost = outside[-1]
+    return _package(innermost.f_globals.get("__name__")) in _OURS or not _INSTALLED.search(innermost.f_code.co_filename)
+
+
+def _package(module: object) -> str:
+    return str(module).partition(".")[0]

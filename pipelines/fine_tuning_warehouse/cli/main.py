@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import os
 import re
 import signal
@@ -16,7 +17,17 @@ from typing import NoReturn, cast
 import click
 from typing_extensions import override
 
-from fine_tuning_warehouse.errors import DONE, FAILED, INTERRUPTED, TERMINATED, USAGE, CommandError, UsageError
+from fine_tuning_warehouse.errors import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    TERMINATED,
+    USAGE,
+    CommandError,
+    UsageError,
+    is_bug,
+    root_cause,
+)
 from fine_tuning_warehouse.hard_exit import exit_now
 from fine_tuning_warehouse.text import safe_lines
 
@@ -128,6 +139,9 @@ def main() -> NoReturn:
     signal.signal(signal.SIGINT, _interrupt)
     os.environ.update(_ENVIRONMENT)
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's own keeps 40 MB that it does not need
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None where it is closed
+            stream.reconfigure(errors="backslashreplace")  # what its encoding lacks ends no command
     try:
         _keep_files_private()
         code = ftw.main(standalone_mode=False) or DONE
@@ -143,11 +157,14 @@ def main() -> NoReturn:
         code = _print_stopped(signal.SIGTERM if isinstance(error.__cause__, _TerminatedError) else signal.SIGINT)
     except SystemExit:  # by click, where nobody reads the output any more
         code = FAILED
-    except Exception as error:  # noqa: BLE001 - a bug
-        from .failures import bug_report  # noqa: PLC0415
+    except Exception as error:  # noqa: BLE001 - a bug, or what a library or the system says in a place of its own
+        from .failures import bug_report, failure_name  # noqa: PLC0415
 
-        click.echo(bug_report(error), err=True)
-        code = FAILED
+        if is_bug(root_cause(error)):
+            click.echo(bug_report(error), err=True)
+            code = FAILED
+        else:
+            code = _print_error(failure_name(error), FAILED)
     # Threads may still wait for an answer of the host, up to a minute; nothing they bring is wanted any more.
     exit_now(int(code))
 

@@ -20,7 +20,7 @@ from fine_tuning_warehouse.sync.summary import AccountResult, SyncResult
 from fine_tuning_warehouse.text import safe
 
 from . import output
-from .failures import bug_name, json_on_failure
+from .failures import failure_name, json_on_failure
 from .options import (
     AccountOptions,
     WarehouseOptions,
@@ -155,7 +155,7 @@ def _sync_once(
     except CommandError as error:
         failure, result.error = error, str(error)
     except Exception as error:
-        result.error = bug_name(error)
+        result.error = failure_name(error)
         prints.result(result)
         raise
     prints.result(result)

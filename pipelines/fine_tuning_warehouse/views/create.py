@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sqlglot import exp, parse_one
 
-from fine_tuning_warehouse.errors import CommandError
+from fine_tuning_warehouse.errors import CommandError, is_bug, root_cause
 from fine_tuning_warehouse.warehouses.sql_text import literal
 
 from .build import DIALECTS, READ_TABLES, SOURCES, Builder
@@ -40,6 +40,8 @@ def write_views(pipeline: dlt.Pipeline, warehouse: Warehouse) -> None:
     except CommandError:
         raise
     except Exception as error:
+        if is_bug(root_cause(error)):
+            raise
         raise CommandError(f"The tables are loaded, but their views could not be made: {_first_line(error)}") from error
 
 
@@ -140,6 +142,8 @@ class _Views:
         try:
             self._sql.execute_sql(statement)
         except Exception as error:
+            if is_bug(root_cause(error)):
+                raise
             raise _RefusedViewError(view, error) from error
 
     def _comments(self, view: View) -> Iterator[str]:
