@@ -40,6 +40,7 @@ SUMMARY_KEYS = {
     "jobs",
     "skipped",
     "rejected",
+    "warnings",
     "seconds",
     "accounts",
 }

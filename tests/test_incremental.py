@@ -67,7 +67,7 @@ CONTRACT: dict[str, dict[str, str]] = {
     "syncs": {
         **dict.fromkeys(("id", "skipped", "version"), "VARCHAR"),
         **dict.fromkeys(("started_at", "finished_at"), TIMESTAMP),
-        **dict.fromkeys(("requests", "retries", "jobs_seen", "jobs_open"), "BIGINT"),
+        **dict.fromkeys(("requests", "retries", "jobs_seen", "jobs_known", "jobs_open"), "BIGINT"),
     },
 }
 

@@ -10,10 +10,13 @@ from openai_fine_tuning import FineTuningSourceError, RequestError
 from openai_fine_tuning.api.client import Answer, FineTuningApi
 from openai_fine_tuning.api.jobs import Job
 from openai_fine_tuning.api.urls import FILES_PATH, JOBS_PATH, content_path, listing_path
+from openai_fine_tuning.settings import PAGE_LIMIT
+from openai_fine_tuning.state.watermark import known_jobs, short_listing
 
 from .accounts.account import Account
 from .accounts.diagnosis import advice_on_resource, describe_settings, diagnose
 from .errors import CommandError
+from .warehouses.state import find_stored
 from .warehouses.warehouse import Warehouse
 from .warehouses.working_directory import working_directory
 
@@ -41,19 +44,21 @@ def check(accounts: Sequence[Account], warehouse: Warehouse) -> Iterator[tuple[s
         to find out what is wrong; last, without a label, what was found of the destination.
     """
     for account in accounts:
-        for finding in _check_account(account):
+        for finding in _check_account(account, warehouse):
             yield account.label, finding
     yield None, _check_destination(accounts, warehouse)
 
 
-def _check_account(account: Account) -> Iterator[Finding]:
+def _check_account(account: Account, warehouse: Warehouse) -> Iterator[Finding]:
     if account.problem:
         yield Finding("settings", False, account.problem)
         return
     yield Finding("settings", True, describe_settings(account))
     with account.api() as api:
         try:
-            listing = api.get_page(JOBS_PATH, {"limit": 1}, attempts=2)
+            known = _known_jobs(account, warehouse)
+            # A whole listing is needed for a comparison; one page of a long one is enough to see that it is long.
+            listing = api.get_page(JOBS_PATH, {"limit": PAGE_LIMIT if known else 1}, attempts=2)
         except FineTuningSourceError as error:
             is_answered = isinstance(error, RequestError) and error.status is not None
             words = diagnose(account, error)
@@ -62,10 +67,22 @@ def _check_account(account: Account) -> Iterator[Finding]:
                 yield Finding("jobs", False, words)
         else:
             yield Finding("host", True, account.host)
-            yield from _check_resources(account, api, listing)
+            yield from _check_resources(account, api, listing, known)
 
 
-def _check_resources(account: Account, api: FineTuningApi, listing: Answer) -> Iterator[Finding]:
+def _known_jobs(account: Account, warehouse: Warehouse) -> int:
+    """Return how many jobs syncs have read into the warehouse; 0 where it cannot be read, as its own check says."""
+    if not warehouse.exists():
+        return 0
+    try:
+        with working_directory() as directory:
+            stored = find_stored(account.label, warehouse, directory, 0)
+    except CommandError:
+        return 0
+    return known_jobs(stored.state.get("resources", {}).values(), account.label)
+
+
+def _check_resources(account: Account, api: FineTuningApi, listing: Answer, known: int) -> Iterator[Finding]:
     def tried(what: str, request: Callable[[], object]) -> Finding:
         try:
             request()
@@ -76,7 +93,8 @@ def _check_resources(account: Account, api: FineTuningApi, listing: Answer) -> I
     records = listing.content["data"]
     more = " and more" if listing.content.get("has_more") else ""
     none = "none yet: a sync will make empty tables. Some gateways list none, ever"
-    yield Finding("jobs", True, f"{len(records)}{more}" if records else none)
+    warning = None if more else short_listing(account.label, listed=len(records), known=known)
+    yield Finding("jobs", warning is None, warning or (f"{len(records)}{more}" if records else none))
     job = Job.of(records[0], listing.host_time) if records else None
     for what in ("checkpoints", "events"):
         if job is None:

@@ -20,6 +20,7 @@ from openai_fine_tuning import FineTuningSourceError, Report
 from openai_fine_tuning.schema import REJECTED_RECORDS, TABLES
 from openai_fine_tuning.settings import CONCURRENCY, OVERLAP_SECONDS, RESOURCES
 from openai_fine_tuning.state.takeover import state_in_force
+from openai_fine_tuning.state.watermark import known_jobs, short_listing
 
 from .accounts.account import Account
 from .accounts.diagnosis import to_command_error
@@ -70,12 +71,14 @@ class Comparison:
         equal: The number of equal rows of each table.
         findings: The rows that are not equal.
         skipped: The parts of the API that could not be read, as in `AccountResult.skipped`.
+        warnings: What is probably wrong though the rows may be equal, as sentences.
         requests: The number of requests that were sent.
     """
 
     equal: dict[str, int] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     skipped: list[dict[str, str | None]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     requests: int = 0
 
     @property
@@ -119,6 +122,9 @@ def verify(
             identity = api.identity
         tables = [*RESOURCES, REJECTED_RECORDS.name]
         comparison = Comparison(requests=report.requests, skipped=[asdict(skip) for skip in report.skipped])
+        known = known_jobs(stored.state.get("resources", {}).values(), account.label)
+        warning = short_listing(account.label, listed=report.jobs_seen, known=known)
+        comparison.warnings += [warning] if warning else []
         skipped = {(skip.job, skip.resource) for skip in report.skipped}
         with (
             duckdb.connect(str(directory / "kept.duckdb")) as scratch,
@@ -309,6 +315,8 @@ def lines(comparison: Comparison) -> Iterator[str]:
     for table, equal in comparison.equal.items():
         counts = [f"{n:,} {words.get(one, one)}" for one in get_args(Verdict) if (n := comparison.count(table, one))]
         yield f"  {table:<16}  {', '.join([f'{equal:,} equal', *counts])}"
+    for warning in comparison.warnings:
+        yield f"Warning: {warning}"
     if any(finding.verdict == "duplicate" for finding in comparison.findings):
         yield (
             "Some rows stand more than once. `ftw sync --full-refresh` reads every row again and keeps one of each; "

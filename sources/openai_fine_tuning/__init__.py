@@ -50,7 +50,7 @@ from .schema import REJECTED_RECORDS, TABLES, schema
 from .state.resource_state import load, store, tables_to_make
 from .state.run import Run
 from .state.takeover import take_over
-from .state.watermark import Watermark
+from .state.watermark import Watermark, known_jobs
 
 __all__ = [
     "CancelledError",
@@ -173,6 +173,7 @@ def openai_fine_tuning(
         loaded = {name: load(name, account_label, identity, is_partial=bounds.is_partial) for name in resources}
         states = [candidate.state for candidate in loaded.values()]
         is_continued = run.begin(states)
+        known = known_jobs(dlt.current.source_state().get("resources", {}).values(), account_label)
         if fine_tuning_full_refresh:
             for state in [] if is_continued else states:
                 state.clear()
@@ -192,6 +193,7 @@ def openai_fine_tuning(
             report,
             run=run,
             bounds=bounds,
+            known_jobs=known,
             stop_after=fine_tuning_stop_after_seconds,
             stop_after_rows=fine_tuning_stop_after_rows,
         )
@@ -199,17 +201,17 @@ def openai_fine_tuning(
         run.end(states, is_complete=report.is_complete)
         if not bounds.is_partial:
             for name, candidate in loaded.items():
-                store(name, account_label, identity, candidate.state)
+                store(name, account_label, identity, candidate.state, alone=fine_tuning_full_refresh)
 
     @dlt.resource(name="account", selected=False)
     def account() -> Iterator[dict[str, pa.Table]]:
         """Everything that is due of the selected resources: Arrow tables by table name."""
-        notes, skipped = len(report.notes), len(report.skipped)
+        notes, warnings, skipped = len(report.notes), len(report.warnings), len(report.skipped)
         try:
             with open_api() as api:
                 yield from read(api)
         finally:
-            for note in report.notes[notes:]:
+            for note in (*report.notes[notes:], *report.warnings[warnings:]):
                 logger.warning(note)
             for skip in report.skipped[skipped:]:
                 logger.warning("Skipped %s of %s: %s", skip.resource, skip.job or "all jobs", skip.reason)

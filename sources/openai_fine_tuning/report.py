@@ -39,7 +39,9 @@ class Report:
         rejected: Records with a value that does not fit its column.
         is_complete: Whether everything due was read, or tried. False while it runs, and after a read that ended early.
         seen: Hashes of the ids of the jobs that the host listed.
+        jobs_known: Jobs of the account that this sync and earlier ones have read.
         notes: What else the user should know, as sentences.
+        warnings: What is probably wrong, as sentences.
     """
 
     requests: int = 0
@@ -53,7 +55,9 @@ class Report:
     rejected: int = 0
     is_complete: bool = False
     seen: set[int] = field(default_factory=set)
+    jobs_known: int = 0
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def jobs_seen(self) -> int:

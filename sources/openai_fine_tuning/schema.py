@@ -279,6 +279,7 @@ SYNCS = Table(
         Column("requests", "bigint", "Requests sent, retries included."),
         Column("retries", "bigint", "Requests that were sent again."),
         Column("jobs_seen", "bigint", "Jobs that the host showed."),
+        Column("jobs_known", "bigint", "Jobs of the account that this sync and those before it have read."),
         Column("jobs_open", "bigint", "Jobs that the next sync will read again."),
         Column("skipped", "json", "What was skipped and why, as a JSON array."),
         Column("rejected", "bigint", "Records that do not fit, as a whole or in a value."),

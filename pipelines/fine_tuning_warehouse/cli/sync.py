@@ -55,7 +55,7 @@ _RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
 @click.option("--every", metavar="TIME", help="Stay, and sync again every 15m, 6h, 1d ...")
 @click.option("--health-file", metavar="PATH", help="Write when a sync succeeded, for `ftw health`.")
 @output.format_option("text", "json")
-@click.option("--strict", is_flag=True, help="Exit 3 where something was rejected or skipped.")
+@click.option("--strict", is_flag=True, help="Exit 3 where something was rejected or skipped, or a warning was given.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--verbose", is_flag=True, help="Log what is done.")
 def sync(
@@ -187,6 +187,8 @@ class _Printer:
         if not self._quiet:
             for note in result.notes:
                 click.echo(safe(f"Account {account.label}: {note}" if self._several else note), err=True)
+            for warning in result.warnings:
+                click.echo(safe(f"Warning: {warning}"), err=True)
             # What was skipped by one that failed before it loaded anything says no more than its failure.
             if result.status == "done" or result.load_ids:
                 for line in output.skip_lines(result, several=self._several):
@@ -212,6 +214,8 @@ class _LogPrinter(_Printer):
         if not self._quiet:
             for note in result.notes:
                 click.echo(f"{_now()} {safe(f'Account {account.label}: {note}')}", err=True)
+            for warning in result.warnings:
+                click.echo(f"{_now()} Warning: {safe(warning)}", err=True)
 
     def _print_total(self, result: SyncResult) -> None:
         click.echo(f"{_now()} {output.sync_line(result, self._warehouse)}")

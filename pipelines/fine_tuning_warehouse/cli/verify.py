@@ -99,6 +99,7 @@ def _total(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "equal": dict(equal),
         "findings": [finding for one in results for finding in one["findings"]],
         "skipped": [skip for one in results for skip in one["skipped"]],
+        "warnings": [warning for one in results for warning in one["warnings"]],
         "requests": sum(one["requests"] for one in results),
         "accounts": results,
     }

@@ -256,7 +256,7 @@ class _AccountSync:
         result.jobs = {"seen": report.jobs_seen, "open": report.jobs_open}
         result.skipped = [asdict(skip) for skip in report.skipped]
         result.rejected = report.rejected
-        result.notes = list(report.notes)
+        result.notes, result.warnings = list(report.notes), list(report.warnings)
 
 
 @dlt.source(section="openai_fine_tuning", schema=schema())
@@ -273,6 +273,7 @@ def _sync_log(sync_id: str, started_at: datetime, account: str, *, report: Repor
             "requests": report.requests,
             "retries": report.retries,
             "jobs_seen": report.jobs_seen,
+            "jobs_known": report.jobs_known,
             "jobs_open": report.jobs_open,
             "skipped": [asdict(skip) for skip in report.skipped],
             "rejected": report.rejected,

@@ -12,7 +12,10 @@ from fine_tuning_warehouse.errors import BUSY, FAILED, CommandError
 if TYPE_CHECKING:
     from fine_tuning_warehouse.accounts.account import Account
 
-_JSON_FIELDS = ["status", "error", "account", "load_ids", "rows", "requests", "retries", "jobs", "skipped", "rejected"]
+_JSON_FIELDS = [
+    *("status", "error", "account", "load_ids", "rows", "requests", "retries", "jobs", "skipped", "rejected"),
+    "warnings",
+]
 
 
 @dataclass
@@ -30,6 +33,7 @@ class AccountResult:
         jobs: Jobs `seen` on the host, and those of them that are still `open`.
         skipped: What could not be read: `account`, `job`, `resource` and `reason` of each.
         rejected: Records that could not be typed.
+        warnings: What is probably wrong though the sync succeeded, as sentences.
         seconds: How long it took.
         notes: Sentences for people; not in the JSON.
     """
@@ -44,13 +48,14 @@ class AccountResult:
     jobs: dict[str, int] = field(default_factory=lambda: {"seen": 0, "open": 0})
     skipped: list[dict[str, str | None]] = field(default_factory=list)
     rejected: int = 0
+    warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
 
     @property
     def is_incomplete(self) -> bool:
-        """Whether something was rejected or skipped."""
-        return bool(self.rejected or self.skipped)
+        """Whether something was rejected or skipped, or is probably wrong."""
+        return bool(self.rejected or self.skipped or self.warnings)
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields in the order of the contract."""
@@ -91,7 +96,7 @@ class SyncResult:
 
     @property
     def is_incomplete(self) -> bool:
-        """Whether something was rejected or skipped."""
+        """Whether something was rejected or skipped, or is probably wrong."""
         return any(account.is_incomplete for account in self.accounts)
 
     @property
@@ -146,6 +151,7 @@ class SyncResult:
             {what: sum(account.jobs[what] for account in self.accounts) for what in ("seen", "open")},
             [skip for account in self.accounts for skip in account.skipped],
             sum(account.rejected for account in self.accounts),
+            [warning for account in self.accounts for warning in account.warnings],
             self.seconds,
         )
         return {**total.as_json(), "accounts": [account.as_json() for account in self.accounts]}

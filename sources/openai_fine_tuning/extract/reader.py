@@ -22,7 +22,7 @@ from openai_fine_tuning.convert.values import escaped
 from openai_fine_tuning.errors import HostError, RequestError
 from openai_fine_tuning.report import Report, Skipped
 from openai_fine_tuning.state.run import Run
-from openai_fine_tuning.state.watermark import Watermark
+from openai_fine_tuning.state.watermark import Watermark, short_listing
 
 from .bounds import Bounds
 from .failures import listing_failure
@@ -46,6 +46,7 @@ class Reader:
         report: The figures, updated as the read goes on.
         run: What earlier loads of the same sync have read, updated too.
         bounds: The limits of a partial read.
+        known_jobs: The number of jobs that earlier syncs have read.
         stop_after: Seconds after which no further job is begun. None for no limit.
         stop_after_rows: Rows after which no further job is begun. None for no limit.
     """
@@ -60,6 +61,7 @@ class Reader:
         *,
         run: Run,
         bounds: Bounds,
+        known_jobs: int = 0,
         stop_after: float | None,
         stop_after_rows: int | None = None,
     ) -> None:
@@ -70,6 +72,8 @@ class Reader:
         self._report = report
         self._run = run
         self._bounds = bounds
+        self._known_jobs = known_jobs
+        self._is_short = False
         self._deadline = None if stop_after is None or bounds.is_partial else time.monotonic() + stop_after
         self._most_rows = None if bounds.is_partial else stop_after_rows
         read_before = {name for name, watermark in watermarks.items() if watermark.bound is not None}
@@ -102,6 +106,8 @@ class Reader:
             self._report_failures()
             self._count()
             self._report.jobs_open = len(set().union(*(watermark.open for watermark in self._watermarks.values())))
+            now_known = 0 if self._bounds.is_partial else max(one.known_jobs for one in self._watermarks.values())
+            self._report.jobs_known = max(self._known_jobs, now_known)
             yield self._take(at_least=1)
             self._report.is_complete = not self._is_left_over
         finally:
@@ -115,6 +121,7 @@ class Reader:
         order, began_at, read_pages = Order(), None, 0
         further_pages: int | None = None
         resumed = self._common_resume_point()
+        is_whole = True
         listing = job_pages(self._api)
         stopped_after: str | None = None
         while (page := next(listing, None)) is not None:
@@ -133,6 +140,7 @@ class Reader:
                 if further_pages <= 0 or not self._is_listing_cheaper(order, read_pages):
                     break
             elif resumed is not None and resumed.resume_bound is not None and order.is_past(resumed.resume_bound):
+                is_whole = False
                 listing, resumed = (
                     job_pages(self._api, after=(resumed.resume_point or {})["after"], otherwise=listing),
                     None,
@@ -141,6 +149,8 @@ class Reader:
                 stopped_after = page.cursor
                 self._is_left_over = True
                 break
+        if is_whole and (page is None or page.cursor is None) and not self._bounds.is_partial:
+            self._compare_with_known()
         if not self._bounds.is_partial:
             yield from self._read_by_id(list(self._unmet()))
         yield from self._collect(down_to=0)
@@ -150,6 +160,13 @@ class Reader:
                 watermark.listing_stopped(order, began_at, stopped_after)
             else:
                 watermark.listing_ended(order, began_at, self._met)
+
+    def _compare_with_known(self) -> None:
+        """Warn where the whole listing has far fewer jobs than were read before; then no job counts as gone."""
+        warning = short_listing(self._account, listed=self._report.jobs_seen, known=self._known_jobs)
+        self._is_short = warning is not None
+        if warning is not None and warning not in self._report.warnings:
+            self._report.warnings.append(warning)
 
     def _common_resume_point(self) -> Watermark | None:
         """Return a watermark with the place where the listing goes on, if that is one place for all that need more."""
@@ -332,7 +349,7 @@ class Reader:
             self._skip(job_id, "jobs", f"the host has no job {job_id}: is the id right? ({error})")
         elif is_gone or (error.status == 404 and not error.is_missing_endpoint):
             self._skip(job_id, "jobs", f"the host no longer has this job: {error}")
-            for watermark in self._watermarks.values():
+            for watermark in () if self._is_short else self._watermarks.values():
                 watermark.mark_gone(job_id)
         else:
             self._skip(job_id, "jobs", str(error))

@@ -27,14 +27,15 @@ def load(resource: str, account: str, identity: str, *, is_partial: bool) -> Can
     return Candidate(copy.deepcopy(state), tuple(other for key, other in states.items() if key != identity))
 
 
-def store(resource: str, account: str, identity: str, state: dict[str, Any]) -> None:
-    """Make a state the one that dlt commits with the rows.
+def store(resource: str, account: str, identity: str, state: dict[str, Any], *, alone: bool = False) -> None:
+    """Make a state the one that dlt commits with the rows; `alone`, without those of the account's other identities.
 
     Call it when all rows were handed over: dlt commits the state of a run that it ends early (`add_limit`) too.
     """
-    kept = watermark_states(dlt.current.resource_state(resource), account)[identity]
-    kept.clear()
-    kept.update(state)
+    states = watermark_states(dlt.current.resource_state(resource), account)
+    kept = {} if alone else dict(states)
+    states.clear()
+    states.update({**kept, identity: state})
 
 
 def tables_to_make(resources: Iterable[str]) -> Iterator[str]:

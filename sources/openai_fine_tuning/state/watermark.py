@@ -75,6 +75,11 @@ class Watermark:
         return opened
 
     @property
+    def known_jobs(self) -> int:
+        """The number of jobs that were read so far, open ones included."""
+        return _known_jobs(self._state)
+
+    @property
     def resume_point(self) -> State | None:
         """Where a listing that was not read to its end goes on."""
         point: State | None = self._state["cut"]
@@ -186,6 +191,27 @@ class Watermark:
 def has_begun(state: Mapping[str, Any]) -> bool:
     """Return whether a state says that anything was read."""
     return state.get("newest") is not None or any(state.get(name) for name in ("open", "recent", "cut"))
+
+
+def known_jobs(resource_states: Iterable[State], account: str) -> int:
+    """Return how many jobs of an account were read so far, by the states of its resources, with any key."""
+    states = [state for one in resource_states for state in one.get("frontiers", {}).get(account, {}).values()]
+    return max(map(_known_jobs, states), default=0)
+
+
+def _known_jobs(state: Mapping[str, Any]) -> int:
+    closed = state["tally"]["count"] if "tally" in state else len(state.get("recent", ()))
+    return int(closed) + len(state.get("open", ()))
+
+
+def short_listing(account: str, *, listed: int, known: int) -> str | None:
+    """Return a warning where a whole listing has less than half of the jobs that were read before; None elsewhere."""
+    if 2 * listed >= known:
+        return None
+    return (
+        f"The host lists {listed:,} jobs of account {account}, of {known:,} that were read before. Are host, key and "
+        "project right? Nothing was deleted. If they are right, a full refresh (--full-refresh) accepts it."
+    )
 
 
 def check_version(resource_state: Mapping[str, Any]) -> None:
