@@ -4,6 +4,7 @@ Kills: `ftw sync` is killed (SIGKILL) at a random instant; then the next one mus
 Faults: 15 % of all answers fail, in ten ways; a sync must still load every row, once.
 Bad inputs: random JSON in place of records; each must become a row, or be kept with the reason why not.
 Worlds: random changes, syncs, failures and bounded reads; at the end the tables must equal the world.
+Attacks: redirects to another host, SQL that leaves its file, answers without end; none may get anything.
 
 Exits 1 where anything was lost.
 """
@@ -11,6 +12,7 @@ Exits 1 where anything was lost.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import signal
 import sys
@@ -34,8 +36,13 @@ from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.sync.run import SyncOptions, run_sync
 from histories import NOW, add_history, assert_holds, mixed_faults, truth_of
 from openai_fine_tuning import settings as source_settings
+from openai_fine_tuning.errors import RequestError
 from openai_fine_tuning.schema import TABLES
+from raw_host import EMPTY_PAGE, RawHost, answer_with
+from test_answer_bounds import BOMBS, asked, bomb
+from test_command_query import REFUSED, broken_out, furnished
 from test_hostile_data import RECORDS, check_any_json
+from test_redirects import ELSEWHERE, sent_to
 from test_sequences_property import run_worlds
 
 
@@ -127,6 +134,29 @@ def worlds(tries: int) -> Result:
     return Result("random worlds", tries, lost, "20 steps each")
 
 
+def attacks() -> Result:
+    """Try what the tests try, and count it: what reaches a stranger, another file, or the memory."""
+    with RawHost(lambda *_: [answer_with(EMPTY_PAGE)]) as stranger:
+        for location in ELSEWHERE:
+            for downloads in (False, True):
+                sent_to(location, stranger, downloads=downloads)
+        reached = stranger.connections
+    with tempfile.TemporaryDirectory() as folder, furnished(Path(folder)) as place:
+        os.environ["HOME"], before, here = folder, place.files(), Path.cwd()
+        os.chdir(folder)
+        escaped = len(list(broken_out(place))) + (place.files() != before)
+        os.chdir(here)
+    swallowed = 0
+    for name in BOMBS:
+        head = f"content-encoding: {name.split(' of ', maxsplit=1)[0]}"
+        answer = [answer_with(bomb(name), head)]
+        with RawHost(lambda *_, answer=answer: answer) as host:
+            swallowed += not isinstance(asked(host, max_answer_megabytes=5), RequestError)
+    tried = 2 * len(ELSEWHERE) + len(REFUSED) + len(BOMBS)
+    note = f"{2 * len(ELSEWHERE)} redirects, {len(REFUSED)} statements, {len(BOMBS)} bombs"
+    return Result("attacks", tried, reached + escaped + swallowed, note)
+
+
 def _is_whole(rows: Callable[[str], list[tuple[Any, ...]]], world: ScriptedWorld) -> bool:
     try:
         assert_holds(rows, truth_of(world))
@@ -144,6 +174,7 @@ def main() -> int:
     parser.add_argument("--syncs", type=int, default=10, help="syncs from a faulty host (10)")
     parser.add_argument("--inputs", type=int, default=4000, help="bad inputs, about (4000)")
     parser.add_argument("--worlds", type=int, default=10, help="random worlds (10)")
+    parser.add_argument("--attacks", type=int, default=1, help="0 leaves the attacks out (1)")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     randomness = random.Random(chosen.seed)
@@ -152,10 +183,12 @@ def main() -> int:
         lambda: faults(chosen.syncs * chosen.rounds),
         lambda: bad_inputs(chosen.inputs * chosen.rounds, randomness),
         lambda: worlds(chosen.worlds * chosen.rounds),
+        attacks,
     ]
     print(f"{'':<15} {'tried':>7} {'lost':>5} {'seconds':>8}")
     lost = 0
-    for number, part in zip((chosen.kills, chosen.syncs, chosen.inputs, chosen.worlds), parts, strict=True):
+    wanted = (chosen.kills, chosen.syncs, chosen.inputs, chosen.worlds, chosen.attacks)
+    for number, part in zip(wanted, parts, strict=True):
         if not number:
             continue
         began = time.monotonic()

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -125,14 +125,21 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     monkeypatch.setenv("SECRET_IN_THE_ENVIRONMENT", PRIVATE)
+    with furnished(tmp_path) as made:
+        yield made
+
+
+@contextmanager
+def furnished(home: Path) -> Iterator[Place]:
+    """A home with everything that SQL may be after; the working directory and the environment are the caller's."""
     for name in ("private.txt", "private.csv", "schema.sql"):
-        (tmp_path / name).write_text(f"{PRIVATE}\n")
-    (tmp_path / "private.json").write_text(json.dumps([{"a": PRIVATE}]))
+        (home / name).write_text(f"{PRIVATE}\n")
+    (home / "private.json").write_text(json.dumps([{"a": PRIVATE}]))
     with duckdb.connect() as connection:
-        connection.execute(f"SET secret_directory = '{(tmp_path / '.duckdb' / 'stored_secrets').as_posix()}'")
+        connection.execute(f"SET secret_directory = '{(home / '.duckdb' / 'stored_secrets').as_posix()}'")
         connection.execute(f"CREATE PERSISTENT SECRET mine (TYPE http, BEARER_TOKEN '{PRIVATE}')")
     for name in ("warehouse", "other"):
-        with duckdb.connect(str(tmp_path / f"{name}.duckdb")) as connection:
+        with duckdb.connect(str(home / f"{name}.duckdb")) as connection:
             connection.execute("CREATE SCHEMA fine_tuning")
             connection.execute(f"CREATE TABLE fine_tuning.jobs AS SELECT 'ftjob-1' AS id, '{PRIVATE}' AS owner")
             if name == "warehouse":
@@ -141,7 +148,20 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
         server.bind(("127.0.0.1", 0))
         server.listen()
         server.setblocking(False)
-        yield Place(tmp_path, tmp_path / "warehouse.duckdb", server)
+        yield Place(home, home / "warehouse.duckdb", server)
+
+
+def broken_out(place: Place) -> Iterator[str]:
+    """The statements of `REFUSED` that are not refused, or whose message shows something private."""
+    server = f"http://127.0.0.1:{place.server.getsockname()[1]}"
+    for template in REFUSED:
+        sql = template.format(server=server)
+        try:
+            query(place.database, sql, "fine_tuning")
+        except CommandError as error:
+            if PRIVATE not in str(error):
+                continue
+        yield sql
 
 
 REFUSED = """
@@ -312,13 +332,8 @@ def is_untouched(place: Place, before: dict[str, str]) -> bool:
 def test_no_statement_writes_or_reads_another_file_or_reaches_the_network(place: Place) -> None:
     before = place.files()
     assert any("stored_secrets" in name for name in before)
-    server = f"http://127.0.0.1:{place.server.getsockname()[1]}"
     assert len(REFUSED) > 120
-    for template in REFUSED:
-        sql = template.format(server=server)
-        with pytest.raises(CommandError) as failure:
-            query(place.database, sql, "fine_tuning")
-        assert PRIVATE not in str(failure.value), sql
+    assert list(broken_out(place)) == []
     assert is_untouched(place, before)
 
 
