@@ -49,7 +49,7 @@ def test_a_scheduled_sync_takes_the_options_of_the_command_but_for_those_it_has_
     of_command = {str(option.name) for option in ftw.commands["sync"].params}
     arguments = set(inspect.signature(sync_configured).parameters)
     assert not arguments & set(NOT_SCHEDULED)
-    assert {name.replace("accounts", "account") for name in arguments} | set(NOT_SCHEDULED) == of_command
+    assert {name.replace("accounts", "labels") for name in arguments} | set(NOT_SCHEDULED) == of_command
 
 
 def test_the_readme_of_the_source_names_its_arguments() -> None:

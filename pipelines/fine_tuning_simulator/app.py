@@ -232,7 +232,7 @@ def _limit(text: str | None, usual: int, most: int | None) -> int:
 
 
 def _start(records: Sequence[Any], after: str | None) -> int:
-    """Return the place behind the record with the id `after`; behind the last one where several have it."""
+    """Return the place behind the record with the id `after`; behind the last one if several have it."""
     if after is None:
         return 0
     for position in range(len(records) - 1, -1, -1):

@@ -1,10 +1,10 @@
-"""The simulator's time: frozen, or running faster than the real one."""
+"""The time of the simulated host: frozen, or faster than real time."""
 
 import threading
 import time
 
 DEFAULT_START = 1_780_000_000
-"""Where a clock starts unless told otherwise (2026-05-28): the same for every run, so that runs compare."""
+"""The default start of a clock (2026-05-28), the same in every run, so that runs can be compared."""
 
 
 class Clock:

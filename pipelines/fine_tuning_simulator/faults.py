@@ -1,4 +1,4 @@
-"""Faults on the way to a host, on request."""
+"""Faults that a host or the network makes on request: errors, resets, broken bodies, slow answers."""
 
 import json
 import random
@@ -39,20 +39,20 @@ _DETAILS: Mapping[str, frozenset[str]] = {
 
 
 class Fault:
-    """One way to fail, for the requests whose path matches.
+    """One way to fail, for requests to paths that match.
 
     | kind | what happens | details |
     |---|---|---|
     | `status` | an error answer | `status` (500), `headers`, `body` (dict, text or bytes), `code`, `message` |
     | `reset` | the connection is reset before any byte | |
     | `reset_body` | half of the promised body, then a reset | |
-    | `truncate` | 200 and a complete HTTP message, whose JSON is cut off | |
+    | `truncate` | 200 and a complete HTTP message with JSON that is cut off | |
     | `html` | an HTML error page | `status` (200), `body` |
     | `slow` | the answer comes late; a later fault may still change it | `seconds` (1) |
     | `silent` | no answer, then a reset | `seconds` (until the simulator stops) |
     | `stuck_cursor` | `after` is ignored: the first page for ever, `has_more` true | |
     | `empty_more` | no data, `has_more` true | |
-    | `lost_cursor` | 404 where the request carries `after` | |
+    | `lost_cursor` | 404 if the request carries `after` | |
     | `redirect` | sent elsewhere | `location`, `status` (307) |
     | `no_ranges` | `Range` is ignored, as some gateways do; a later fault may still change the answer | |
 

@@ -122,7 +122,7 @@ class GeneratedWorld:
         """Return the time in whole seconds, once all jobs are planned that exist by then."""
         now = int(self.clock.now())
         index = self._oldest + len(self._plans)
-        # When the clock starts the number of jobs is exact, even where none of them would be due.
+        # When the clock starts the number of jobs is exact, even if none of them is due.
         while index <= 0 or self._planner.created_at(index) <= now:
             plan = self._planner.plan(index)
             self._plans.append(plan)

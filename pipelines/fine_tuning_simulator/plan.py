@@ -229,7 +229,7 @@ class Planner:
         reinforcement = kind.method == "reinforcement"
         return JobPlan(
             index=index,
-            id=self._ids.job(index),
+            id=self._ids.of("job", str(index)),
             kind=kind,
             model=rng.choice(self._profile.reinforcement_models if reinforcement else self._profile.supervised_models),
             suffix=dataset.topic if rng.random() < 0.6 else None,

@@ -9,6 +9,8 @@ from typing import Literal
 
 ProfileName = Literal["openai", "azure", "nebius"]
 
+IdKind = Literal["job", "checkpoint", "event", "file"]
+
 IdForm = tuple[str, Literal["hex", "uuid"] | int]
 """The prefix of an id, and what follows: hexadecimal digits, a UUID, or this many letters and digits."""
 
@@ -25,15 +27,15 @@ class Profile:
         other_paths: Patterns of base paths at which the same API answers too.
         classic_path: One more base path, at which each request must have a dated `api-version`.
         newest_first: The order of jobs, checkpoints and events. No host documents its own.
-        job_ids, checkpoint_ids, event_ids, file_ids: The form of each kind of id.
+        ids: The form of each kind of id.
         has_azure_errors: Errors for an unknown key or path have Azure's form, not OpenAI's.
         accepts_api_key_header: The key may stand in the header `api-key`.
         lists_name_their_ends: Listings of checkpoints and files have `first_id` and `last_id`.
         shows_checkpoints_while_training: Checkpoints are listed before the job ends.
         keeps_all_checkpoints: Every epoch's checkpoint is kept, not only three.
-        shows_checkpoints_of: The final statuses of the jobs whose checkpoints are listed.
+        shows_checkpoints_of: The host lists the checkpoints of jobs with these final statuses.
         supervised_models: Base models.
-        reinforcement_models: Base models of reinforcement runs; empty where the host only has supervised training.
+        reinforcement_models: Base models of reinforcement runs; empty if the host only has supervised training.
     """
 
     name: ProfileName
@@ -41,10 +43,7 @@ class Profile:
     other_paths: tuple[str, ...] = ()
     classic_path: str | None = None
     newest_first: bool = True
-    job_ids: IdForm = ("ftjob-", "hex")
-    checkpoint_ids: IdForm
-    event_ids: IdForm = ("ftevent-", "hex")
-    file_ids: IdForm
+    ids: Mapping[IdKind, IdForm]
     has_azure_errors: bool = False
     accepts_api_key_header: bool = False
     lists_name_their_ends: bool = False
@@ -59,10 +58,12 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
         "openai": Profile(
             name="openai",
-            job_ids=("ftjob-", 24),
-            checkpoint_ids=("ftckpt_", 24),
-            event_ids=("ftevent-", 24),
-            file_ids=("file-", 22),
+            ids={
+                "job": ("ftjob-", 24),
+                "checkpoint": ("ftckpt_", 24),
+                "event": ("ftevent-", 24),
+                "file": ("file-", 22),
+            },
             lists_name_their_ends=True,
             shows_checkpoints_of=frozenset({"succeeded"}),
             supervised_models=(
@@ -78,8 +79,12 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             base_path="/openai/v1",
             other_paths=("/api/projects/[^/]+/openai/v1",),
             classic_path="/openai",
-            checkpoint_ids=("ftchkpt-", "hex"),
-            file_ids=("file-", "hex"),
+            ids={
+                "job": ("ftjob-", "hex"),
+                "checkpoint": ("ftchkpt-", "hex"),
+                "event": ("ftevent-", "hex"),
+                "file": ("file-", "hex"),
+            },
             has_azure_errors=True,
             accepts_api_key_header=True,
             supervised_models=("gpt-4o-mini-2024-07-18", "gpt-4.1-mini-2025-04-14", "gpt-4o-2024-08-06"),
@@ -87,8 +92,12 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
         "nebius": Profile(
             name="nebius",
             newest_first=False,
-            checkpoint_ids=("ftckpt_", "uuid"),
-            file_ids=("file-", "uuid"),
+            ids={
+                "job": ("ftjob-", "hex"),
+                "checkpoint": ("ftckpt_", "uuid"),
+                "event": ("ftevent-", "hex"),
+                "file": ("file-", "uuid"),
+            },
             shows_checkpoints_while_training=True,
             keeps_all_checkpoints=True,
             supervised_models=(
@@ -104,7 +113,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
 
 
 def profile_named(name: str) -> Profile:
-    """Return the profile of a name. Raises ValueError, which lists the names, where there is none."""
+    """Return the profile with this name. Raises ValueError, which lists the names, if there is none."""
     try:
         return PROFILES[name]
     except KeyError:
@@ -112,7 +121,7 @@ def profile_named(name: str) -> Profile:
 
 
 class Ids:
-    """Ids in the form of a host, which follow from the seed alone."""
+    """Make ids in the form of a host. They depend only on the seed and on what they name."""
 
     def __init__(self, profile: Profile, seed: int) -> None:
         self._profile = profile
@@ -127,24 +136,10 @@ class Ids:
             letters.append(_BASE62[digit])
         return "".join(letters)
 
-    def job(self, index: int) -> str:
-        """Return the id of job `index`."""
-        return self._formed(self._profile.job_ids, f"job:{index}")
-
-    def checkpoint(self, index: int, step: int) -> str:
-        """Return the id of the checkpoint of job `index` at `step`."""
-        return self._formed(self._profile.checkpoint_ids, f"checkpoint:{index}:{step}")
-
-    def event(self, index: int, number: int) -> str:
-        """Return the id of event `number` of job `index`."""
-        return self._formed(self._profile.event_ids, f"event:{index}:{number}")
-
-    def file(self, what: str) -> str:
-        """Return the id of a file."""
-        return self._formed(self._profile.file_ids, f"file:{what}")
-
-    def _formed(self, form: IdForm, what: str) -> str:
-        prefix, rest = form
+    def of(self, kind: IdKind, what: str) -> str:
+        """Return the id of a thing, in the form of its kind."""
+        prefix, rest = self._profile.ids[kind]
+        what = f"{kind}:{what}"
         if isinstance(rest, int):
             return prefix + self.token(what, rest)
         digest = self._digest(what)[:16]

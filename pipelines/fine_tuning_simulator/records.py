@@ -140,7 +140,7 @@ class Records:
             "integrations": [{"type": "wandb", "wandb": wandb}] if plan.kind.tracked else [],
         }
         if plan.kind.fails_validation:
-            record["finished_at"] = None  # OpenAI sets no end where it refuses the files
+            record["finished_at"] = None  # OpenAI sets no end if it refuses the files
         if plan.index < self._first_modern:
             del record["metadata"], record["method"]
             return
@@ -195,7 +195,7 @@ class Records:
     def _checkpoint(self, plan: JobPlan, point: Point) -> Record:
         record: Record = {
             "object": "fine_tuning.job.checkpoint",
-            "id": self._ids.checkpoint(plan.index, point.step),
+            "id": self._ids.of("checkpoint", f"{plan.index}:{point.step}"),
             "created_at": plan.step_time(point.step),
             "fine_tuned_model_checkpoint": self._checkpoint_name(plan, point.step),
             "fine_tuning_job_id": plan.id,
@@ -218,7 +218,7 @@ class Records:
         for number, (at, message, data, level) in enumerate(self._story(plan, points)):
             yield {
                 "object": "fine_tuning.job.event",
-                "id": self._ids.event(plan.index, number),
+                "id": self._ids.of("event", f"{plan.index}:{number}"),
                 "created_at": at,
                 "level": level,
                 "message": message,
@@ -289,15 +289,15 @@ class Records:
 
     def training_file(self, plan: JobPlan) -> str:
         """Return the id of the training file of a job."""
-        return self._ids.file(f"training:{plan.dataset}")
+        return self._ids.of("file", f"training:{plan.dataset}")
 
     def validation_file(self, plan: JobPlan) -> str | None:
         """Return the id of the validation file of a job, or None."""
-        return self._ids.file(f"validation:{plan.dataset}") if plan.kind.has_validation_file else None
+        return self._ids.of("file", f"validation:{plan.dataset}") if plan.kind.has_validation_file else None
 
     def result_file(self, plan: JobPlan) -> str | None:
         """Return the id of the result file of a job that succeeds, or None."""
-        return self._ids.file(f"results:{plan.index}") if plan.kind.outcome == "succeeded" else None
+        return self._ids.of("file", f"results:{plan.index}") if plan.kind.outcome == "succeeded" else None
 
     def encodes_result_file(self, plan: JobPlan) -> bool:
         """Whether the host sends the result file of a job in base64."""
@@ -306,7 +306,7 @@ class Records:
     def weight_files(self, plan: JobPlan, step: int) -> dict[str, str]:
         """Return the downloadable files of a checkpoint: id to file name."""
         names = ("adapter_config.json", "adapter_model.safetensors") if self._profile.name == "nebius" else ()
-        return {self._ids.file(f"weights:{plan.index}:{step}:{name}"): name for name in names}
+        return {self._ids.of("file", f"weights:{plan.index}:{step}:{name}"): name for name in names}
 
     # -- names of models -----------------------------------------------------------------------------------------------
 

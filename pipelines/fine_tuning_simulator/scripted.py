@@ -1,5 +1,6 @@
 """A world that a test writes record by record."""
 
+import itertools
 import math
 import threading
 from collections.abc import Sequence
@@ -23,42 +24,48 @@ class _Listing:
 
     def __init__(self, order: Order) -> None:
         self._order = order
+        self._lock = threading.RLock()
         self._added: list[Any] = []
         self._sorted: list[Any] | None = None
         self._by_id: dict[Any, dict[str, Any]] = {}
 
     def add(self, record: Record) -> Record:
-        self._added.append(record)
-        self._sorted = None
+        with self._lock:
+            self._added.append(record)
+            self._sorted = None
         return record
 
     def update(self, record_id: str, fields: dict[str, Any]) -> dict[str, Any]:
-        """Set fields of a record. Raises KeyError where there is none of that id."""
-        record = self.find(record_id)
-        if record is None:
-            raise KeyError(record_id)
-        record.update(fields)
-        self._sorted = None
-        return record
+        """Set fields of a record. Raises KeyError if no record has this id."""
+        with self._lock:
+            record = self.find(record_id)
+            if record is None:
+                raise KeyError(record_id)
+            record.update(fields)
+            self._sorted = None
+            return record
 
     def remove(self, record_id: str) -> bool:
-        kept = [r for r in self._added if not (isinstance(r, dict) and r.get("id") == record_id)]
-        is_removed = len(kept) < len(self._added)
-        self._added, self._sorted = kept, None
-        return is_removed
+        with self._lock:
+            kept = [r for r in self._added if not (isinstance(r, dict) and r.get("id") == record_id)]
+            is_removed = len(kept) < len(self._added)
+            self._added, self._sorted = kept, None
+            return is_removed
 
     def all(self) -> list[Any]:
-        if self._sorted is None:
-            self._sorted = self._in_order()
-            self._by_id = {}
-            for record in self._sorted:
-                if isinstance(record, dict) and isinstance(record.get("id"), str):
-                    self._by_id.setdefault(record["id"], record)
-        return self._sorted
+        with self._lock:
+            if self._sorted is None:
+                self._sorted = self._in_order()
+                self._by_id = {}
+                for record in self._sorted:
+                    if isinstance(record, dict) and isinstance(record.get("id"), str):
+                        self._by_id.setdefault(record["id"], record)
+            return self._sorted
 
     def find(self, record_id: str) -> dict[str, Any] | None:
-        self.all()
-        return self._by_id.get(record_id)
+        with self._lock:
+            self.all()
+            return self._by_id.get(record_id)
 
     def _in_order(self) -> list[Any]:
         if self._order == "as_added":
@@ -86,7 +93,7 @@ def _created_at(record: Any, otherwise: float) -> float:
 class ScriptedWorld:
     """A mutable world for tests. It holds raw records and sends them as they are, malformed ones included.
 
-    Records sort by `created_at` where that is a number; of several with the same time, the one added later is newer.
+    Records sort by `created_at` if that is a number; of several with the same time, the one added later is newer.
     Every change shows in the next answer.
 
         world = ScriptedWorld()
@@ -102,8 +109,7 @@ class ScriptedWorld:
         self._children: dict[Child, dict[str, _Listing]] = {"checkpoints": {}, "events": {}}
         self._contents: dict[str, bytes] = {}
         self._hidden: set[tuple[str, Child]] = set()
-        self._count = 0
-        self._lock = threading.RLock()
+        self._count = itertools.count(1)
         self.add_file(
             TRAINING_FILE, b'{"messages": []}\n', purpose="fine-tune", filename="training.jsonl", created_at=0
         )
@@ -119,43 +125,42 @@ class ScriptedWorld:
         **fields: Any,
     ) -> dict[str, Any]:
         """Add a job that has every field of the specification; `fields` replace or extend them."""
-        with self._lock:
-            number = self._next()
-            job_id = f"ftjob-scripted{number:05d}" if id is None else id
-            created = DEFAULT_START - 86_400 + 60 * number if created_at is None else created_at
-            succeeded = status == "succeeded"
-            if finished_at is _UNSET:
-                finished_at = created + 600 if status in _TERMINAL and isinstance(created, int | float) else None
-            model = fields.get("model", "gpt-4o-mini-2024-07-18")
-            numbers = {"n_epochs": 3, "batch_size": 4, "learning_rate_multiplier": 1.8}
-            hyperparameters = numbers if succeeded else dict.fromkeys(numbers, "auto")
-            failed = {"code": "server_error", "message": "The job failed.", "param": None}
-            record: dict[str, Any] = {
-                "object": "fine_tuning.job",
-                "id": job_id,
-                "model": model,
-                "created_at": created,
-                "finished_at": finished_at,
-                "fine_tuned_model": f"ft:{model}:example-org::{job_id[-8:]}" if succeeded else None,
-                "organization_id": "org-scripted",
-                "result_files": [],
-                "status": status,
-                "validation_file": None,
-                "training_file": TRAINING_FILE,
-                "hyperparameters": hyperparameters,
-                "trained_tokens": 12_000 if succeeded else None,
-                "error": failed if status == "failed" else {},
-                "user_provided_suffix": None,
-                "seed": 7,
-                "estimated_finish": None,
-                "integrations": [],
-                "metadata": None,
-                "usage_metrics": None,
-                "shared_with_openai": False,
-                "eval_id": None,
-                "method": {"type": "supervised", "supervised": {"hyperparameters": dict(hyperparameters)}},
-            }
-            return self.add_raw_job(record | fields)
+        number = next(self._count)
+        job_id = f"ftjob-scripted{number:05d}" if id is None else id
+        created = DEFAULT_START - 86_400 + 60 * number if created_at is None else created_at
+        succeeded = status == "succeeded"
+        if finished_at is _UNSET:
+            finished_at = created + 600 if status in _TERMINAL and isinstance(created, int | float) else None
+        model = fields.get("model", "gpt-4o-mini-2024-07-18")
+        numbers = {"n_epochs": 3, "batch_size": 4, "learning_rate_multiplier": 1.8}
+        hyperparameters = numbers if succeeded else dict.fromkeys(numbers, "auto")
+        failed = {"code": "server_error", "message": "The job failed.", "param": None}
+        record: dict[str, Any] = {
+            "object": "fine_tuning.job",
+            "id": job_id,
+            "model": model,
+            "created_at": created,
+            "finished_at": finished_at,
+            "fine_tuned_model": f"ft:{model}:example-org::{job_id[-8:]}" if succeeded else None,
+            "organization_id": "org-scripted",
+            "result_files": [],
+            "status": status,
+            "validation_file": None,
+            "training_file": TRAINING_FILE,
+            "hyperparameters": hyperparameters,
+            "trained_tokens": 12_000 if succeeded else None,
+            "error": failed if status == "failed" else {},
+            "user_provided_suffix": None,
+            "seed": 7,
+            "estimated_finish": None,
+            "integrations": [],
+            "metadata": None,
+            "usage_metrics": None,
+            "shared_with_openai": False,
+            "eval_id": None,
+            "method": {"type": "supervised", "supervised": {"hyperparameters": dict(hyperparameters)}},
+        }
+        return self.add_raw_job(record | fields)
 
     def add_checkpoint(
         self,
@@ -167,20 +172,19 @@ class ScriptedWorld:
         **fields: Any,
     ) -> dict[str, Any]:
         """Add a checkpoint of a job; `metrics` default to those of a plain supervised run."""
-        with self._lock:
-            number = self._next()
-            usual = {"step": step_number, "train_loss": 0.5, "train_mean_token_accuracy": 0.9}
-            model = f"ft:gpt-4o-mini-2024-07-18:example-org::{job_id[-8:]}"
-            record: dict[str, Any] = {
-                "object": "fine_tuning.job.checkpoint",
-                "id": f"ftckpt_scripted{number:05d}" if id is None else id,
-                "created_at": self._near(job_id, number) if created_at is None else created_at,
-                "fine_tuned_model_checkpoint": f"{model}:ckpt-step-{step_number}",
-                "fine_tuning_job_id": job_id,
-                "metrics": usual if metrics is None else metrics,
-                "step_number": step_number,
-            }
-            return self.add_raw_checkpoint(job_id, record | fields)
+        number = next(self._count)
+        usual = {"step": step_number, "train_loss": 0.5, "train_mean_token_accuracy": 0.9}
+        model = f"ft:gpt-4o-mini-2024-07-18:example-org::{job_id[-8:]}"
+        record: dict[str, Any] = {
+            "object": "fine_tuning.job.checkpoint",
+            "id": f"ftckpt_scripted{number:05d}" if id is None else id,
+            "created_at": self._near(job_id, number) if created_at is None else created_at,
+            "fine_tuned_model_checkpoint": f"{model}:ckpt-step-{step_number}",
+            "fine_tuning_job_id": job_id,
+            "metrics": usual if metrics is None else metrics,
+            "step_number": step_number,
+        }
+        return self.add_raw_checkpoint(job_id, record | fields)
 
     def add_event(
         self,
@@ -191,41 +195,38 @@ class ScriptedWorld:
         **fields: Any,
     ) -> dict[str, Any]:
         """Add an event of a job: a plain message unless `fields` give it `type` and `data`."""
-        with self._lock:
-            number = self._next()
-            record: dict[str, Any] = {
-                "object": "fine_tuning.job.event",
-                "id": f"ftevent-scripted{number:05d}" if id is None else id,
-                "created_at": self._near(job_id, number) if created_at is None else created_at,
-                "level": "info",
-                "message": message,
-                "data": {},
-                "type": "message",
-            }
-            return self.add_raw_event(job_id, record | fields)
+        number = next(self._count)
+        record: dict[str, Any] = {
+            "object": "fine_tuning.job.event",
+            "id": f"ftevent-scripted{number:05d}" if id is None else id,
+            "created_at": self._near(job_id, number) if created_at is None else created_at,
+            "level": "info",
+            "message": message,
+            "data": {},
+            "type": "message",
+        }
+        return self.add_raw_event(job_id, record | fields)
 
     def add_file(self, id: str, content: bytes = b"", **fields: Any) -> dict[str, Any]:  # noqa: A002
         """Add a file and its bytes, which are sent exactly as given."""
-        with self._lock:
-            record: dict[str, Any] = {
-                "object": "file",
-                "id": id,
-                "purpose": "fine-tune-results",
-                "filename": "step_metrics.csv",
-                "bytes": len(content),
-                "created_at": DEFAULT_START - 86_400 + 60 * self._next(),
-                "status": "processed",
-                "status_details": None,
-                **fields,
-            }
-            self._contents[id] = content
-            self._files.add(record)
-            return record
+        record: dict[str, Any] = {
+            "object": "file",
+            "id": id,
+            "purpose": "fine-tune-results",
+            "filename": "step_metrics.csv",
+            "bytes": len(content),
+            "created_at": DEFAULT_START - 86_400 + 60 * next(self._count),
+            "status": "processed",
+            "status_details": None,
+            **fields,
+        }
+        self._contents[id] = content
+        self._files.add(record)
+        return record
 
     def add_raw_job(self, record: Record) -> Record:
         """Add any value to the listing of jobs."""
-        with self._lock:
-            return self._jobs.add(record)
+        return self._jobs.add(record)
 
     def add_raw_checkpoint(self, job_id: str, record: Record) -> Record:
         """Add any value to the checkpoints of a job."""
@@ -237,58 +238,49 @@ class ScriptedWorld:
 
     def update_job(self, id: str, **fields: Any) -> dict[str, Any]:  # noqa: A002
         """Set fields of a job."""
-        with self._lock:
-            return self._jobs.update(id, fields)
+        return self._jobs.update(id, fields)
 
     def update_checkpoint(self, id: str, **fields: Any) -> dict[str, Any]:  # noqa: A002
         """Set fields of a checkpoint."""
-        with self._lock:
-            found = (listing for listing in self._children["checkpoints"].values() if listing.find(id) is not None)
-            return next(found, self._jobs).update(id, fields)
+        found = (listing for listing in self._children["checkpoints"].values() if listing.find(id) is not None)
+        return next(found, self._jobs).update(id, fields)
 
     def remove_job(self, id: str) -> None:  # noqa: A002
         """Remove a job with its checkpoints and events: from now on it is a 404."""
-        with self._lock:
-            if not self._jobs.remove(id):
-                raise KeyError(id)
-            for listings in self._children.values():
-                listings.pop(id, None)
+        if not self._jobs.remove(id):
+            raise KeyError(id)
+        for listings in self._children.values():
+            listings.pop(id, None)
 
     def remove_checkpoint(self, id: str) -> None:  # noqa: A002
         """Remove a checkpoint from the listing of its job."""
-        with self._lock:
-            removed = [listing.remove(id) for listing in self._children["checkpoints"].values()]
-            if not any(removed):
-                raise KeyError(id)
+        removed = [listing.remove(id) for listing in self._children["checkpoints"].values()]
+        if not any(removed):
+            raise KeyError(id)
 
     def remove_file(self, id: str) -> None:  # noqa: A002
         """Remove a file: from now on it is a 404."""
-        with self._lock:
-            if not self._files.remove(id):
-                raise KeyError(id)
-            self._contents.pop(id, None)
+        if not self._files.remove(id):
+            raise KeyError(id)
+        self._contents.pop(id, None)
 
     def hide(self, job_id: str, kind: Child) -> None:
         """Make one listing of a job a 404, while the job itself stays."""
-        with self._lock:
-            self._hidden.add((job_id, kind))
+        self._hidden.add((job_id, kind))
 
     def show(self, job_id: str, kind: Child) -> None:
         """Undo `hide`."""
-        with self._lock:
-            self._hidden.discard((job_id, kind))
+        self._hidden.discard((job_id, kind))
 
     # -- what the host shows -------------------------------------------------------------------------------------------
 
     def jobs(self) -> Sequence[Any]:
         """Return all jobs in the world's order."""
-        with self._lock:
-            return self._jobs.all()
+        return self._jobs.all()
 
     def job(self, job_id: str) -> dict[str, Any] | None:
         """Return one job."""
-        with self._lock:
-            return self._jobs.find(job_id)
+        return self._jobs.find(job_id)
 
     def checkpoints(self, job_id: str) -> Sequence[Any] | None:
         """Return the checkpoints of a job."""
@@ -300,33 +292,24 @@ class ScriptedWorld:
 
     def files(self) -> Sequence[Any]:
         """Return all files, newest first."""
-        with self._lock:
-            return self._files.all()
+        return self._files.all()
 
     def file(self, file_id: str) -> dict[str, Any] | None:
         """Return one file."""
-        with self._lock:
-            return self._files.find(file_id)
+        return self._files.find(file_id)
 
     def file_content(self, file_id: str) -> bytes | None:
         """Return the bytes of a file."""
-        with self._lock:
-            return self._contents.get(file_id)
+        return self._contents.get(file_id)
 
     def _of_job(self, job_id: str, kind: Child) -> Sequence[Any] | None:
-        with self._lock:
-            if (job_id, kind) in self._hidden or self._jobs.find(job_id) is None:
-                return None
-            listing = self._children[kind].get(job_id)
-            return [] if listing is None else listing.all()
+        if (job_id, kind) in self._hidden or self._jobs.find(job_id) is None:
+            return None
+        listing = self._children[kind].get(job_id)
+        return [] if listing is None else listing.all()
 
     def _add_child(self, job_id: str, kind: Child, record: Record) -> Record:
-        with self._lock:
-            return self._children[kind].setdefault(job_id, _Listing(self._order)).add(record)
-
-    def _next(self) -> int:
-        self._count += 1
-        return self._count
+        return self._children[kind].setdefault(job_id, _Listing(self._order)).add(record)
 
     def _near(self, job_id: str, number: int) -> int:
         job = self._jobs.find(job_id)

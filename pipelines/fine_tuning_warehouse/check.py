@@ -27,8 +27,8 @@ class Finding:
 
     Attributes:
         what: The part that was tried.
-        is_fine: Whether it works; None where it could not be tried.
-        words: What was found, and what to do where it does not work.
+        is_fine: Whether it works; None if it could not be tried.
+        words: What was found, and what to do if it does not work.
     """
 
     what: str
@@ -40,7 +40,7 @@ def check(accounts: Sequence[Account], warehouse: Warehouse) -> Iterator[tuple[s
     """Try every key and its scopes, and the destination; nothing is written but a probe file.
 
     Yields:
-        An account's label and what was found of it, with at most five requests each where all is well, and a few more
+        An account's label and what was found of it, with at most five requests each if all is well, and a few more
         to find out what is wrong; last, without a label, what was found of the destination.
     """
     for account in accounts:

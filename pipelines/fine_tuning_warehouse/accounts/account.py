@@ -51,7 +51,7 @@ class Account:
 
     Attributes:
         label: The column `account` of every row.
-        api_key: The key; never shown. None where there is none (`auth` "entra").
+        api_key: The key, which is never shown. None if there is none (`auth` "entra").
         base_url: The host with its version path.
         org_id: The organization, for a key that belongs to several.
         project_id: The project, for a key that belongs to several.
@@ -60,9 +60,9 @@ class Account:
         extra_headers: Headers that go with every request, such as those of a gateway. Their values are never shown.
         allow_http: Whether the key may go over plain http to another machine.
         locations: Where each of these was found, by its name: an environment variable, an option, a file.
-            `api_version` is there where the base URL has its version from somewhere else.
-        problem: Why this account cannot be read, though others can: it has no key. Empty where it can.
-        section: The section of dlt's configuration that holds the account; empty where plain settings describe it.
+            `api_version` is there if the version in the base URL was found elsewhere.
+        problem: Why this account cannot be read: it has no key. Empty if it can be read.
+        section: The section of dlt's configuration that holds the account; empty if plain settings describe it.
     """
 
     label: str
@@ -83,7 +83,7 @@ class Account:
         return shown_url(self.base_url)
 
     def setting_location(self, name: str) -> str:
-        """Return what a user changes to change a field: where it was found, or where it would stand."""
+        """Return the location of a setting: where it was found, or else where it can be set."""
         if name in self.locations:
             return self.locations[name]
         if name == "api_version":
@@ -133,7 +133,7 @@ class Account:
 
     @property
     def _secret(self) -> str | TokenProvider:
-        """The key, or what gives the tokens. Raises `UsageError` where there is none."""
+        """The key, or what gives the tokens. Raises `UsageError` if there is none."""
         if self.problem:
             raise MissingKeyError(self.problem)
         return entra_tokens(self.base_url) if self.auth == ENTRA else self.api_key or ""
@@ -155,7 +155,7 @@ def build_account(
         section: The section of a configured account.
 
     Returns:
-        The account; where it has no key, one with that `problem`.
+        The account. If it has no key, its `problem` says so.
 
     Raises:
         UsageError: A setting is invalid, or would send the credential to a host that it was not meant for.
@@ -206,13 +206,13 @@ def _missing_key(label: str, section: tuple[str, ...]) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the known name that is most like another, in brackets; nothing where none is like it."""
+    """Return the known name that is most similar, as ` (did you mean 'x'?)`; empty if none is similar."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _check_sources(settings: Mapping[str, Setting], section: tuple[str, ...]) -> None:
-    """Raise `UsageError` where a file that may have come with a folder steers a credential from elsewhere.
+    """Raise `UsageError` if a file of the working directory decides where a credential from elsewhere goes.
 
     What says where a credential goes must come from the place that holds the credential, or from the user. Hosts of
     OpenAI and Azure need no such care: nobody else can read what goes there.
@@ -254,7 +254,7 @@ def is_openai(host: str) -> bool:
 
 
 def _check_path(base_url: str, location: str) -> None:
-    """Raise `UsageError` where the path of a base URL is certainly wrong."""
+    """Raise `UsageError` if the path of a base URL is certainly wrong."""
     parts = re.fullmatch(r"(https?://[^/?@\\\s]+)([^?#]*?)/*(?:[?#].*)?", base_url.strip())
     if parts is None:
         return

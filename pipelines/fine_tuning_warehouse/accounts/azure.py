@@ -19,7 +19,7 @@ def azure_base_url(endpoint: str, api_version: str | None = None) -> str:
 
     Args:
         endpoint: The bare endpoint, one with `/openai`, `/openai/v1` or `/v1`, a project's, or the address of a call.
-        api_version: A dated version (`2024-10-21`) asks for the classic API, where the endpoint does not say which.
+        api_version: A dated version (`2024-10-21`) asks for the classic API, if the endpoint does not name one.
 
     Returns:
         `https://.../openai/v1`, or the classic `https://.../openai?api-version=...`.
@@ -51,7 +51,7 @@ def shown_url(base_url: str) -> str:
 
 
 def host_of(address: str) -> str:
-    """Return the host name of an address; nothing where it is invalid."""
+    """Return the host name of an address; nothing if it is invalid."""
     try:
         return urlsplit(address.strip()).hostname or ""
     except ValueError:
@@ -73,7 +73,7 @@ class EntraTokens:
         self.forget()
 
     def __call__(self) -> str:
-        """Return the token. Raises `HostError` where none of the ways to get one has worked."""
+        """Return the token. Raises `HostError` if Entra gives none."""
         from azure.core.exceptions import AzureError  # noqa: PLC0415 - an extra
 
         try:

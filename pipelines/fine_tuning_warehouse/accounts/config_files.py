@@ -121,7 +121,7 @@ def _configured_account(label: str, spelled: str) -> Account:
 
 
 def _check_distinct(accounts: Sequence[Account]) -> None:
-    """Raise `UsageError` where two accounts would load one history under two labels."""
+    """Raise `UsageError` if two accounts would load one history under two labels."""
     labels: dict[object, str] = {}
     for account in accounts:
         headers = frozenset(account.extra_headers.items())
@@ -130,5 +130,5 @@ def _check_distinct(accounts: Sequence[Account]) -> None:
         if other != account.label:
             raise UsageError(
                 f"The accounts {other} and {account.label} have the same host and key, and would load one history "
-                f"twice: tell them apart by openai_project_id, or remove one."
+                f"twice: set a different openai_project_id for each, or remove one."
             )

@@ -1,6 +1,6 @@
 """Turn a failed request into what is wrong and which setting to change.
 
-A table leads from what came (status, words) to what to do. Where another path, version or header on the same host may
+A table maps the status and words of an answer to advice. If another path, version or header on the same host may
 make the difference, it is tried once, and what answers is named.
 """
 
@@ -30,7 +30,7 @@ _ENTRA_ROLE = "Cognitive Services OpenAI User"
 
 
 def describe_settings(account: Account) -> str:
-    """Return where each setting of an account was found, in a line."""
+    """Return one line that says where each setting of an account was found."""
     host = account.setting_location("base_url") if "base_url" in account.locations else "the default, OpenAI"
     key = "tokens of Entra" if account.auth == ENTRA else f"key from {account.setting_location('api_key')}"
     others = {
@@ -72,7 +72,7 @@ def diagnose(account: Account, error: FineTuningSourceError, *, tries: bool = Tr
 
 
 def advice_on_resource(account: Account, error: FineTuningSourceError) -> str:
-    """Return what went wrong with one endpoint, where the job listing could be read, and what to change."""
+    """Return what went wrong with one endpoint and what to change; the job listing could be read."""
     advice = ""
     if isinstance(error, RequestError) and error.is_missing_scope:
         advice = _scope(_Failure(account, error, tries=False))
@@ -98,7 +98,7 @@ class _Failure:
 
     @property
     def proxy(self) -> str | None:
-        """The environment variable of the proxy that requests go through; None where they go straight."""
+        """The environment variable of the proxy that requests go through; None if there is no proxy."""
         scheme, proxies = urlsplit(self.account.base_url).scheme, get_environ_proxies(self.account.base_url)
         found = next((name for name in (scheme, "all") if name in proxies), None)
         return found and f"{found.upper()}_PROXY"
@@ -108,7 +108,7 @@ class _Failure:
         return self.account.setting_location(name)
 
     def answers(self, **changed: Any) -> bool:
-        """Return whether the job listing can be read with a setting changed; False where that is not tried."""
+        """Return whether the job listing can be read with a setting changed; False if `tries` is false."""
         if not self.tries:
             return False
         with replace(self.account, **changed).api() as api:
@@ -123,9 +123,9 @@ class _Cause(NamedTuple):
     """One cause of a failure.
 
     Attributes:
-        statuses: The statuses that it shows itself by; None where no answer came.
+        statuses: The statuses that it shows itself by; None if no answer came.
         advice: What to do. `{host}`, `{proxy}` and the names of an account's fields stand for the host and for the
-            locations of the settings. A function returns None where the cause is another one.
+            locations of the settings. A function returns None if the cause is another one.
         words: A pattern in what the host said.
         when: What else must be true.
     """
@@ -136,7 +136,7 @@ class _Cause(NamedTuple):
     when: Callable[[_Failure], object] = lambda _: True
 
     def advice_on(self, failure: _Failure) -> str | None:
-        """Return what to do about a failure; None where it has another cause."""
+        """Return what to do about a failure; None if this is not its cause."""
         said = f"{failure.error.code or ''} {failure.error.detail}".lower()
         if failure.error.status not in self.statuses or not re.search(self.words, said) or not self.when(failure):
             return None

@@ -61,7 +61,7 @@ def find_account(label: str | None, base_url: str | None) -> Account:
 
 
 def _check_one_host(found: Mapping[str, Setting], azure_key: Setting | None, endpoint: Setting | None) -> None:
-    """Raise `UsageError` where two keys are set, or two hosts."""
+    """Raise `UsageError` if two keys are set, or two hosts."""
     ours, azure, host = found.get("api_key"), azure_key or endpoint, found.get("base_url")
     if ours is None and endpoint is not None and host is not None and not _is_azure(host.value, endpoint):
         ours, azure = host, endpoint
@@ -97,7 +97,7 @@ def _no_azure_host(base_url: str | None) -> str:
 
 
 def _check_other_names(account: Account, *, on_azure: bool) -> None:
-    """Raise `UsageError` where a variable of another client says something else than what would be used."""
+    """Raise `UsageError` if a variable of another client contradicts what would be used."""
     checks: dict[str, tuple[Sequence[str], Callable[[str], bool]]] = {}
     if not on_azure:
         checks["OPENAI_ORG_ID"] = _OTHER_NAMES["OPENAI_ORG_ID"], lambda value: value == account.org_id
@@ -119,7 +119,7 @@ def _check_other_names(account: Account, *, on_azure: bool) -> None:
 
 
 def _other_variable(ours: str) -> str:
-    """Return words about a variable that another client has for one of ours; nothing where none is set."""
+    """Return a phrase about a variable of another client that is set instead of ours; empty if none is set."""
     other = next(filter(None, map(variable, _OTHER_NAMES[ours])), None)
     return f" instead of {other.location}, which this program does not read" if other else ""
 
@@ -131,7 +131,7 @@ def _is_azure(address: str, endpoint: Setting | None) -> bool:
 
 
 def _netloc(address: str) -> str:
-    """Return the host and port of an address, with or without its scheme; nothing where it is invalid."""
+    """Return the host and port of an address, with or without its scheme; nothing if it is invalid."""
     address = address.strip()
     try:
         return urlsplit(address if "://" in address else f"https://{address}").netloc.lower()

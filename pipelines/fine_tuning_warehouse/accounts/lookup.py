@@ -49,7 +49,7 @@ class Setting:
 
 
 def variable(name: str) -> Setting | None:
-    """Return an environment variable as a setting; None where it is not set, or blank."""
+    """Return an environment variable as a setting; None if it is not set, or blank."""
     value = os.environ.get(name, "").strip()
     return Setting(value, name) if value else None
 
@@ -88,7 +88,7 @@ def usual_location(name: str, section: Sequence[str]) -> str:
 
 
 def variable_name(name: str, section: Sequence[str]) -> str | None:
-    """Return the environment variable for a field of an account in a section; None where no shell can set it.
+    """Return the environment variable for a field of an account in a section; None if no shell can set it.
 
     Args:
         name: The field, such as `api_key`.

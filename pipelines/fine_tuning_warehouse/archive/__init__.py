@@ -1,4 +1,4 @@
-"""An archive of a warehouse: a folder that stands alone and outlives the host, the database and this software.
+"""Make an archive of a warehouse: a folder that outlives the host, the database and this software.
 
 A run syncs, exports every table and view as of one moment, fetches the files that jobs name, and writes the manifest
 last. A file appears whole or not at all. What the archive once has of the host, it keeps.

@@ -86,7 +86,7 @@ class Manifest:
         files: Every file, by its path.
         missing: The files that jobs name and that are not there.
         versions: The versions of the software that wrote it.
-        digest: The SHA-256 of `manifest.json`, in hex. Kept in another place, it tells a forged archive.
+        digest: The SHA-256 of `manifest.json`, in hex. A copy kept elsewhere shows whether the archive was changed.
     """
 
     dataset: str

@@ -1,4 +1,4 @@
-"""The command `ftw`. Whatever costs time to import is imported where it is needed."""
+"""The command `ftw`. What takes long to import is imported only when it is needed."""
 
 from .main import ftw, main
 

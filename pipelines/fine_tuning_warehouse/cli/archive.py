@@ -13,6 +13,7 @@ import click
 
 from fine_tuning_warehouse.errors import DONE, FAILED, INCOMPLETE, UsageError
 from fine_tuning_warehouse.text import counted
+from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATABASE
 
 from . import output
 from .failures import json_on_failure
@@ -27,7 +28,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from fine_tuning_warehouse.archive import Archived, Manifest, Missing
+    from fine_tuning_warehouse.archive import Archived, Missing
 
 _SHOWN = 20
 
@@ -79,7 +80,7 @@ def archive(
         prepare(quiet=quiet)
         if only_check:
             if demo or no_sync or training_files:
-                raise UsageError("--check goes with none of --demo, --no-sync and --training-files.")
+                raise UsageError("--check asks no host: leave out --demo, --no-sync and --training-files.")
             return _check(where, output_format=output_format, strict=strict, quiet=quiet)
         if no_sync and training_files:
             raise UsageError("--training-files come from the host, and --no-sync makes no request: leave one out.")
@@ -90,21 +91,16 @@ def archive(
         from fine_tuning_warehouse.sync.run import SyncOptions  # noqa: PLC0415
 
         store = library.open_store(where)
-        warehouse = target.find(DEMO_DATABASE if demo else str(existing_database(None)) if no_sync else None)
+        warehouse = target.find(DEMO_DATABASE if demo else existing_database() if no_sync else DEFAULT_DATABASE)
         options = SyncOptions(concurrency=concurrency)
         with ExitStack() as stack:
-            if demo:
+            if label is not None:
                 waiting = options.lock_wait_seconds
-                accounts = [stack.enter_context(demo_account(str(label), warehouse, lock_wait_seconds=waiting))]
+                accounts = [stack.enter_context(demo_account(label, warehouse, lock_wait_seconds=waiting))]
             else:
                 accounts = [] if no_sync else chosen_accounts.find(without_key=_WITHOUT_KEY)
-            plan = library.Plan(
-                warehouse,
-                accounts,
-                "a simulated host" if demo else None,
-                training_files=training_files,
-                options=options,
-            )
+            host = "a simulated host" if demo else None
+            plan = library.Plan(warehouse, accounts, host, training_files=training_files, options=options)
             archived = library.Archived(store.shown, plan.account)
             shows = sys.stderr.isatty() and not quiet
             watch, progress = (progress_bar, bytes_bar) if shows else (None, None)
@@ -113,26 +109,22 @@ def archive(
         return INCOMPLETE if strict and archived.is_incomplete else DONE
 
 
-def _as_json(archived: Archived) -> dict[str, Any]:
-    files = {"written": archived.written, "unchanged": archived.unchanged}
+def _as_json(archived: Archived, files: dict[str, Any] | None = None, error: str | None = None) -> dict[str, Any]:
+    """Return the fields of `--output json`; `files` are the counts of a check."""
+    manifest = archived.manifest
+    files = files or {"written": archived.written, "unchanged": archived.unchanged}
     return {
-        "status": "done",
-        "error": None,
+        "status": "failed" if error else "done",
+        "error": error,
         "archive": archived.archive,
         "account": archived.account,
         "sync": archived.sync.as_json() if archived.sync else None,
-        **_manifest_as_json(archived.manifest, files),
-        "seconds": round(archived.seconds, 3),
-    }
-
-
-def _manifest_as_json(manifest: Manifest | None, files: dict[str, Any]) -> dict[str, Any]:
-    return {
         "tables": manifest.rows("table") if manifest else {},
         "views": manifest.rows("view") if manifest else {},
         "files": {**files, "missing": [asdict(one) for one in manifest.missing] if manifest else []},
         "bytes": manifest.size if manifest else 0,
         "manifest_sha256": manifest.digest if manifest else None,
+        "seconds": round(archived.seconds, 3),
     }
 
 
@@ -163,7 +155,7 @@ def _print(archived: Archived, *, output_format: str, quiet: bool) -> None:
     )
     click.echo(f"{counted(archived.written, 'file')} written, {archived.unchanged:,} left as they were.")
     click.echo(f"SHA-256 of manifest.json: {manifest.digest}")
-    click.echo("Keep it elsewhere: with it you can tell later whether somebody changed the archive.")
+    click.echo("Keep it elsewhere: it shows later whether somebody has changed the archive.")
 
 
 def missing_lines(missing: Sequence[Missing]) -> Iterator[str]:
@@ -194,16 +186,8 @@ def _check(where: str, *, output_format: str, strict: bool, quiet: bool) -> int:
     error = f"{counted(number, 'thing is', 'things are')} wrong with {store.shown}." if number else None
     if output_format == "json":
         files = {"checked": checked.files, "damaged": [asdict(damage) for damage in checked.damaged]}
-        content = {
-            "status": "failed" if error else "done",
-            "error": error,
-            "archive": store.shown,
-            "account": manifest.account,
-            "sync": None,
-            **_manifest_as_json(manifest, files),
-            "seconds": round(time.monotonic() - began, 3),
-        }
-        click.echo(output.as_json(content))
+        result = library.Archived(store.shown, manifest.account, manifest=manifest, seconds=time.monotonic() - began)
+        click.echo(output.as_json(_as_json(result, files, error)))
     for damage in checked.damaged:
         click.echo(output.safe(f"{damage.path}: {damage.reason}"), err=True)
     if error is not None:

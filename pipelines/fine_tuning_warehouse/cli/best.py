@@ -11,7 +11,7 @@ import click
 from fine_tuning_warehouse.text import safe
 
 from . import output
-from .options import WarehouseOptions, existing_database, prepare, warehouse_options
+from .options import WarehouseOptions, prepare, warehouse_options
 
 _HEADS = {
     "account": "account",
@@ -51,7 +51,7 @@ def best(
     prepare()
     from fine_tuning_warehouse.best import best_checkpoints  # noqa: PLC0415 - imports dlt, after `prepare`
 
-    warehouse = target.find(str(existing_database(None)))
+    warehouse = target.find_existing()
     names, rows = best_checkpoints(warehouse, accounts=labels, job_ids=jobs)
     if output_format == "json":
         click.echo(output.as_json(rows))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fine_tuning_warehouse.errors import UsageError
 from fine_tuning_warehouse.text import counted
-from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATASET, find_warehouse
+from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATASET
 
 from . import output
 from .failures import json_on_failure
-from .options import existing_database, prepare
+from .options import WarehouseOptions, prepare
 
 if TYPE_CHECKING:
     from fine_tuning_warehouse.warehouses.warehouse import TableFormat
@@ -60,23 +61,13 @@ def copy(
         prepare(quiet=quiet)
         if (destination in (None, "duckdb")) == (to_database is None):
             raise UsageError("Choose where to copy to: either --destination NAME or --to-database PATH.")
-        default = str(existing_database(None))
-        source = find_warehouse(
-            database=database,
-            destination=origin,
-            dataset=from_dataset,
-            table_format=from_table_format,
-            default=default,
-        )
-        target = find_warehouse(
-            database=to_database, destination=destination, dataset=dataset, table_format=table_format, default=default
-        )
+        source = WarehouseOptions(database, origin, from_dataset, from_table_format).find_existing()
+        target = WarehouseOptions(to_database, destination, dataset, table_format).find()
         done.update({"from": source.shown, "to": target.shown})
         from fine_tuning_warehouse.copy import copy_history  # noqa: PLC0415
 
         for copied in copy_history(source, target):
-            fields = ("account", "rows", "load_ids", "has_state")
-            done["accounts"].append({name: getattr(copied, name) for name in fields})
+            done["accounts"].append(asdict(copied))
             for table, rows in copied.rows.items():
                 done["rows"][table] = done["rows"].get(table, 0) + rows
             state = "" if copied.has_state else "; it has no state, so the next sync reads everything"

@@ -12,7 +12,7 @@ import click
 from fine_tuning_warehouse.errors import CommandError, UsageError
 from fine_tuning_warehouse.text import shown_path
 
-from .options import WarehouseOptions, existing_database, prepare, warehouse_options
+from .options import WarehouseOptions, prepare, warehouse_options
 
 _COPY = "fine_tuning_explorer.py"
 _VIEWS = ("job_overview", "best_checkpoints", "checkpoint_history", "training_curves", "sync_history")
@@ -30,7 +30,7 @@ def explore(*, target: WarehouseOptions, port: int, browser: bool, edit: bool) -
     for moments only, and follows a sync without a restart. With --destination, it shows a copy that is made when it
     starts. Needs the extra `explore`.
     """
-    warehouse = target.find(str(existing_database(None)))
+    warehouse = target.find_existing()
     path = warehouse.duckdb_file
     if path is not None and not path.is_file():
         raise CommandError(

@@ -20,17 +20,17 @@ from . import output
 
 
 @contextmanager
-def json_on_failure(form: str, done: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
-    """Print a failure as JSON too, where that was asked for.
+def json_on_failure(output_format: str, done: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
+    """Print a failure as JSON too, if `--output json` asks for it.
 
     Args:
-        form: What `--output` says.
-        done: The fields that tell what was done until then.
+        output_format: The value of `--output`.
+        done: Returns the fields that describe what was done until then.
     """
     try:
         yield
     except Exception as error:
-        if form == "json":
+        if output_format == "json":
             text = str(error) if isinstance(error, CommandError) else failure_name(error)
             click.echo(output.as_json({**done(), "status": "failed", "error": text}))
         raise

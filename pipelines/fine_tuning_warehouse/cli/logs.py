@@ -10,7 +10,7 @@ from . import output
 
 
 class SafeRecord(logging.LogRecord):
-    """A record whose message cannot steer a terminal: it may hold words of the host, in dlt's messages too."""
+    """A log record with control characters as escapes: messages of dlt too may hold a text of the host."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -194,7 +194,7 @@ def _interrupt(number: int, _frame: object) -> NoReturn:
 
 
 def _show_unraisable(swallowed: sys.UnraisableHookArgs) -> None:
-    """Say nothing of a stop that was raised inside a finalizer, where Python swallows it: the timer ends all."""
+    """Print no stop that Python swallows inside a finalizer: the timer ends the command."""
     if not issubclass(swallowed.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(swallowed)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import click
 
 from fine_tuning_warehouse.errors import DONE
 
-from .options import WarehouseOptions, existing_database, lock_wait_option, prepare, seconds_of, warehouse_options
+from .options import WarehouseOptions, lock_wait_option, prepare, seconds_of, warehouse_options
 
 
 @click.command()
@@ -28,8 +26,6 @@ def maintain(*, target: WarehouseOptions, keep: str, lock_wait: float) -> int:
     from fine_tuning_warehouse.maintain import maintain as run  # noqa: PLC0415 - see sync
 
     keep_seconds = seconds_of(keep, "--keep", least=0)
-    if target.destination in (None, "duckdb"):
-        target = replace(target, database=str(existing_database(target.database)))
-    for line in run(target.find(), keep_seconds=keep_seconds, lock_wait_seconds=lock_wait):
+    for line in run(target.find_existing(), keep_seconds=keep_seconds, lock_wait_seconds=lock_wait):
         click.echo(line)
     return DONE

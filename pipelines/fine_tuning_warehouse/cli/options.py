@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,6 @@ import click
 from typing_extensions import override
 
 from fine_tuning_warehouse.errors import MissingKeyError, UsageError
-from fine_tuning_warehouse.paths import named_path
 from fine_tuning_warehouse.warehouses.locking import LOCK_WAIT_SECONDS
 from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATABASE, DEFAULT_DATASET, find_warehouse
 
@@ -31,15 +30,13 @@ class WarehouseOptions:
     dataset: str | None
     table_format: TableFormat | None
 
-    def find(self, default: str | None = None) -> Warehouse:
-        """Find the warehouse; `default` is the DuckDB file where none is named. Raises `UsageError`."""
-        return find_warehouse(
-            database=self.database,
-            destination=self.destination,
-            dataset=self.dataset,
-            table_format=self.table_format,
-            default=default or DEFAULT_DATABASE,
-        )
+    def find(self, default: str = DEFAULT_DATABASE) -> Warehouse:
+        """Find the warehouse; `default` is the DuckDB file if none is named. Raises `UsageError`."""
+        return find_warehouse(**asdict(self), default=default)
+
+    def find_existing(self) -> Warehouse:
+        """Find the warehouse; if none is named, the DuckDB file that a sync has made here. Raises `UsageError`."""
+        return self.find(existing_database())
 
 
 @dataclass(frozen=True)
@@ -51,14 +48,14 @@ class AccountOptions:
 
     @property
     def label(self) -> str | None:
-        """The label that was given, if it is one alone."""
+        """The label that was given; None if none or several were."""
         return self.labels[0] if len(self.labels) == 1 else None
 
     def find(self, *, without_key: str = "") -> list[Account]:
         """Find the accounts: at least one.
 
         Args:
-            without_key: A sentence that is added where there is no key: what the command can do without one.
+            without_key: What the command can do without a key: a sentence for the error that a key is missing.
 
         Raises:
             UsageError: A label or a setting is invalid, or a key is missing.
@@ -71,7 +68,7 @@ class AccountOptions:
             raise MissingKeyError(f"{error} {without_key}".strip()) from None
 
     def demo_label(self) -> str:
-        """Return the label of the demo, which has a host of its own. Raises `UsageError`."""
+        """Return the label of the demo's account. Raises `UsageError` if an option contradicts the demo."""
         from fine_tuning_warehouse.accounts.labels import checked_label  # noqa: PLC0415
         from fine_tuning_warehouse.sync.demo import DEMO_LABEL  # noqa: PLC0415
 
@@ -83,10 +80,10 @@ class AccountOptions:
 
 
 def prepare(*, quiet: bool = False, verbose: bool = False) -> None:
-    """Set up logging, and have dlt read its files. Every command does so before it imports anything that uses dlt.
+    """Set up logging, and have dlt read its files. A command calls this before it imports anything that uses dlt.
 
     Raises:
-        UsageError: One of the files is not valid TOML, for which dlt would show a traceback.
+        UsageError: One of the files is not valid TOML: dlt would show a traceback.
     """
     from fine_tuning_warehouse.cli.logs import set_up_logging  # noqa: PLC0415
 
@@ -104,20 +101,10 @@ def prepare(*, quiet: bool = False, verbose: bool = False) -> None:
 
 def warehouse_options(command: Callable[..., Any]) -> Any:
     """Give a command the options of `WarehouseOptions`, as its argument `target`."""
-
-    @functools.wraps(command)
-    def with_target(
-        *,
-        database: str | None,
-        destination: str | None,
-        dataset: str | None,
-        table_format: TableFormat | None,
-        **others: Any,
-    ) -> Any:
-        return command(target=WarehouseOptions(database, destination, dataset, table_format), **others)
-
-    return _with(
-        with_target,
+    return _gathered(
+        command,
+        "target",
+        WarehouseOptions,
         click.option("--dataset", metavar="NAME", help=f"Schema that holds the tables.  [default: {DEFAULT_DATASET}]"),
         click.option("--table-format", type=click.Choice(["iceberg", "delta"]), help="For --destination filesystem."),
         click.option("--destination", metavar="NAME", help="Any dlt destination.  [default: duckdb]"),
@@ -127,16 +114,14 @@ def warehouse_options(command: Callable[..., Any]) -> Any:
 
 def account_options(command: Callable[..., Any]) -> Any:
     """Give a command the options of `AccountOptions`, as its argument `chosen_accounts`."""
-
-    @functools.wraps(command)
-    def with_accounts(*, account: tuple[str, ...], base_url: str | None, **others: Any) -> Any:
-        return command(chosen_accounts=AccountOptions(account, base_url), **others)
-
-    return _with(
-        with_accounts,
+    return _gathered(
+        command,
+        "chosen_accounts",
+        AccountOptions,
         click.option("--base-url", metavar="URL", help="The host.  [default: OPENAI_BASE_URL, else OpenAI]"),
         click.option(
             "--account",
+            "labels",
             metavar="LABEL",
             multiple=True,
             help="A configured account (repeatable), or else the label that every row carries.  "
@@ -154,20 +139,22 @@ concurrency_option = click.option(
 )
 
 
-def _with(command: Any, *options: Any) -> Any:
-    for option in options:
-        command = option(command)
-    return command
+def _gathered(command: Callable[..., Any], argument: str, kind: type, *options: Any) -> Any:
+    """Give a command options whose values it gets together, as one object of a dataclass."""
+
+    @functools.wraps(command)
+    def gather(**values: Any) -> Any:
+        gathered = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+        return command(**{argument: gathered}, **values)
+
+    return functools.reduce(lambda decorated, option: option(decorated), options, gather)
 
 
-def existing_database(database: str | None) -> Path:
-    """Return the database that was named, or the one that a sync has made here."""
+def existing_database() -> str:
+    """Return the DuckDB file that a sync has made here: the usual one, else that of the demo."""
     from fine_tuning_warehouse.sync.demo import DEMO_DATABASE  # noqa: PLC0415
 
-    if database is not None:
-        return named_path(database, "The database")
-    default, demo = Path(DEFAULT_DATABASE), Path(DEMO_DATABASE)
-    return demo if demo.exists() and not default.exists() else default
+    return DEMO_DATABASE if Path(DEMO_DATABASE).exists() and not Path(DEFAULT_DATABASE).exists() else DEFAULT_DATABASE
 
 
 class Seconds(click.FloatRange):

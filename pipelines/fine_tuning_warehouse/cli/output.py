@@ -16,15 +16,7 @@ from .tables import as_table, table_width, terminal_width
 if TYPE_CHECKING:
     from fine_tuning_warehouse.sync.summary import AccountResult, SyncResult
 
-__all__ = [
-    "as_json",
-    "as_table",
-    "safe",
-    "safe_lines",
-    "table_width",
-    "terminal_width",
-    "without_credentials",
-]
+__all__ = ["as_json", "as_table", "safe", "safe_lines", "table_width", "terminal_width", "without_credentials"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -51,34 +43,36 @@ def table_line(name: str, rows: int, width: int) -> str:
     return f"  {name:<{width}}  {number:>9} {noun}"
 
 
-def totals_line(totals: SyncResult) -> str:
+def totals_line(result: SyncResult) -> str:
     """Return a line that describes a finished sync of several accounts."""
-    done, rows = len(totals.accounts) - len(totals.failures), sum(totals.rows.values())
-    requests = sum(summary.requests for summary in totals.accounts)
+    done, rows = len(result.accounts) - len(result.failures), sum(result.rows.values())
     return (
-        f"Synced {done} of {len(totals.accounts)} accounts: {counted(rows, 'row')} new or changed, "
-        f"{counted(requests, 'request')}, {totals.seconds:.1f} s."
+        f"Synced {done} of {len(result.accounts)} accounts: {counted(rows, 'row')} new or changed, "
+        f"{counted(result.total.requests, 'request')}, {result.seconds:.1f} s."
     )
 
 
-def sync_line(totals: SyncResult, warehouse: str) -> str:
+def sync_line(result: SyncResult, warehouse: str) -> str:
     """Return a line of a log that describes a finished sync."""
-    told, several = totals.as_json(), len(totals.accounts) > 1
-    done = [summary.account for summary in totals.accounts if summary.status == "done"]
-    who = f"{len(done)} of {len(totals.accounts)} accounts" if several else f"account {done[0]}"
+    total, several = result.total, len(result.accounts) > 1
+    done = [one.account for one in result.accounts if one.status == "done"]
+    accounts = f"{len(done)} of {len(result.accounts)} accounts" if several else f"account {done[0]}"
     line = (
-        f"Synced {who} into {warehouse} in {totals.seconds:.1f} s: "
-        f"{counted(sum(totals.rows.values()), 'row')} new or changed, {counted(told['requests'], 'request')}, "
-        f"{counted(told['jobs']['seen'], 'job')} seen, {told['jobs']['open']:,} still open"
+        f"Synced {accounts} into {warehouse} in {result.seconds:.1f} s: "
+        f"{counted(sum(total.rows.values()), 'row')} new or changed, {counted(total.requests, 'request')}, "
+        f"{counted(total.jobs['seen'], 'job')} seen, {total.jobs['open']:,} still open"
     )
-    missing = {"skipped (see sync_history)": len(told["skipped"]), "rejected (see rejected_records)": told["rejected"]}
+    missing = {
+        "skipped (see sync_history)": len(total.skipped),
+        "rejected (see rejected_records)": total.rejected,
+    }
     return ", ".join([line, *(f"{count:,} {what}" for what, count in missing.items() if count)]) + "."
 
 
 def skip_lines(summary: AccountResult, *, several: bool = False) -> list[str]:
     """Return lines that name what was skipped or rejected, with the account if there are several."""
     lines = []
-    whose = f"Account {summary.account}: " if several else ""
+    prefix = f"Account {summary.account}: " if several else ""
     for skip in summary.skipped[:_SHOWN_SKIPS]:
         what = f"{skip['resource']} of {skip['job']}" if skip["job"] else str(skip["resource"])
         lines.append(f"Skipped {safe(what)}: {safe(str(skip['reason']))}")
@@ -87,7 +81,7 @@ def skip_lines(summary: AccountResult, *, several: bool = False) -> list[str]:
     if summary.rejected:
         records = counted(summary.rejected, "record")
         lines.append(f"Rejected {records} that could not be typed: see the table rejected_records.")
-    return [f"{whose}{line}" for line in lines]
+    return [f"{prefix}{line}" for line in lines]
 
 
 def print_csv(names: Sequence[str], rows: Sequence[Sequence[Any]], *, spreadsheet_safe: bool) -> None:

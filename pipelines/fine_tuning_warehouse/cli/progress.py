@@ -62,7 +62,7 @@ def progress_bar(report: Report) -> Iterator[None]:
 
 @contextmanager
 def bytes_bar(words: str, size: int | None) -> Iterator[Callable[[int], None]]:
-    """Show on stderr how many bytes of something have come; yields what is to be told of them."""
+    """Show on stderr how many bytes of a task are done. Yields a function that takes the number of further bytes."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(words, total=size)

@@ -14,7 +14,7 @@ from fine_tuning_warehouse.query import query as run
 
 from . import output
 from .child import run_in_child
-from .options import WarehouseOptions, existing_database, prepare, warehouse_options
+from .options import WarehouseOptions, prepare, warehouse_options
 
 
 @click.command()
@@ -47,7 +47,7 @@ def query(
 
 
 def _run(sql: str, target: WarehouseOptions) -> tuple[list[str], list[tuple[Any, ...]]]:
-    warehouse = target.find(str(existing_database(None)))
+    warehouse = target.find_existing()
     if warehouse.duckdb_file is not None:
         return run(warehouse.duckdb_file, sql, warehouse.dataset)
     prepare()

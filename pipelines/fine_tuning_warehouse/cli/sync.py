@@ -1,10 +1,11 @@
-"""`ftw sync`."""
+"""The command `ftw sync`."""
 
 from __future__ import annotations
 
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from fine_tuning_warehouse.sync.health import HealthFile
 from fine_tuning_warehouse.sync.interval import Interval
 from fine_tuning_warehouse.sync.summary import AccountResult, SyncResult
 from fine_tuning_warehouse.text import safe
+from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATABASE
 
 from . import output
 from .failures import failure_name, json_on_failure
@@ -55,7 +57,7 @@ _RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
 @click.option("--every", metavar="TIME", help="Stay, and sync again every 15m, 6h, 1d ...")
 @click.option("--health-file", metavar="PATH", help="Write when a sync succeeded, for `ftw health`.")
 @output.format_option("text", "json")
-@click.option("--strict", is_flag=True, help="Exit 3 where something was rejected or skipped, or a warning was given.")
+@click.option("--strict", is_flag=True, help="Exit 3 if something was rejected or skipped, or a warning was given.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--verbose", is_flag=True, help="Log what is done.")
 def sync(
@@ -88,11 +90,11 @@ def sync(
         chosen, date = _parse_resources(resources), _parse_since(since)
         label = chosen_accounts.demo_label() if demo else None
         if full_refresh and (jobs or since):
-            raise UsageError("--full-refresh reads everything: it goes neither with --job nor with --since.")
-        warehouse = target.find(DEMO_DATABASE if demo else None)
+            raise UsageError("--full-refresh reads everything: leave out --job and --since.")
+        warehouse = target.find(DEMO_DATABASE if demo else DEFAULT_DATABASE)
         accounts = [] if demo else chosen_accounts.find(without_key="`ftw sync --demo` needs none.")
         if jobs and len(accounts) > 1:
-            raise UsageError("--job names a job of one account: say of which with --account.")
+            raise UsageError("--job names a job of one account: name that account with --account.")
         from fine_tuning_warehouse.sync.run import SyncOptions, watch_nothing  # noqa: PLC0415 - imports dlt
 
         options = SyncOptions(
@@ -108,12 +110,16 @@ def sync(
             from .progress import progress_bar as watch  # noqa: PLC0415 - imports rich
         health = None if health_file is None else HealthFile(Path(health_file).expanduser().absolute(), seconds)
         interval = None if seconds is None else Interval(seconds)
-        printer = _Printer if interval is None else _LogPrinter
-        host = "a simulated host" if demo else None
-        wants_json = output_format == "json"
-        prints = printer(warehouse.shown, host, several=len(accounts) > 1, as_json=wants_json, quiet=quiet)
+        printer = _Printer(
+            warehouse.shown,
+            "a simulated host" if demo else None,
+            several=len(accounts) > 1,
+            stays=interval is not None,
+            as_json=output_format == "json",
+            quiet=quiet,
+        )
     while True:
-        result, failure = _sync_once(accounts, label, warehouse, options, watch=watch, prints=prints)
+        result, failure = _sync_once(accounts, label, warehouse, options, watch=watch, printer=printer)
         is_short = strict and result.is_incomplete
         if health is not None and failure is None and not is_short:
             try:
@@ -139,7 +145,7 @@ def _sync_once(
     options: SyncOptions,
     *,
     watch: Watch,
-    prints: _Printer,
+    printer: _Printer,
 ) -> tuple[SyncResult, CommandError | None]:
     """Sync the accounts once, or that of the demo, and print it. Returns what was done, and what went wrong."""
     from fine_tuning_warehouse.sync.run import sync_accounts  # noqa: PLC0415
@@ -150,15 +156,15 @@ def _sync_once(
     try:
         with demo as account:
             chosen = accounts if account is None else [account]
-            sync_accounts(chosen, warehouse, options, watch=watch, on_account_done=prints.account, result=result)
+            sync_accounts(chosen, warehouse, options, watch=watch, on_account_done=printer.account, result=result)
         failure = result.failure
     except CommandError as error:
         failure, result.error = error, str(error)
     except Exception as error:
         result.error = failure_name(error)
-        prints.result(result)
+        printer.result(result)
         raise
-    prints.result(result)
+    printer.result(result)
     return result, failure
 
 
@@ -166,59 +172,52 @@ def _now() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+@dataclass(frozen=True)
 class _Printer:
-    """Prints what was done for each account, and for all."""
+    """Print what was done for each account, and for all.
 
-    def __init__(self, warehouse: str, host: str | None, *, several: bool, as_json: bool, quiet: bool) -> None:
-        self._warehouse = warehouse
-        self._host = host
-        self._several = several
-        self._as_json = as_json
-        self._quiet = quiet
+    Attributes:
+        warehouse: The warehouse, as it is shown.
+        host: The host, as it is shown; None for the base URL of each account.
+        several: There are several accounts.
+        stays: The command stays (`--every`): each sync is a line of a log, and the warehouse knows what was skipped.
+        as_json: The results are printed as JSON.
+        quiet: Only errors and JSON are printed.
+    """
+
+    warehouse: str
+    host: str | None
+    several: bool
+    stays: bool
+    as_json: bool
+    quiet: bool
 
     def account(self, account: Account, result: AccountResult) -> None:
         """Print what was done for one account. The failure of a single account ends the command, which prints it."""
-        if result.status == "failed":
-            if self._several:
-                click.echo(f"Account {account.label} failed: {safe(str(result.error))}", err=True)
-        elif not self._as_json and not self._quiet:
-            for line in output.summary_lines(result, self._host or account.host, self._warehouse):
-                click.echo(line)
-        if not self._quiet:
-            for note in result.notes:
-                click.echo(safe(f"Account {account.label}: {note}" if self._several else note), err=True)
-            for warning in result.warnings:
-                click.echo(safe(f"Warning: {warning}"), err=True)
-            # What was skipped by one that failed before it loaded anything says no more than its failure.
-            if result.status == "done" or result.load_ids:
-                for line in output.skip_lines(result, several=self._several):
-                    click.echo(line, err=True)
+        is_done = result.status == "done"
+        if not is_done and self.several and not self.stays:
+            click.echo(f"Account {account.label} failed: {safe(str(result.error))}", err=True)
+        if self.quiet:
+            return
+        if is_done and not self.as_json and not self.stays:
+            click.echo("\n".join(output.summary_lines(result, self.host or account.host, self.warehouse)))
+        prefix = f"Account {account.label}: " if self.several or self.stays else ""
+        for line in [*(prefix + note for note in result.notes), *(f"Warning: {text}" for text in result.warnings)]:
+            click.echo(f"{_now()} {safe(line)}" if self.stays else safe(line), err=True)
+        # What was skipped by one that failed before it loaded anything says no more than its failure.
+        if not self.stays and (is_done or result.load_ids):
+            for line in output.skip_lines(result, several=self.several):
+                click.echo(line, err=True)
 
     def result(self, result: SyncResult) -> None:
         """Print what was done in all."""
-        if self._as_json:
+        if self.as_json:
             click.echo(as_json(result.as_json()))
-        elif not self._quiet and any(account.status == "done" for account in result.accounts):
-            self._print_total(result)
-
-    def _print_total(self, result: SyncResult) -> None:
-        if self._several:
-            click.echo(output.totals_line(result))
-
-
-class _LogPrinter(_Printer):
-    """Prints a line with its time for each sync of a command that stays; the warehouse knows what was skipped."""
-
-    def account(self, account: Account, result: AccountResult) -> None:
-        """Print the notes. A failure is printed with those of the other accounts."""
-        if not self._quiet:
-            for note in result.notes:
-                click.echo(f"{_now()} {safe(f'Account {account.label}: {note}')}", err=True)
-            for warning in result.warnings:
-                click.echo(f"{_now()} Warning: {safe(warning)}", err=True)
-
-    def _print_total(self, result: SyncResult) -> None:
-        click.echo(f"{_now()} {output.sync_line(result, self._warehouse)}")
+        elif not self.quiet and any(account.status == "done" for account in result.accounts):
+            if self.stays:
+                click.echo(f"{_now()} {output.sync_line(result, self.warehouse)}")
+            elif self.several:
+                click.echo(output.totals_line(result))
 
 
 def _parse_resources(resources: str | None) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def verify(*, target: WarehouseOptions, chosen_accounts: AccountOptions, concurr
     more than once. Rows that the host no longer lists, and rows that the next sync will bring, are listed and are not
     failures.
     """
-    with json_on_failure(output_format, lambda: {**_total([]), "account": chosen_accounts.label}):
+    with json_on_failure(output_format, lambda: _total([], chosen_accounts.label)):
         prepare()
         warehouse = target.find()
         accounts = chosen_accounts.find()
@@ -67,7 +67,8 @@ def verify(*, target: WarehouseOptions, chosen_accounts: AccountOptions, concurr
         if output_format == "text":
             _print(account, comparison, warehouse, several=len(accounts) > 1)
     if output_format == "json":
-        click.echo(output.as_json(_total(results)))
+        label = accounts[0].label if len(accounts) == 1 else None
+        click.echo(output.as_json(_total(results, label)))
     if any(one["status"] == "differs" for one in results):
         return DIFFERS
     if failures and len(accounts) == 1:
@@ -84,7 +85,7 @@ def _as_json(account: Account, comparison: Comparison, error: str | None) -> dic
     return {"status": status, "error": error, "account": account.label, **asdict(comparison), "findings": findings}
 
 
-def _total(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _total(results: Sequence[dict[str, Any]], label: str | None) -> dict[str, Any]:
     """Return the fields of all accounts together, and those of each account under `accounts`."""
     equal: Counter[str] = Counter()
     for one in results:
@@ -95,7 +96,7 @@ def _total(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "status": next((status for status in ("differs", "failed") if status in statuses), "equal"),
         "error": (next(iter(errors.values())) if len(results) == 1 else several) if errors else None,
-        "account": results[0]["account"] if len(results) == 1 else None,
+        "account": label,
         "equal": dict(equal),
         "findings": [finding for one in results for finding in one["findings"]],
         "skipped": [skip for one in results for skip in one["skipped"]],

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import click
 
 from fine_tuning_warehouse.errors import DONE
 
-from .options import WarehouseOptions, existing_database, prepare, warehouse_options
+from .options import WarehouseOptions, prepare, warehouse_options
 
 # As views/build.py has them; reading them there would load sqlglot for `ftw --help`.
 DIALECTS = ("duckdb", "postgres", "redshift", "snowflake", "bigquery", "clickhouse", "databricks", "spark")
@@ -20,16 +18,14 @@ DIALECTS = ("duckdb", "postgres", "redshift", "snowflake", "bigquery", "clickhou
 def views(*, target: WarehouseOptions, dialect: str | None) -> int:
     """Print the SQL of the views.
 
-    A sync makes the views by itself where the warehouse can. For an engine that reads the tables by itself, such as
+    A sync makes the views if the warehouse can have views. For an engine that reads the tables by itself, such as
     Spark over a lake, this prints the statements that make them there.
     """
     prepare()
     from fine_tuning_warehouse.views.script import script  # noqa: PLC0415 - see sync
     from fine_tuning_warehouse.warehouses.working_directory import working_directory  # noqa: PLC0415
 
-    if target.destination in (None, "duckdb"):
-        target = replace(target, database=str(existing_database(target.database)))
-    warehouse = target.find()
+    warehouse = target.find_existing()
     with working_directory() as directory:
         for statement in script(warehouse, dialect, directory):
             click.echo(f"{statement};\n")

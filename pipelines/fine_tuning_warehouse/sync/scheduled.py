@@ -52,17 +52,11 @@ def sync(
     """
     # The package imports this module, and `ftw --help` must not wait for dlt.
     from fine_tuning_warehouse.accounts.config_files import find_accounts  # noqa: PLC0415
-    from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATABASE, find_warehouse  # noqa: PLC0415
+    from fine_tuning_warehouse.warehouses.warehouse import find_warehouse  # noqa: PLC0415
 
     from .run import SyncOptions, sync_accounts  # noqa: PLC0415
 
-    warehouse = find_warehouse(
-        database=database,
-        destination=destination,
-        dataset=dataset,
-        table_format=table_format,
-        default=DEFAULT_DATABASE,
-    )
+    warehouse = find_warehouse(database=database, destination=destination, dataset=dataset, table_format=table_format)
     given: dict[str, Any] = {"resources": resources, "concurrency": concurrency}
     options = SyncOptions(**{name: value for name, value in given.items() if value is not None})
     result = sync_accounts(find_accounts(accounts), warehouse, options)

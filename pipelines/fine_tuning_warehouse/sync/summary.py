@@ -1,10 +1,10 @@
-"""What a sync did, for one account and for several: what `--output json` prints, and what ends a command."""
+"""Results of syncs, of one account and of several: what `--output json` prints, and the error that ends a command."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fine_tuning_warehouse.errors import BUSY, FAILED, CommandError
@@ -12,18 +12,13 @@ from fine_tuning_warehouse.errors import BUSY, FAILED, CommandError
 if TYPE_CHECKING:
     from fine_tuning_warehouse.accounts.account import Account
 
-_JSON_FIELDS = [
-    *("status", "error", "account", "load_ids", "rows", "requests", "retries", "jobs", "skipped", "rejected"),
-    "warnings",
-]
-
 
 @dataclass
 class AccountResult:
-    """What a sync of one account did.
+    """What a sync of one account did, or the sum over several.
 
     Attributes:
-        account: The label; None for a sum over accounts.
+        account: The label; None for the sum over several accounts.
         status: `done` or `failed`.
         error: What went wrong, in words.
         load_ids: Ids of dlt's loads.
@@ -58,8 +53,10 @@ class AccountResult:
         return bool(self.rejected or self.skipped or self.warnings)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields in the order of the contract."""
-        return {**{name: getattr(self, name) for name in _JSON_FIELDS}, "seconds": round(self.seconds, 3)}
+        """Return the fields as `--output json` prints them."""
+        content = {"status": self.status, "error": self.error, **asdict(self), "seconds": round(self.seconds, 3)}
+        del content["notes"]
+        return content
 
 
 class AccountsFailedError(CommandError):
@@ -76,7 +73,7 @@ class SyncResult:
     """What a sync of one account or several did.
 
     Attributes:
-        label: The account, where it is one.
+        label: The account; None for several.
         accounts: The result of each account.
         error: What ended the sync as a whole, in words.
         seconds: How long it took.
@@ -109,7 +106,7 @@ class SyncResult:
 
     @property
     def failure(self) -> CommandError | None:
-        """The error that ends a command where accounts failed; None where all went well."""
+        """The error that ends a command because accounts failed; None if no account failed."""
         failures = list(self.failures.values())
         if not failures:
             return None
@@ -123,7 +120,7 @@ class SyncResult:
 
     @property
     def failure_with_reasons(self) -> CommandError | None:
-        """As `failure`, with what went wrong for each account in the message."""
+        """The same error, with the reason of each account in its message."""
         failure = self.failure
         if not isinstance(failure, AccountsFailedError):
             return failure
@@ -131,16 +128,17 @@ class SyncResult:
 
     @property
     def text(self) -> str | None:
-        """What went wrong, in words; None where nothing did."""
+        """What went wrong, in words; None if nothing did."""
         if self.error is not None or not self.failures:
             return self.error
         if len(self.accounts) == 1:
             return self.accounts[0].error
         return " ".join(f"Account {label}: {error}" for label, error in self.failures.items())
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the contract's fields for all accounts, and the same fields for each under `accounts`."""
-        total = AccountResult(
+    @property
+    def total(self) -> AccountResult:
+        """The sum over the accounts."""
+        return AccountResult(
             self.label,
             "done" if self.text is None else "failed",
             self.text,
@@ -154,4 +152,7 @@ class SyncResult:
             [warning for account in self.accounts for warning in account.warnings],
             self.seconds,
         )
-        return {**total.as_json(), "accounts": [account.as_json() for account in self.accounts]}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields of the sum, and the fields of each account under `accounts`."""
+        return {**self.total.as_json(), "accounts": [account.as_json() for account in self.accounts]}

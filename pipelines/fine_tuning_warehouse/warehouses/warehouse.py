@@ -256,11 +256,11 @@ class Warehouse(ABC):
 
 def find_warehouse(
     *,
-    database: str | None,
-    destination: str | None,
-    dataset: str | None,
-    table_format: TableFormat | None,
-    default: str,
+    database: str | None = None,
+    destination: str | None = None,
+    dataset: str | None = None,
+    table_format: TableFormat | None = None,
+    default: str = DEFAULT_DATABASE,
 ) -> Warehouse:
     """Return the warehouse that the options name.
 

@@ -1,7 +1,7 @@
 """Convert a whole column of JSON values at once.
 
 Nearly every column that a host sends holds values of one type, or null. Such a column is checked as a whole, which
-takes a third of the time. Only where a value is something else are the values of that column converted one by one.
+takes a third of the time. If one value is something else, the values of that column are converted one by one.
 """
 
 from __future__ import annotations
@@ -96,4 +96,4 @@ _AS_A_WHOLE: dict[Type, Callable[[Column], Column | None]] = {
     "bool": _bools,
     "timestamp": _seconds,
 }
-"""What makes a column of plain values at once; None where a value must be looked at by itself."""
+"""Convert a column of plain values at once; None if each value must be looked at."""

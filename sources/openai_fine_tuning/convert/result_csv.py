@@ -16,13 +16,13 @@ _STEP = "step"
 _BLANK = frozenset(
     ("", "-", "--", "n/a", "#n/a", "#n/a n/a", "na", "#na", "<na>", "nan", "-nan", "+nan", "1.#qnan", "-1.#ind")
 ) | {"null", "none", "nil"}
-"""What writers of CSV put where there is no value, in lower case."""
+"""What writers of CSV put for a missing value, in lower case."""
 
 
 def rows(content: bytes) -> Iterator[dict[str, str]]:
     r"""Yield the rows of a result file, each a dict of column name to text. Blank cells and placeholders are left out.
 
-    Lines of one step are one row where they agree, so that they complete each other. Where they differ, as after a
+    Lines of one step that agree become one row, so that they complete each other. If they differ, as after a
     restart of the job, the last one counts. A line without a usable step is a row that has its number under `line`.
 
     Example:
@@ -61,7 +61,7 @@ def rows(content: bytes) -> Iterator[dict[str, str]]:
 
 
 def _column_names(header: list[str]) -> list[str]:
-    """Return distinct names: a name that stands twice, or is missing, gets the number of its column."""
+    """Return distinct names: a repeated or missing name gets the number of its column."""
     names: list[str] = []
     for number, cell in enumerate(header, start=1):
         name = _STEP if cell.strip().lower() == _STEP else cell.strip()
@@ -70,7 +70,7 @@ def _column_names(header: list[str]) -> list[str]:
 
 
 def _text(content: bytes) -> str:
-    """Return the CSV text, decoded from base64 where it is not plain."""
+    """Return the CSV text, decoded from base64 if it is not plain."""
     plain = content.decode("utf-8-sig", errors="replace")
     if _has_step(plain) or not plain.strip():
         return plain

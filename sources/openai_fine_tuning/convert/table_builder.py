@@ -31,7 +31,7 @@ _MOST_REASONS = 10
 
 
 class Unfit(NamedTuple):
-    """A record that does not fit as a whole, or of which a value does not.
+    """A record that does not fit its table, or that has a value that does not fit.
 
     Attributes:
         position: Its place among the records that were added.
@@ -130,7 +130,7 @@ class TableBuilder:
         Args:
             records: What the host sent.
             own: Columns that the source sets itself, typed; a field of the same name goes into the JSON column.
-            defaults: Columns that the source fills, typed, where a record leaves them empty.
+            defaults: Columns that the source fills, typed, if a record leaves them empty.
 
         Returns:
             The records that do not fit, as a whole or in part.
@@ -207,7 +207,7 @@ class TableBuilder:
             yield level, [_object(value) for value in given]
 
     def _put_fields(self, rows: _Rows, level: _Level, objects: Sequence[Record]) -> None:
-        """Convert the fields of a level: all values of a field at once, or one by one where it has no own column."""
+        """Convert the fields of a level: all values of a field at once, or one by one if it has no own column."""
         apart: dict[str, str | None] = {}
         for name in dict.fromkeys(chain.from_iterable(objects)):
             if name not in level.columns:  # it has no value yet, or is a key
@@ -235,7 +235,7 @@ class TableBuilder:
     def _put_apart(
         self, rows: _Rows, level: _Level, field_to_column: tuple[str, str | None], position: int, value: Any
     ) -> None:
-        """Put one value into its column where that is empty, else into the JSON column under the name it came with."""
+        """Put one value into its column if that is empty, else into the JSON column under the field's own name."""
         name, target = field_to_column
         if target is not None and target not in rows.own:
             column = rows.columns.setdefault(target, [None] * len(rows.records))
@@ -358,15 +358,15 @@ class Batches:
         defaults: Mapping[str, Any],
         shown: Sequence[Any] = (),
     ) -> bool:
-        """Keep records as rows of a table. Where a value does not fit, the row has null, and the record is rejected.
+        """Keep records as rows of a table. If a value does not fit, the row has null, and the record is rejected.
 
         Args:
             table: Their table.
             records: What the host sent.
-            job_id: The job in whose listing they stood; None for jobs themselves.
+            job_id: The job that the records belong to; None for jobs themselves.
             own: Typed columns that the source sets; None values count as set.
-            defaults: Typed columns that the source fills where a record leaves them empty.
-            shown: What to keep of each record if it is rejected; the record itself where left out.
+            defaults: Typed columns that the source fills if a record leaves them empty.
+            shown: What to keep of each record if it is rejected; by default the record itself.
 
         Returns:
             Whether all of them have their keys, and so are rows.
@@ -430,7 +430,7 @@ def _joined(reasons: Sequence[str]) -> str:
 
 
 def _with_hyperparameters(job: Record) -> Record:
-    """Return a job with the hyperparameters of `method.<type>.hyperparameters` at the top, where they are missing."""
+    """Return a job with the hyperparameters of `method.<type>.hyperparameters` at the top, if missing there."""
     method, at_top = _object(job.get("method")), job.get("hyperparameters")
     kinds = sorted(method, key=lambda name: name != method.get("type"))  # the method's own object before others
     nested = next((found for name in kinds if (found := _object(_object(method[name]).get("hyperparameters")))), {})

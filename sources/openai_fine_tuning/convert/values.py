@@ -32,7 +32,7 @@ class UnfitError(ValueError):
 
 
 def unix_seconds(value: Any) -> float | None:
-    """Return a time as unix seconds, or None where it is missing, 0, negative, or not a time. Never raises."""
+    """Return a time as unix seconds, or None if it is missing, 0, negative, or not a time. Never raises."""
     try:
         microseconds = None if value is None else to_microseconds(value)
     except UnfitError:
@@ -102,7 +102,7 @@ def to_bigint(value: Any) -> int:
 
 
 def to_bool(value: Any) -> bool:
-    """Return a boolean as it is. Raises `UnfitError` for everything else."""
+    """Return a boolean unchanged. Raises `UnfitError` for everything else."""
     if not isinstance(value, bool):
         raise UnfitError(f"{shown(value)} is neither true nor false")
     return value
@@ -166,7 +166,7 @@ def file_ids(value: Any) -> list[Any]:
         (['file-a'], ['file-a', 'file-b'], [])
 
     Args:
-        value: An id, an object that has one, or a list of either. What has no id is returned as it is.
+        value: An id, an object that has one, or a list of either. A value without an id is returned unchanged.
     """
     named = value if isinstance(value, list) else [value]
     ids = [one.get("id", one) if isinstance(one, dict) else one for one in named]
@@ -174,7 +174,7 @@ def file_ids(value: Any) -> list[Any]:
 
 
 def _iso_seconds(text: str) -> int | float | None:
-    """Return an ISO 8601 time (UTC where it names no zone) as unix seconds; None where the text is not one."""
+    """Return an ISO 8601 time (UTC if it names no zone) as unix seconds; None if the text is not one."""
     if "-" not in text:  # digits alone are a number, not a date
         return None
     # Python 3.10 reads neither the Z that stands for UTC nor fractions of other than 3 or 6 digits.

@@ -9,7 +9,7 @@ from openai_fine_tuning.errors import HostError, RequestError
 
 
 def raise_if_general(api: FineTuningApi, error: RequestError) -> None:
-    """Raise `HostError` where the host, the key or the network fails, and not only this request.
+    """Raise `HostError` if the host, the key or the network fails, and not only this request.
 
     Args:
         api: The host.
@@ -25,7 +25,7 @@ def raise_if_general(api: FineTuningApi, error: RequestError) -> None:
 
 
 def listing_failure(api: FineTuningApi) -> RequestError | None:
-    """Ask for one job of the listing. Return the error, or None where the host answers."""
+    """Ask for one job of the listing. Return the error, or None if the host answers."""
     try:
         api.get_page(JOBS_PATH, {"limit": 1}, attempts=3)
     except RequestError as error:

@@ -23,7 +23,7 @@ class JobTask:
 
     Attributes:
         job_id: Its id.
-        job: The job, as the listing showed it; None where it is to be fetched by its id.
+        job: The job, as the listing showed it; None to fetch it by its id.
         watermarks: Those of the resources that are due of it. A worker looks at them and changes nothing.
     """
 
@@ -37,7 +37,7 @@ class JobResult:
     """What came of reading a job.
 
     Attributes:
-        job: The job; None where it could not be fetched.
+        job: The job; None if it could not be fetched.
         error: Why it could not be fetched, or that the host has dropped it since.
         next_states: What the next read of the job must know, for each resource that was read to its end.
         failures: Why a resource could not be read.

@@ -20,7 +20,7 @@ class UnavailableError(Exception):
 
 
 class Probes:
-    """The knowledge of which resources the host and the key offer. Safe to share between threads.
+    """Know which resources the host and the key offer. Safe to share between threads.
 
     An endpoint that the host lacks, or a scope that the key lacks, fails for every job alike. So the first read of a
     resource goes alone, as its probe, and the same reads of other jobs wait until its first page has come.
@@ -42,11 +42,11 @@ class Probes:
         self._changed = threading.Condition()
 
     def is_available(self, resource: str) -> bool | None:
-        """Whether the resource can be read; None where that is not known yet."""
+        """Whether the resource can be read; None if that is not known yet."""
         return self.available.get(resource)
 
     def admit(self, resource: str) -> None:
-        """Return once a job's read of the resource may begin. Wait where the probe of another job is to tell.
+        """Return once a job's read of the resource may begin. Wait while another job probes the resource.
 
         The job that is admitted while nothing is known is the probe: `succeeded`, `failed` or `withdraw` must follow.
 
@@ -88,7 +88,7 @@ class Probes:
         self._end(resource, is_available=False if is_unavailable else None)
 
     def withdraw(self, resource: str) -> None:
-        """A read of the resource told nothing about it: the next job that asks is the probe."""
+        """A read of the resource did not show whether it is available: the next job is the probe."""
         self._end(resource, is_available=None)
 
     def _end(self, resource: str, *, is_available: bool | None) -> None:

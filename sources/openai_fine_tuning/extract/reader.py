@@ -236,7 +236,7 @@ class Reader:
         return (is_late or is_full) and self._has_progressed
 
     def _await_probes(self, order: Order) -> Iterator[dict[str, pa.Table]]:
-        """Wait for the probes of resources for whose sake alone the listing would go on: they may be unavailable."""
+        """Wait for the probes of the resources that alone need more of the listing: they may be unavailable."""
         while not self._bounds.is_partial:
             wanting = [name for name, watermark in self._readable().items() if not self._is_past(watermark, order)]
             probed = {name for task in self._in_flight for name in task.watermarks}
@@ -338,11 +338,11 @@ class Reader:
     # What could not be read ------------------------------------------------------------------------------------------
 
     def _skip(self, job_id: str | None, resource: str, reason: str) -> None:
-        """Report what is left out, for all jobs where no id is given."""
+        """Report what is left out, for one job or (None) for all jobs."""
         self._report.skipped.append(Skipped(self._account, job_id, resource, reason))
 
     def _skip_job(self, job_id: str, error: RequestError, *, is_gone: bool) -> None:
-        """Report a job that cannot be had, and close it where it is gone: known to be, or by this error."""
+        """Report a job that cannot be read. Close it if the host no longer has it."""
         is_open = any(job_id in watermark.open for watermark in self._watermarks.values())
         if not is_gone and error.status == 404 and job_id in self._bounds.job_ids and not is_open:
             self._unknown.add(job_id)
@@ -364,7 +364,7 @@ class Reader:
                 self._watermarks[resource].mark_pending(job)
 
     def _check_unknown_jobs(self) -> None:
-        """Raise `HostError` where none of the jobs that the user named exists, and no listing of jobs either."""
+        """Raise `HostError` if no job that the user named exists, and the job listing cannot be read either."""
         if self._unknown.issuperset(self._bounds.job_ids) and (error := listing_failure(self._api)) is not None:
             raise HostError.of(error, self._api.base_url)
 

@@ -34,9 +34,9 @@ class Records:
         resource: Name of the resource.
         records: The records.
         own: Columns that the source sets itself, for all of the records.
-        defaults: Columns that the source fills where a record leaves them empty.
-        shown: For each record, what is kept of it where it does not fit; empty where that is the record.
-        reason: Why none of them can become a row; empty where they can.
+        defaults: Columns that the source fills if a record leaves them empty.
+        shown: For each record, what is kept of it if it does not fit; empty to keep the record itself.
+        reason: Why none of the records can become a row; empty if they can.
     """
 
     resource: str
@@ -96,7 +96,7 @@ def read_checkpoints(host: Host, due: Due) -> Reading:
 
 
 def read_events(host: Host, due: Due) -> Reading:
-    """Read the events back to the newest known one, where the host lists newest first; all of them the last time.
+    """Read the events back to the newest known one, if the host lists the newest first; read all of them the last time.
 
     Returns `created_at` of the newest event, in unix seconds, as `newest_event`.
     """
@@ -171,7 +171,7 @@ Raises:
 
 
 def _pages(host: Host, job: Job, resource: str) -> Iterator[Page]:
-    """Yield the pages of a listing below a job. Raise `RequestError` where they hold another job's records."""
+    """Yield the pages of a listing below a job. Raise `RequestError` if they hold another job's records."""
     path = listing_path(job.path, resource)
     host.probes.admit(resource)
     for page in pages(host.api, path):
@@ -205,7 +205,7 @@ def _read_files(
         try:
             has_file = yield from read_file(file_id)
         except RequestError as error:
-            # Only where the endpoint works for other files is it the file that is missing.
+            # It is the file that is missing only if the endpoint works for other files.
             if error.status != 404 or (error.is_missing_endpoint and not host.probes.is_available(resource)):
                 raise
             has_file = False

@@ -32,7 +32,7 @@ class Ended:
 class Workers(Generic[Task]):
     """Run generators in threads, and pass on what they yield to one consumer.
 
-    The queue between them is bounded: where the consumer is slow, the threads wait, and memory stays flat.
+    The queue between them is bounded: if the consumer is slow, the threads wait, and memory stays flat.
 
     Args:
         limiter: Ends the waiting of the threads once it is cancelled.

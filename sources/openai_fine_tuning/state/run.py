@@ -32,7 +32,7 @@ class Run:
     _mark: str | None = None
 
     def begin(self, states: Iterable[dict[str, Any]]) -> bool:
-        """Begin a load with the states of the watermarks. Return whether it goes on where an earlier one stopped."""
+        """Begin a load with the states of the watermarks. Return whether it continues an earlier load."""
         is_continued = self._mark is not None and all(state.get(_MARK) == self._mark for state in states)
         if not is_continued:
             self.done.clear()

@@ -8,7 +8,7 @@ The state of one resource, for each identity (account, host and key), under the 
     recent         closed jobs within the overlap behind `newest`: id -> `created_at`
     cut            the resume point of a listing that was not read to its end: everything from `newest` down to
                    `oldest` is accounted for, and the rest stands after the record `after`
-    tally          the checksum of the closed jobs; missing where an early release has closed some without it
+    tally          the checksum of the closed jobs; missing if an early release has closed some without it
     own            set once it is decided that this identity takes over the state of no other (see `takeover`)
     part           set if another load of the same sync is to follow: which one wrote this (see `run`)
 
@@ -32,7 +32,7 @@ State = dict[str, Any]
 
 @dataclass
 class JobSetChecksum:
-    """A set of jobs in two numbers, which tell whether another set is the same.
+    """A set of jobs as two numbers: equal numbers mean the same set.
 
     Attributes:
         count: The number of jobs.
@@ -251,7 +251,7 @@ def watermark_state(resource_state: State, account: str, identity: str, *, now: 
     states = watermark_states(resource_state, account)
     state = states.setdefault(identity, {})
     if max(states, key=lambda key: states[key].get("used_at", 0)) != identity or "used_at" not in state:
-        state["used_at"] = now  # only if another was used last: a sync without news leaves the state as it is
+        state["used_at"] = now  # only if another was used last: a sync without news does not change the state
     by_use = sorted(states, key=lambda key: states[key].get("used_at", 0), reverse=True)
     for stale in by_use[settings.KEPT_IDENTITIES :]:
         del states[stale]
