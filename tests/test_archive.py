@@ -553,6 +553,7 @@ def test_an_id_never_becomes_a_path(archiving: Archiving, world: ScriptedWorld, 
     assert archiving.damaged() == {}
 
 
+@pytest.mark.thorough
 def test_ids_that_some_file_systems_take_for_one_lie_apart(
     archiving: Archiving, world: ScriptedWorld, folder: Path
 ) -> None:
@@ -571,6 +572,7 @@ def test_ids_that_some_file_systems_take_for_one_lie_apart(
 # several accounts, several warehouses ---------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_the_files_of_another_account_come_with_its_key(archiving: Archiving, database: Database) -> None:
     database.sync(account="staging")
     archiving(account=None)
@@ -643,6 +645,7 @@ def test_what_cannot_be_is_told_and_changes_nothing(
         assert archiving.content() == before
 
 
+@pytest.mark.thorough
 def test_a_file_that_no_run_has_written_is_not_replaced(
     archiving: Archiving, folder: Path, world: ScriptedWorld
 ) -> None:
@@ -708,6 +711,7 @@ def test_row_groups_are_the_same_however_rows_come(tmp_path: Path, monkeypatch: 
     assert len(set(contents)) == 1
 
 
+@pytest.mark.thorough
 def test_a_table_that_has_gained_a_column_is_written_anew_and_one_that_has_lost_values_is_refused(
     archiving: Archiving, database: Database, folder: Path
 ) -> None:

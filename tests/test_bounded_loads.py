@@ -35,6 +35,7 @@ def test_a_large_sync_commits_after_so_many_rows_and_asks_for_nothing_twice(
     assert len(database.rows("SELECT DISTINCT sync_id FROM sync_history")) == 2, "parts are one sync"
 
 
+@pytest.mark.thorough
 def test_a_part_holds_little_more_than_its_rows_and_what_was_under_way(
     long_history: ScriptedWorld, database: Database
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
+import pytest
+
 from fine_tuning_simulator import Clock, ScriptedWorld
 from harness import DAY, HOUR, NOW, Database
 
@@ -56,6 +58,7 @@ def test_since_reads_a_listing_that_is_oldest_first_to_its_end(database: Databas
     assert database.ids("jobs") == ["job-3", "job-4"]
 
 
+@pytest.mark.thorough
 def test_a_bounded_read_closes_nothing(world: ScriptedWorld, clock: Clock, database: Database) -> None:
     world.add_job(id="job-a", created_at=NOW - HOUR, status="running", finished_at=None)
     world.add_job(id="job-b", created_at=NOW - HOUR + 60, status="running", finished_at=None)

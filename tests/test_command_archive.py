@@ -217,6 +217,7 @@ def test_a_database_that_is_not_there_is_told(ftw: Command) -> None:
     assert list(ftw.folder.iterdir()) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a small disk, which takes root")
 def test_a_full_disk_is_told_and_leaves_no_half_file(ftw: Command, world: ScriptedWorld) -> None:
     disk = ftw.folder / "disk"

@@ -124,6 +124,7 @@ def test_a_database_that_cannot_be_written_is_exit_1_and_the_host_is_tried_all_t
     assert (ftw.folder / "notes.duckdb").read_text() == "My notes. " * 10
 
 
+@pytest.mark.thorough
 def test_a_database_that_a_sync_holds_is_no_failure(host: Simulator, ftw: Command) -> None:
     host.faults.append(Fault("slow", path="/events$", seconds=2))
     with ftw.start("sync") as running:

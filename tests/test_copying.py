@@ -191,6 +191,7 @@ def test_rows_of_which_no_sync_completed_are_copied_without_a_state(history: Dat
     assert [row["id"] for row in content(target)["checkpoints"]] == [row["id"] for row in before["checkpoints"]]
 
 
+@pytest.mark.thorough
 def test_the_command_tells_what_it_did_and_what_is_wrong(history: Database, tmp_path: Path) -> None:
     ftw = Command(tmp_path)
     nothing = ftw("copy", "--to-database", "copy.duckdb")

@@ -172,6 +172,7 @@ def test_a_step_has_one_value_the_events_first(tmp_path: Path) -> None:
     assert len(data.all_points(reader, [JOB])) == 12
 
 
+@pytest.mark.thorough
 def test_a_million_points_are_thinned_out_and_it_is_said(tmp_path: Path) -> None:
     reader = make_curves(
         tmp_path / "made.duckdb",
@@ -662,6 +663,7 @@ def test_a_port_that_is_taken_is_exit_1(ftw: Command) -> None:
     assert is_told_well(ended, port, "--port")
 
 
+@pytest.mark.thorough
 def test_edit_writes_a_copy_once(ftw: Command, demo: Path) -> None:
     ended = ftw("explore", "--edit")
     copy = ftw.folder / "fine_tuning_explorer.py"

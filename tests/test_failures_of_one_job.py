@@ -172,6 +172,7 @@ def test_an_endpoint_that_the_host_lacks_costs_one_probe_and_is_loaded_whole_onc
     assert database.sync().requests == 1
 
 
+@pytest.mark.thorough
 def test_an_open_job_that_cannot_be_asked_for_stays_open(
     world: ScriptedWorld, clock: Clock, host: Simulator, database: Database
 ) -> None:

@@ -115,6 +115,7 @@ def test_a_result_file_that_is_gone_is_told_once_however_many_resources_miss_it(
     assert skip["resource"] == "files"
 
 
+@pytest.mark.thorough
 def test_result_files_that_a_job_writes_later_are_read(world: ScriptedWorld, clock: Clock, database: Database) -> None:
     world.add_job(id="job", created_at=NOW - HOUR, status="running")
     assert database.sync().rows["files"] == 1

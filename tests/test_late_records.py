@@ -206,6 +206,7 @@ def test_an_answer_with_another_jobs_records_does_not_close_a_job(
     assert database.ids(table) == ["id-a", "id-b"]
 
 
+@pytest.mark.thorough
 def test_two_checkpoints_of_one_second_on_either_side_of_a_sync_are_both_loaded(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:

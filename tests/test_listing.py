@@ -126,6 +126,7 @@ def test_a_record_without_an_id_at_the_end_of_a_page_hides_nothing(world: Script
     assert summary.status == "done"
 
 
+@pytest.mark.thorough
 def test_times_in_milliseconds_or_in_the_future_hold_no_later_job_back(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -202,6 +203,7 @@ def test_a_cut_listing_whose_place_the_host_forgets_is_read_from_its_start(
     assert {*database.ids("jobs"), forgotten} == set(expected("ftjob", 12))
 
 
+@pytest.mark.thorough
 def test_a_sync_that_commits_as_it_goes_reads_all_and_each_job_once(world: ScriptedWorld, database: Database) -> None:
     world.page_limit = 4
     add_jobs(world, range(11))

@@ -275,6 +275,7 @@ def test_a_job_with_hardly_a_field_is_a_row(odd: Odd) -> None:
 # a column's type, once stored, holds for later syncs -----------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_text_where_an_earlier_sync_stored_numbers_is_null_and_rejected_and_the_next_sync_fine(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -323,6 +324,7 @@ def test_a_time_beyond_all_numbers_fails_no_sync(world: ScriptedWorld, database:
     assert database.rows("SELECT count(*) FROM rejected_records") == [(2,)]
 
 
+@pytest.mark.thorough
 def test_an_open_job_whose_id_holds_a_lone_surrogate_fails_no_sync(world: ScriptedWorld, database: Database) -> None:
     world.add_job(id="ftjob-\ud800", created_at=NOW - HOUR, status="running", finished_at=None, result_files=["\udc00"])
     world.add_job(id="ftjob-fine", created_at=NOW - HOUR, status="running", finished_at=None)

@@ -236,6 +236,7 @@ def test_a_file_that_is_named_twice_is_read_once(world: ScriptedWorld, database:
     assert summary.rows["result_metrics"] == 2
 
 
+@pytest.mark.thorough
 def test_a_file_that_is_gone_is_reported_once_and_its_job_closes(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:

@@ -105,6 +105,7 @@ def test_the_line_that_the_page_shows_is_that_of_one_that_stays(world: ScriptedW
         assert comparable(running.end().out) == comparable(shown)
 
 
+@pytest.mark.thorough
 def test_the_python_of_the_page_runs_and_tells_a_failure_in_a_line(ftw: Command) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 

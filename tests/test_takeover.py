@@ -125,6 +125,7 @@ def test_what_is_not_taken_over_is_read_in_whole_and_the_old_watermark_stays(
     assert database.sync(key="old").requests == 1
 
 
+@pytest.mark.thorough
 def test_a_changed_host_takes_over_as_a_rotated_key_does(tmp_path: Path, world: ScriptedWorld, clock: Clock) -> None:
     with Simulator(world, profile="azure", clock=clock) as host:
         ftw = Command(tmp_path)
@@ -170,6 +171,7 @@ def test_an_unfinished_first_sync_is_not_taken_over(world: ScriptedWorld, clock:
     assert database.sync(key="third").rows["jobs"] == 0
 
 
+@pytest.mark.thorough
 def test_a_resource_that_the_old_key_could_not_read_is_read(tmp_path: Path, world: ScriptedWorld, clock: Clock) -> None:
     keys = {"old": frozenset({FILES_SCOPE}), "new": frozenset[str](), "last": frozenset({FILES_SCOPE})}
     with Simulator(world, clock=clock, api_keys=keys) as host:
@@ -185,6 +187,7 @@ def test_a_resource_that_the_old_key_could_not_read_is_read(tmp_path: Path, worl
         assert database.sync(key="last").skipped == []
 
 
+@pytest.mark.thorough
 def test_a_bounded_read_decides_nothing(database: Database) -> None:
     database.begin(key="old")
     before = states(database)
@@ -234,6 +237,7 @@ def test_a_host_that_fails_while_it_is_to_be_decided_leaves_it_open(database: Da
     assert "not read again" in database.sync(key="new").notes[0]
 
 
+@pytest.mark.thorough
 def test_a_verification_with_a_rotated_key_knows_what_was_read(database: Database) -> None:
     database.begin(key="old")
     with_old = compared(database, "old")
@@ -257,6 +261,7 @@ def test_the_last_few_fingerprints_are_kept() -> None:
     )
 
 
+@pytest.mark.thorough
 def test_a_key_whose_fingerprint_is_gone_takes_over_from_the_newest(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

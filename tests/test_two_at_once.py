@@ -101,6 +101,7 @@ def reader(database: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+@pytest.mark.thorough
 def test_a_sync_waits_for_a_reader_and_says_for_whom(world: ScriptedWorld, host: Simulator, ftw: Command) -> None:
     add_history(world, range(2))
     assert ftw("sync").code == 0

@@ -163,6 +163,7 @@ def test_a_rejected_record_counts_as_held(world: ScriptedWorld, database: Databa
     assert comparison.equal["rejected_records"] == 1
 
 
+@pytest.mark.thorough
 def test_only_the_account_in_question_is_compared(database: Database) -> None:
     database.sync(account="one")
     database.sync(account="two")
@@ -171,6 +172,7 @@ def test_only_the_account_in_question_is_compared(database: Database) -> None:
     assert one.findings == []
 
 
+@pytest.mark.thorough
 def test_resources_that_were_never_read_are_not_synced_yet_and_a_table_that_is_gone_is_missing(
     database: Database,
 ) -> None:

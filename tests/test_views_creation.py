@@ -154,6 +154,7 @@ def test_a_view_that_cannot_be_made_is_told_and_the_rows_stay(world: ScriptedWor
     assert set(views_of(database)) == set(NAMES)
 
 
+@pytest.mark.thorough
 def test_a_users_own_views_are_left_alone(world: ScriptedWorld, clock: Clock, database: Database) -> None:
     world.add_job(id="job", created_at=NOW - HOUR, status="running")
     world.add_checkpoint("job", step_number=1)

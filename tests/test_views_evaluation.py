@@ -373,6 +373,7 @@ def test_a_step_that_was_logged_twice_counts_as_the_worse(world: ScriptedWorld, 
     assert history(database, "job", "evaluation_value", "rank_in_job") == [(1, 0.5, 2), (2, 0.4, 1)]
 
 
+@pytest.mark.thorough
 def test_two_accounts_with_equal_ids_are_told_apart(world: ScriptedWorld, clock: Clock, database: Database) -> None:
     train(world, "job", {1: {"train_loss": 0.5}, 2: {"train_loss": 0.4}}, user_provided_suffix="first")
     add_metrics_event(world, "job", 1, valid_loss=0.1)
