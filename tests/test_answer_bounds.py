@@ -173,8 +173,9 @@ def test_an_event_stream_is_told_at_once_and_not_read_to_its_end() -> None:
 
 
 @pytest.mark.parametrize("path", [JOBS, CONTENT])
-def test_a_web_page_is_told_after_few_attempts(path: str) -> None:
-    page = answer_with(b"<html>Please log in</html>", "content-type: text/html")
+@pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf", b"\r\n "], ids=["plain", "BOM", "blank line"])
+def test_a_web_page_is_told_after_few_attempts(path: str, before: bytes) -> None:
+    page = answer_with(before + b"<html>Please log in</html>", "content-type: text/html")
     with RawHost(lambda *_: [page]) as host:
         error = asked(host, path)
     assert isinstance(error, RequestError)
@@ -184,12 +185,133 @@ def test_a_web_page_is_told_after_few_attempts(path: str) -> None:
     assert len(host.requests) == 1 + ODD_RETRIES
 
 
-def test_an_error_in_place_of_a_result_file_is_not_taken_for_it() -> None:
-    body = json.dumps({"error": {"message": "Storage is down.", "code": None}}).encode()
+@pytest.mark.parametrize(
+    "answer", [{"error": {"message": "Storage is down.", "code": None}}, {"message": "Storage is down."}]
+)
+def test_an_error_in_place_of_a_result_file_is_not_taken_for_it(answer: Any) -> None:
+    body = json.dumps(answer).encode()
     with RawHost(lambda *_: [answer_with(body)]) as host:
         error = asked(host, CONTENT, max_attempts=3)
     assert "Storage is down." in str(error)
     assert len(host.requests) == 3
+
+
+@pytest.mark.parametrize("body", [b"upstream connect error", b'data: {"object": "list", "data": []}\n\n', b"\x89PNG"])
+def test_text_that_does_not_begin_as_json_is_told_after_few_attempts(body: bytes) -> None:
+    with RawHost(lambda *_: [answer_with(body, "content-type: text/plain")]) as host:
+        error = asked(host)
+    assert isinstance(error, RequestError)
+    assert "text/plain that is not JSON" in str(error)
+    assert len(host.requests) == 1 + ODD_RETRIES
+
+
+def test_json_that_is_cut_off_is_asked_for_as_often_as_any_failure() -> None:
+    with RawHost(lambda *_: [answer_with(PAGE[:-2])]) as host:
+        asked(host, max_attempts=5)
+    assert len(host.requests) == 5
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"error": "down"},
+        {"Error": {"Message": "down"}},
+        {"errors": [{"message": "down"}]},
+        {"fault": {"faultstring": "down"}},
+        {"exception": "down"},
+        {"status": "error", "message": "down"},
+        {"status": "FAILED", "message": "down"},
+        {"status": 503, "detail": "down"},
+        {"code": 500, "msg": "down"},
+        {"code": "500", "message": "down"},
+        {"code": -1, "message": "down"},
+        {"code": 1001, "message": "the query was unsuccessful: down"},
+        {"code": "Throttling", "message": "down"},
+        {"status": "failed", "error": None, "detail": "down"},
+        {"statusCode": 502, "message": "down"},
+        {"ok": False, "message": "down"},
+        {"success": False, "message": "down"},
+        {"object": "error", "message": "down"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("data", [[], None])
+def test_a_listing_that_says_it_is_an_error_is_a_failure(beside: dict[str, Any], data: Any) -> None:
+    body = json.dumps({"object": "list", "data": data, "has_more": False, **beside}).encode()
+    with RawHost(lambda *_: [answer_with(body)]) as host:
+        error = asked(host, max_attempts=2)
+    assert isinstance(error, RequestError)
+    assert "down" in str(error)
+    assert len(host.requests) == 2
+
+
+def test_a_status_of_failure_without_words_is_a_failure_where_there_are_no_records() -> None:
+    for beside in ({"status": "error"}, {"status": "failed"}, {"ok": False}, {"code": 500}):
+        body = json.dumps({"object": "list", "data": [], "has_more": False, **beside}).encode()
+        with RawHost(lambda *_, body=body: [answer_with(body)]) as host:
+            assert isinstance(asked(host, max_attempts=1), RequestError)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"status": "failed"},
+        {"state": "error", "message": None},
+        {"code": 1000},
+        {"code": 4001, "message": "page 1"},
+        {"type": "failed"},
+    ],
+    ids=str,
+)
+def test_records_beside_the_status_of_a_job_or_a_code_of_a_service_are_taken(beside: dict[str, Any]) -> None:
+    body = json.dumps({"data": [{"id": "ftjob-1", "status": "failed"}], "has_more": False, **beside}).encode()
+    with RawHost(lambda *_: [answer_with(body)]) as host:
+        assert asked(host)["data"] == [{"id": "ftjob-1", "status": "failed"}]
+
+
+def test_a_job_that_failed_is_a_record_not_an_error() -> None:
+    job = {"id": "ftjob-1", "status": "failed", "error": {"code": "500", "message": "bad file"}, "type": "error"}
+    with (
+        RawHost(lambda *_: [answer_with(json.dumps(job).encode())]) as host,
+        FineTuningApi(host.base_url, "key") as api,
+    ):
+        assert api.get_json("/fine_tuning/jobs/ftjob-1").content == job
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"code": 1000},
+        {"code": 20000, "msg": "success"},
+        {"code": 10000, "message": "Request successful"},
+        {"code": "Success", "message": "nothing found"},
+        {"code": 0, "message": "no checkpoints yet"},
+        {"message": "no checkpoints yet"},
+        {"status": "succeeded", "state": "running", "type": "failed"},
+    ],
+    ids=str,
+)
+def test_an_empty_listing_that_says_it_is_well_is_taken(beside: dict[str, Any]) -> None:
+    body = json.dumps({"data": [], "has_more": False, **beside}).encode()
+    with RawHost(lambda *_: [answer_with(body)]) as host:
+        assert asked(host)["data"] == []
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"error": None, "errors": [], "fault": {}},
+        {"error": {"message": None}},
+        {"status": "success", "code": 200, "message": "ok"},
+        {"status": 200, "code": "0", "success": True, "ok": True},
+        {"code": None, "status": None, "statusCode": "200"},
+    ],
+    ids=str,
+)
+def test_a_listing_that_says_it_is_well_is_taken(beside: dict[str, Any]) -> None:
+    body = json.dumps({"data": [{"id": "ftjob-é"}], "has_more": False, **beside}).encode()
+    with RawHost(lambda *_: [answer_with(body)]) as host:
+        assert asked(host)["data"] == [{"id": "ftjob-é"}]
 
 
 # time ----------------------------------------------------------------------------------------------------------------

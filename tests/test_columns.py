@@ -102,3 +102,15 @@ def test_a_row_that_stands_in_two_listings_is_loaded_once() -> None:
         batches.add_all("checkpoints", page[:5], job_id=job_id, own=OWN, defaults={"fine_tuning_job_id": job_id})
     batches.add("checkpoints", page[0], job_id="ftjob-3")
     assert batches.take()["checkpoints"].column("id").to_pylist() == [record["id"] for record in page]
+
+
+@pytest.mark.parametrize("name", ["xmin", "ctid", "tableoid", "oid", "rowid"])
+def test_a_field_that_has_the_name_of_a_database_s_own_column_stands_in_the_json_column(name: str) -> None:
+    batches = Batches("default", schema())
+    batches.add("jobs", {"id": "a", name: 1, "xmin_": 2}, job_id=None)
+    batches.add("result_metrics", {"step": 1, name: 2.5}, job_id="a", own={"file_id": "file-a"})
+    batches.add("events", {"id": "e", "data": {name: 3}}, job_id="a")
+    tables = batches.take()
+    assert not {name, f"x{name}"} & {*tables["jobs"].column_names, *tables["result_metrics"].column_names}
+    assert tables["result_metrics"].to_pylist()[0]["other_metrics"] == f'{{"{name}": 2.5}}'
+    assert tables["events"].to_pylist()[0][f"data__{name}"] == 3.0

@@ -438,6 +438,15 @@ def test_an_html_page_in_place_of_a_result_file_is_tried_again(
     assert len(database.rows("FROM result_metrics")) == 6
 
 
+def test_words_in_place_of_a_result_file_are_asked_for_again_before_they_count_as_the_file(
+    world: ScriptedWorld, host: Simulator, database: Database
+) -> None:
+    add_history(world, range(2))
+    host.faults.append(Fault("status", path="content$", times=1, status=200, body="Service Unavailable"))
+    assert database.sync(resources=("result_metrics",)).rejected == 0
+    assert len(database.rows("FROM result_metrics")) == 6
+
+
 def test_a_host_that_fails_more_often_than_it_answers_ends_the_sync(
     world: ScriptedWorld, host: Simulator, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

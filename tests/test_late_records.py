@@ -117,7 +117,7 @@ def watch(record: dict[str, Any], *seconds: float) -> list[bool]:
 
 
 @pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled", "canceled", "Succeeded"])
-@pytest.mark.parametrize("none", [None, 0, -1, "0", NOW - 2 * DAY])
+@pytest.mark.parametrize("none", [None, 0, -1, "0", NOW - 2 * DAY, NOW + 30 * DAY, 253_402_300_799])
 def test_an_ended_job_without_a_usable_time_closes_a_grace_period_after_it_was_first_seen_so(
     status: str, none: Any
 ) -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -56,6 +57,15 @@ FORMS: dict[str, Callable[[str], str]] = {
     "JSON with escaped slashes": lambda key: key.replace("/", "\\/"),
     "base64 with escaped slashes": lambda key: base64.b64encode(key.encode()).decode().replace("/", "\\/"),
     "percent in JSON": lambda key: escaped(key, "\\u0025%02x"),
+    "percent twice": lambda key: escaped(key, "%%25%02x"),
+    "percent three times": lambda key: escaped(key, "%%2525%02X"),
+    "JSON in JSON": lambda key: escaped(key, "\\\\u%04x", 2),
+    "Python's bytes in JSON": lambda key: escaped(key, "\\\\x%02x"),
+    "HTML": lambda key: escaped(key, "&#%d;"),
+    "HTML with zeros": lambda key: escaped(key, "&#%04d;", 3),
+    "HTML in hexadecimal": lambda key: escaped(key, "&#x%x;"),
+    "HTML where needed": lambda key: "".join(one if one.isalnum() else f"&#X{ord(one):04X};" for one in key),
+    "HTML in URLs": lambda key: quote(escaped(key, "&#%d;"), safe=""),
 }
 
 
@@ -71,6 +81,20 @@ def test_every_form_of_a_secret_is_hidden_in_an_answer(form: str, key: str) -> N
     assert found["note"].endswith(" behind")
     assert key not in found["note"]
     assert key not in redactor(key).text(body.decode())
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_a_secret_in_wide_characters_is_hidden(encoding: str) -> None:
+    body = f'{{"id": "job-1", "note": "{KEY}"}}'
+    assert json.loads(redactor(KEY).body(body.encode(encoding))) == {"id": "job-1", "note": HIDDEN}
+    assert redactor("another-key").body(body.encode(encoding)) == body.encode(encoding)
+
+
+@pytest.mark.parametrize("sign", ["\\", "%", "%25", "&#", "&#0", "\\u00", "&amp;", "\0"])
+def test_looking_for_escapes_takes_time_in_proportion(sign: str) -> None:
+    body = (KEY + sign * (300_000 // len(sign))).encode()
+    with ThreadPoolExecutor(1) as pool:
+        assert HIDDEN.encode() in pool.submit(redactor(KEY).body, body).result(timeout=30)
 
 
 @given(st.binary(max_size=40), st.binary(max_size=40))

@@ -44,6 +44,17 @@ ROWS = [
         PLAIN.replace(b"\n", b"\n\n"),
         PLAIN.replace(b"step", b'"step"'),
         PLAIN + PLAIN.split(b"\n", 1)[1],
+        b"\r\n \n" + PLAIN,
+        PLAIN.replace(b"\n", b"\r"),
+        PLAIN.replace(b",", b";"),
+        PLAIN.replace(b",", b"\t"),
+        PLAIN.replace(b",", b"|"),
+        base64.b64encode(PLAIN.replace(b",", b";")),
+        PLAIN.decode().encode("utf-16"),
+        PLAIN.decode().encode("utf-16-le"),
+        base64.urlsafe_b64encode(PLAIN).rstrip(b"="),
+        b'"' + base64.b64encode(PLAIN) + b'"',
+        b"data:text/csv;base64," + base64.b64encode(PLAIN),
     ],
     ids=[
         "plain",
@@ -56,6 +67,17 @@ ROWS = [
         "blank lines",
         "quoted",
         "duplicates",
+        "blank lines before",
+        "CR",
+        "semicolons",
+        "tabs",
+        "bars",
+        "base64 semicolons",
+        "UTF-16",
+        "UTF-16 without BOM",
+        "base64 of URLs",
+        "base64 in quotes",
+        "data URL",
     ],
 )
 def test_the_same_rows_come_out_of_every_encoding(content: bytes) -> None:
@@ -65,6 +87,10 @@ def test_the_same_rows_come_out_of_every_encoding(content: bytes) -> None:
 @pytest.mark.parametrize("content", [b"", b"\n", b"step,train_loss\n", base64.b64encode(b"step,train_loss\n")])
 def test_a_file_without_lines_has_no_rows(content: bytes) -> None:
     assert list(result_files.rows(content)) == []
+
+
+def test_cells_beyond_the_header_do_not_replace_a_column_of_the_name_they_get() -> None:
+    assert list(result_files.rows(b"step,unnamed\n1,5,7,8\n")) == [{"step": "1", "unnamed": "5", "column (3)": "7,8"}]
 
 
 def test_lines_of_one_step_that_complete_each_other_are_one_row() -> None:

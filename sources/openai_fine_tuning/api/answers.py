@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -12,15 +13,28 @@ from . import retry
 from .decoding import parse_json
 from .retry import AttemptError
 
+_ERRORS = ("error", "errors", "fault", "exception")
+_MESSAGES = ("message", "msg", "faultstring")
+_FAILED = frozenset({"error", "fail", "failed", "failure"})
+"""Names and words, in lower case, by which APIs and gateways say that an answer is an error."""
+_SUCCESS = re.compile(
+    r"^\W*(ok|okay|done|(request|query) (ok|done))\b|(?<!un)(?<!not )succe(ss|ed)|成功", re.IGNORECASE
+)
+_CODE_OF_SUCCESS = re.compile(r"|None|True|0+|1|2[0-9]{2}|2[0-9]{2}00|ok|success", re.IGNORECASE)
+"""Words and codes by which services say that all is well."""
+
 _JSON_NAMES = {type(None): "null", list: "an array", dict: "an object", str: "a string"}
 
 
 def page_of_records(body: bytes, response: requests.Response) -> dict[str, Any]:
     """Return a page of a listing: `data` is an array, and no error stands beside it. Raises `AttemptError`."""
     found = _json(body, response)
-    if isinstance(found, dict) and isinstance(found.get("data"), list) and not _holds_error(found):
+    is_error = _holds_error(found)
+    if isinstance(found, dict) and isinstance(found.get("data"), list) and not is_error:
         return found
-    if isinstance(found, dict):
+    if is_error:
+        what = "it says that it is an error"
+    elif isinstance(found, dict):
         what = f"`data` is {_json_name(found['data'])}" if "data" in found else "`data` is missing"
     else:
         what = f"it is {_json_name(found)}"
@@ -41,17 +55,17 @@ def file_content(body: bytes, response: requests.Response) -> bytes:
     if response.status_code not in (200, 203):  # but 202 (not yet), 204 (no content) or 206 (a part)
         raise _unexpected(response, None, "no file")
     try:
-        found = parse_json(body) if body[:1000].lstrip()[:1] == b"{" else None
+        found = parse_json(body) if _first_character(body) == b"{" else None
     except ValueError:
         return body  # lines of JSON
-    if _holds_error(found):
+    if _holds_error(found) or error_in(found)[1]:
         raise _unexpected(response, found, "an error")
     return body
 
 
 def raise_if_page(body: bytes, response: requests.Response) -> None:
     """Raise `AttemptError` where a body begins as a page of HTML, which proxies put in an answer's place."""
-    if body[:1000].lstrip()[:1] == b"<":
+    if _first_character(body) == b"<":
         words = f"a web page ({_kind(response)}) in its place: {_start(body)!r}"
         raise _unexpected(response, None, words, retries=retry.ODD_RETRIES, about="page")
 
@@ -65,15 +79,13 @@ def error_in(body: Any) -> tuple[str | None, str]:
     """Return the code and the message of the error that a JSON body holds; (None, "") if it holds none."""
     if not isinstance(body, dict):
         return None, ""
-    error = next(
-        (body[name] for name in ("error", "errors", "detail", "message", "msg") if _says(body.get(name))), None
-    )
+    fields = _lower_case(body)
+    error = next((fields[name] for name in (*_ERRORS, "detail", *_MESSAGES) if _says(fields.get(name))), None)
     if isinstance(error, list):
         error = error[0]
-    if not isinstance(error, dict):
-        error = {"message": error}
-    code = error.get("code") or body.get("code")
-    message = error.get("message") or error.get("msg") or error.get("error")
+    error = _lower_case(error) if isinstance(error, dict) else {"message": error}
+    code = error.get("code") or fields.get("code")
+    message = next((error[name] for name in (*_MESSAGES, "error") if error.get(name)), None)
     if isinstance(error.get("loc"), list):  # FastAPI names the parameter that it misses
         message = f"{message} ({'.'.join(map(str, error['loc']))})"
     return None if code is None else _one_line(code, 100), "" if message is None else _one_line(message, 300)
@@ -129,7 +141,10 @@ def _json(body: bytes, response: requests.Response) -> Any:
         return parse_json(body, response.encoding)
     except ValueError:
         raise_if_page(body, response)
-        raise _unexpected(response, None, f"{_kind(response)} that is not JSON: {_start(body)!r}") from None
+        # What begins as JSON may have been cut off on its way. Other text does not change by waiting.
+        details = {} if _first_character(body) in (b"{", b"[") else {"retries": retry.ODD_RETRIES, "about": "page"}
+        words = f"{_kind(response)} that is not JSON: {_start(body)!r}"
+        raise _unexpected(response, None, words, **details) from None
 
 
 def _json_name(value: Any) -> str:
@@ -150,12 +165,39 @@ def _says(value: Any) -> bool:
 
 
 def _holds_error(body: Any) -> bool:
-    return isinstance(body, dict) and (
-        _says(body.get("error"))
-        or _says(body.get("errors"))
-        or body.get("success") is False
-        or "error" in (body.get("object"), body.get("type"))
+    """Return whether an answer says, in one of the ways that APIs and gateways have, that it is an error."""
+    if not isinstance(body, dict):
+        return False
+    fields = _lower_case(body)
+    codes = [str(fields.get(name, "")) for name in ("code", "status", "statuscode", "status_code")]
+    return (
+        any(_says(fields.get(name)) for name in _ERRORS)
+        or any(fields.get(name) is False for name in ("success", "ok"))
+        or any(fields.get(name) == "error" for name in ("object", "type"))
+        or any(re.fullmatch("[45][0-9]{2}", code) for code in codes)
+        or _holds_failure(fields, codes[0])
     )
+
+
+def _holds_failure(fields: dict[str, Any], code: str) -> bool:
+    """Return whether a status, or a code of a service, says that there are no records because something failed.
+
+    A host may send the status of a job beside its records, and each service has codes of its own for success.
+    """
+    message = next((str(fields[name]) for name in (*_MESSAGES, "detail") if _says(fields.get(name))), "")
+    is_without_records = not fields.get("data")
+    if any(str(fields.get(name)).lower() in _FAILED for name in ("status", "state")):
+        return is_without_records or bool(message)
+    is_failure = message and not _SUCCESS.search(message) and not _CODE_OF_SUCCESS.fullmatch(code)
+    return is_without_records and bool(is_failure)
+
+
+def _lower_case(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name.lower(): value for name, value in fields.items()}
+
+
+def _first_character(body: bytes) -> bytes:
+    return body[:1000].removeprefix(codecs.BOM_UTF8).lstrip()[:1]
 
 
 def _unexpected(response: requests.Response, body: Any, what: str, **details: Any) -> AttemptError:

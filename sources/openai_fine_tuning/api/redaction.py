@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections import deque
+from contextlib import suppress
 from functools import cached_property
 from itertools import islice
 
@@ -15,7 +17,17 @@ HIDDEN = "[key]"
 _REMEMBERED_TOKENS = 100
 _SEARCHED_TOKENS = 4
 """How many of the latest tokens are searched for in answers: they change about once an hour."""
-_ESCAPES = {b"\\u00": re.compile(rb"\\u00([0-9A-Fa-f]{2})"), b"%": re.compile(rb"%([0-9A-Fa-f]{2})")}
+_LAYERS = 3
+"""How many escapes around escapes are looked through, such as those of a URL in those of JSON."""
+_ESCAPES = (
+    (b"%", re.compile(rb"%(?:25){0,4}([0-9A-Fa-f]{2})"), 16),
+    (b"\\", re.compile(rb"\\{1,15}(?:u00|x)([0-9A-Fa-f]{2})"), 16),
+    (b"&#", re.compile(rb"&#[xX]0{0,6}([0-9A-Fa-f]{2});"), 16),
+    (b"&#", re.compile(rb"&#0{0,6}([1-9][0-9]{1,2});"), 10),
+)
+"""Escapes of URLs, JSON and HTML, once or several times: a sign of them, a pattern, and the base of its digits."""
+_NAMED = {b"/": b"\\/", b'"': b"&quot;", b"<": b"&lt;", b">": b"&gt;", b"&": b"&amp;"}
+"""Escapes without the number of the character."""
 
 
 class Redactor:
@@ -40,6 +52,10 @@ class Redactor:
 
     def body(self, body: bytes) -> bytes:
         """Return the bytes of an answer without any secret. Costs little where there is none."""
+        if b"\0" in body:  # UTF-16 and UTF-32, which are read as well
+            with suppress(ValueError):
+                text = body.decode(json.detect_encoding(body)).encode().replace(b"\0", b"")
+                return body if (hidden := self.body(text)) == text else hidden
         for secret in (*self._lasting, *islice(tuple(self._tokens), _SEARCHED_TOKENS)):
             if len(secret.secret) >= MIN_LENGTH:
                 body = secret.hide(body)
@@ -59,12 +75,25 @@ class _Secret:
     def hide(self, body: bytes) -> bytes:
         """Replace every form in the bytes of an answer."""
         body = self._hide_literal(body)
-        plain = _unescaped(body)
-        if plain is body or not self._stands_in(plain):
-            return body
-        body = self._escapable.sub(HIDDEN.encode(), body)
-        # A form that is escaped twice: what is left may no longer be JSON, and is then an answer that cannot be read.
-        return self._hide_literal(plain) if self._stands_in(_unescaped(body)) else body
+        for _ in range(_LAYERS):
+            if self._revealed(body) is None:
+                break
+            body = self._escapable.sub(HIDDEN.encode(), body)
+            # Escapes of several kinds around each other: what is left may no longer be JSON, and then cannot be read.
+            if (plain := self._revealed(body)) is not None:
+                body = self._hide_literal(plain)
+        return body
+
+    def _revealed(self, body: bytes) -> bytes | None:
+        """Return a body with as many layers of escapes undone as hide a form; None if it holds none."""
+        for _ in range(_LAYERS):
+            plain = _unescaped(body)
+            if plain == body:
+                return None
+            if any(form in plain for form in self._literal):
+                return plain
+            body = plain
+        return None
 
     @cached_property
     def _literal(self) -> dict[bytes, bytes]:
@@ -84,16 +113,8 @@ class _Secret:
     @cached_property
     def _escapable(self) -> re.Pattern[bytes]:
         """The forms as a regular expression in which any character may be escaped."""
-        signs = {
-            byte: rb"(?:%b|%%%02x|\\u00%02x%b)"
-            % (re.escape(bytes((byte,))), byte, byte, rb"|\\/" if byte == b"/"[0] else b"")
-            for form in self._literal
-            for byte in form
-        }
+        signs = {byte: _any_escape(byte) for form in self._literal for byte in form}
         return re.compile(b"|".join(b"".join(signs[byte] for byte in form) for form in self._literal), re.IGNORECASE)
-
-    def _stands_in(self, body: bytes) -> bool:
-        return any(form in body for form in self._literal)
 
     def _hide_literal(self, body: bytes) -> bytes:
         for form, replacement in self._literal.items():
@@ -102,9 +123,23 @@ class _Secret:
         return body
 
 
+def _any_escape(byte: int) -> bytes:
+    """Return the pattern of a character that may be escaped."""
+    sign = bytes((byte,))
+    return rb"(?:%b|%b|%%(?:25){0,4}%02x|\\{1,15}(?:u00|x)%02x|&#x0{0,6}%02x;|&#0{0,6}%d;)" % (
+        re.escape(sign),
+        re.escape(_NAMED.get(sign, sign)),
+        byte,
+        byte,
+        byte,
+        byte,
+    )
+
+
 def _unescaped(body: bytes) -> bytes:
-    body = body.replace(rb"\/", b"/")
-    for sign, escape in _ESCAPES.items():
+    for sign, named in _NAMED.items():
+        body = body.replace(named, sign)
+    for sign, escape, base in _ESCAPES:
         if sign in body:
-            body = escape.sub(lambda found: bytes.fromhex(found[1].decode()), body)
+            body = escape.sub(lambda found: bytes((int(found[1], base) & 0xFF,)), body)  # noqa: B023 - called at once
     return body

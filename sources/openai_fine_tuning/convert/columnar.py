@@ -73,7 +73,7 @@ def _bigints(column: Column) -> Column | None:
 
 def _seconds(column: Column) -> Column | None:
     times = [time for time in column if time is not None]
-    if times and not (min(times) > 0 and max(times) < values.FIRST_MILLISECONDS):
+    if times and not (min(times) > 0 and max(times) <= values.LATEST_SECONDS):
         return None
     return [None if time is None else time * 1_000_000 for time in column]
 

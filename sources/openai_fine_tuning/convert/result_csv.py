@@ -6,6 +6,8 @@ import base64
 import binascii
 import csv
 import io
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,10 +34,12 @@ def rows(content: bytes) -> Iterator[dict[str, str]]:
     Raises:
         UnfitError: The content is not a result file.
     """
-    reader = csv.reader(io.StringIO(_text(content), newline=""))
+    text, delimiter = _text(content)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     by_step: dict[Any, dict[str, str]] = {}
     try:
-        header = _column_names(next(reader, []))
+        header = _column_names(next((cells for cells in reader if any(map(str.strip, cells))), []))
+        beyond = "unnamed" if "unnamed" not in header else f"column ({len(header) + 1})"
         for cells in reader:
             row = {
                 name: text
@@ -43,7 +47,7 @@ def rows(content: bytes) -> Iterator[dict[str, str]]:
                 if (text := cell.strip()).lower() not in _BLANK
             }
             if any(cell.strip() for cell in cells[len(header) :]):
-                row["unnamed"] = ",".join(cells[len(header) :])
+                row[beyond] = delimiter.join(cells[len(header) :])
             if not row:
                 continue
             try:
@@ -69,20 +73,32 @@ def _column_names(header: list[str]) -> list[str]:
     return names
 
 
-def _text(content: bytes) -> str:
-    """Return the CSV text, decoded from base64 if it is not plain."""
-    plain = content.decode("utf-8-sig", errors="replace")
-    if _has_step(plain) or not plain.strip():
-        return plain
+def _text(content: bytes) -> tuple[str, str]:
+    """Return the CSV text, decoded from base64 if it is not plain, and the delimiter of its cells."""
+    plain = _decoded(content)
+    if not plain.strip():
+        return plain, ","
+    if (delimiter := _delimiter(plain)) is not None:
+        return plain, delimiter
+    # Hosts and gateways send base64 in lines, in quotes, as a data URL, in the alphabet of URLs, or without padding.
+    packed = "".join(plain.split()).strip('"').rpartition("base64,")[2].translate(str.maketrans("-_", "+/"))
     try:
-        decoded = base64.b64decode("".join(plain.split()), validate=True).decode("utf-8-sig", errors="replace")
+        text = _decoded(base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True))
     except (binascii.Error, ValueError):
-        decoded = ""
-    if not _has_step(decoded):
+        text = ""
+    if (delimiter := _delimiter(text)) is None:
         raise UnfitError("the file is neither CSV with a column named step nor base64 of it")
-    return decoded
+    return text, delimiter
 
 
-def _has_step(text: str) -> bool:
-    first = text.lstrip().split("\n", 1)[0]
-    return _STEP in [name.strip().strip('"').lower() for name in first.split(",")]
+def _decoded(content: bytes) -> str:
+    return content.decode(json.detect_encoding(content), errors="replace")
+
+
+def _delimiter(text: str) -> str | None:
+    """Return the delimiter of the names in the header; None if none of them is `step`."""
+    header = re.split(r"[\r\n]", text.lstrip("\r\n "), maxsplit=1)[0]
+    for delimiter in ",;\t|":
+        if _STEP in [name.strip().strip('"').lower() for name in header.split(delimiter)]:
+            return delimiter
+    return None

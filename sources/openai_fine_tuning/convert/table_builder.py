@@ -24,6 +24,10 @@ from .values import UnfitError
 Record = dict[str, Any]
 
 _PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_SYSTEM_COLUMNS = frozenset(
+    {"ctid", "tableoid", "xmin", "xmax", "cmin", "cmax", "oid", "insertxid", "deletexid", "rowid"}
+)
+"""Columns that PostgreSQL, Redshift or SQLite have in every table: they refuse, or hide, another of the name."""
 _TYPES: dict[str, Type] = {"double": "double", "bigint": "bigint", "bool": "bool", "timestamp": "timestamp"}
 _NUMBERS = frozenset({int, float})
 _NUMBERS_OR_NULL = frozenset({int, float, type(None)})
@@ -286,6 +290,7 @@ class TableBuilder:
         if (stored := self._stored_name(level, field_name)) is not None:
             return stored
         is_plain = _PLAIN_NAME.fullmatch(field_name) and self._naming.normalize_path(name) == name
+        is_plain = is_plain and name not in _SYSTEM_COLUMNS
         if not is_plain or len(name) > settings.MAX_COLUMN_NAME or len(self._types) >= settings.MAX_COLUMNS:
             return None
         self._types[name] = level.how.type or _type_of(value)
@@ -441,11 +446,13 @@ def _with_hyperparameters(job: Record) -> Record:
 
 
 def _file_columns(job: Record) -> Record:
-    """Return the columns of files that a job names by objects: their ids. The objects go into the JSON column."""
-    found = {}
+    """Return the columns of files that a job names by objects or lists: their ids. Those go into the JSON column."""
+    found: Record = {}
     for name in ("training_file", "validation_file"):
         if isinstance(job.get(name), (dict, list)):
             ids = values.file_ids(job[name])
             if len(ids) == 1 and isinstance(ids[0], str):
                 found[name] = values.escaped(ids[0])
+            elif not ids:
+                found[name] = None
     return found

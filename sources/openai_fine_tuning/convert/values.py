@@ -11,11 +11,12 @@ from typing import Any
 
 INT64 = range(-(2**63), 2**63)
 
-FIRST_MILLISECONDS = 100_000_000_000
-"""From here on a time is not in seconds: seconds reach this number in the year 5138."""
-
 # 9999-12-30T23:59:59Z: a later time is beyond the year 9999, where Python's datetime ends, in some time zone.
-_LATEST_SECONDS = 253_402_214_399
+LATEST_SECONDS = 253_402_214_399
+
+_FIRST_MILLISECONDS = 253_402_300_800
+"""From here on a time is not in seconds: seconds reach this number in the year 10000, milliseconds did in 1978."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _YEAR_ONE_SECONDS = -62_135_596_800
 
@@ -49,7 +50,7 @@ def to_microseconds(value: Any) -> int | None:
     Raises:
         UnfitError: It is not a time, or a time that Python's datetime cannot hold in every time zone.
     """
-    if type(value) is int and 0 < value < FIRST_MILLISECONDS:  # seconds, as hosts send them
+    if type(value) is int and 0 < value <= LATEST_SECONDS:  # seconds, as hosts send them
         return value * 1_000_000
     seconds = _iso_seconds(value) if isinstance(value, str) else None
     if seconds is None:
@@ -60,10 +61,10 @@ def to_microseconds(value: Any) -> int | None:
             return None
         seconds = number
         for _ in range(3):
-            if FIRST_MILLISECONDS <= seconds < 1e20:
+            if _FIRST_MILLISECONDS <= seconds < 1e20:
                 # Whole numbers are divided as such: a float would lose microseconds.
                 seconds = seconds / 1000 if isinstance(seconds, float) or seconds % 1000 else seconds // 1000
-    if not _YEAR_ONE_SECONDS <= seconds <= _LATEST_SECONDS:
+    if not _YEAR_ONE_SECONDS <= seconds <= LATEST_SECONDS:
         raise UnfitError(f"{shown(value)} is a time outside the years 1 to 9999")
     return None if seconds <= 0 else round(seconds * 1_000_000)
 
@@ -166,10 +167,13 @@ def file_ids(value: Any) -> list[Any]:
         (['file-a'], ['file-a', 'file-b'], [])
 
     Args:
-        value: An id, an object that has one, or a list of either. A value without an id is returned unchanged.
+        value: An id, an object that has one, or a list of either, which may stand in an object's `data`. A value
+            without an id is returned unchanged.
     """
+    if isinstance(value, dict) and isinstance(value.get("data"), list):
+        value = value["data"]
     named = value if isinstance(value, list) else [value]
-    ids = [one.get("id", one) if isinstance(one, dict) else one for one in named]
+    ids = [one.get("id", one.get("file_id", one)) if isinstance(one, dict) else one for one in named]
     return [one for one in ids if one not in (None, "", {})]
 
 

@@ -121,12 +121,17 @@ def read_result_metrics(host: Host, due: Due) -> Reading:
     """
 
     def read_file(file_id: str) -> Generator[Found, None, bool]:
-        content: bytes = host.api.get_bytes(content_path(file_id)).content
-        try:
-            rows = list(result_csv.rows(content))
-        except UnfitError as error:
+        content, reason = b"", ""
+        for _ in range(2):  # a proxy may have put its words in the file's place, so what is no result file comes twice
+            content = host.api.get_bytes(content_path(file_id)).content
+            try:
+                rows = list(result_csv.rows(content))
+                break
+            except UnfitError as error:
+                reason = str(error)
+        else:
             shown = {"file_id": file_id, "content": content[:_KEPT_BYTES].decode("utf-8", "replace")}
-            yield Records("result_metrics", [shown], reason=str(error))
+            yield Records("result_metrics", [shown], reason=reason)
             return True
         typed = [{name: number_from_text(cell) for name, cell in row.items()} for row in rows]
         own = {"file_id": escaped(file_id), "fine_tuning_job_id": due.job.id}

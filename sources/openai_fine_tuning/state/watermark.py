@@ -145,7 +145,7 @@ class Watermark:
         if not job.is_terminal:
             return False
         ended = job.finished_at
-        if ended is None:
+        if ended is None or ended > job.seen_at:  # no host knows the end of a job beforehand
             ended = self.open.get(job.id, {}).get("terminal_at")
         return ended is not None and job.seen_at - ended > self._grace
 
