@@ -6,7 +6,6 @@ import base64
 import json
 import socket
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -93,8 +92,19 @@ def test_a_secret_in_wide_characters_is_hidden(encoding: str) -> None:
 @pytest.mark.parametrize("sign", ["\\", "%", "%25", "&#", "&#0", "\\u00", "&amp;", "\0"])
 def test_looking_for_escapes_takes_time_in_proportion(sign: str) -> None:
     body = (KEY + sign * (300_000 // len(sign))).encode()
-    with ThreadPoolExecutor(1) as pool:
-        assert HIDDEN.encode() in pool.submit(redactor(KEY).body, body).result(timeout=30)
+    assert HIDDEN.encode() in redactor(KEY).body(body)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": "\\u0041\\u00e9", "b": "%41%25", "c": "&#65;&amp;&lt;p&gt;", "d": "C:\\\\x41\\\\u0041"}',
+        '{"metric": "100%", "suffix": "a\\/b", "note": "&#321;&#x1F;"}',
+    ],
+)
+def test_escapes_of_other_words_stay_as_they_are(text: str) -> None:
+    assert redactor(KEY).body(text.encode()) == text.encode()
+    assert redactor(KEY).text(text) == text
 
 
 @given(st.binary(max_size=40), st.binary(max_size=40))
