@@ -24,7 +24,7 @@ def best_checkpoints(
     """Return the rows of the view `best_checkpoints`, newest job first: column names and rows.
 
     Args:
-        warehouse: The warehouse that holds the view. Where its engine has no views, the rows are computed here.
+        warehouse: The warehouse that holds the view. If its engine has no views, the rows are computed here.
         accounts: Only jobs of these accounts; all accounts if empty.
         job_ids: Only these jobs; all jobs if empty.
 

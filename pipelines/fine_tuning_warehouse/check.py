@@ -71,7 +71,7 @@ def _check_account(account: Account, warehouse: Warehouse) -> Iterator[Finding]:
 
 
 def _known_jobs(account: Account, warehouse: Warehouse) -> int:
-    """Return how many jobs syncs have read into the warehouse; 0 where it cannot be read, as its own check says."""
+    """Return how many jobs syncs have read into the warehouse; 0 if it cannot be read, which another check reports."""
     if not warehouse.exists():
         return 0
     try:

@@ -8,14 +8,14 @@ from .errors import CommandError
 
 
 def named_path(name: str, what: str) -> Path:
-    """A path as somebody named it; it need not be there.
+    """Return the path that a user has named; it need not exist.
 
     Args:
-        name: The name; `~` is a home.
-        what: What it is the path of, in words.
+        name: The path as text; `~` is the home directory.
+        what: What the path is of, for the message.
 
     Raises:
-        CommandError: It cannot even be looked for: it is too long, or nobody may look into its folder.
+        CommandError: The path cannot be looked up: it is too long, or its folder may not be read.
     """
     try:
         path = Path(name).expanduser()

@@ -18,7 +18,7 @@ from .warehouses.working_directory import working_directory
 def snapshot(warehouse: Warehouse, names: Collection[str] | None = None) -> Iterator[Path]:
     """Make a DuckDB file that holds rows of a warehouse as tables, and remove it at the end.
 
-    The rows are those of one moment, where the warehouse has transactions. The file is private to the user.
+    The rows are those of one moment if the warehouse has transactions. The file is private to the user.
 
     Args:
         warehouse: The warehouse, which is only read.

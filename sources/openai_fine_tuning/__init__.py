@@ -205,7 +205,7 @@ def openai_fine_tuning(
 
     @dlt.resource(name="account", selected=False)
     def account() -> Iterator[dict[str, pa.Table]]:
-        """Everything that is due of the selected resources: Arrow tables by table name."""
+        """Yield everything that is due of the selected resources, as Arrow tables."""
         notes, warnings, skipped = len(report.notes), len(report.warnings), len(report.skipped)
         try:
             with open_api() as api:

@@ -72,7 +72,7 @@ class HostError(FineTuningSourceError):
 
 
 class RequestError(FineTuningSourceError):
-    """A request that failed for good, after retries where they make sense.
+    """A request that failed for good, after retries if they make sense.
 
     Attributes:
         url: The address without its query.
@@ -81,7 +81,7 @@ class RequestError(FineTuningSourceError):
         detail: The host's own words, cut to 300 characters.
         about: What a 404 says is missing (the requested `object` or the `endpoint` itself); `page` where a web page or
             a stream came instead of the API's answer; `unclear` otherwise.
-        expected_host: The host that the key belongs to, where the host says that this is the wrong one.
+        expected_host: The host that the key belongs to, if this host says that it is the wrong one.
         setting: The source's argument that lifts the bound which the answer exceeded.
     """
 

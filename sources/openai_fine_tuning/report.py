@@ -12,7 +12,7 @@ class Skipped:
 
     Attributes:
         account: The account's label.
-        job: The job's id; None where the resource cannot be read of any job.
+        job: The job's id; None if the resource cannot be read for any job.
         resource: Name of the resource.
         reason: Why, with the host's words.
     """

@@ -18,7 +18,7 @@ Type = Literal["text", "json", "double", "bigint", "bool", "timestamp"]
 
 @cache
 def arrow_types() -> dict[str, pa.DataType]:
-    """How Arrow holds each type of column."""
+    """Return the Arrow type of each type of column."""
     # Not at import: `dlt init` imports a source to look at it, with what is not installed yet replaced by nothing.
     return {
         "text": pa.string(),
@@ -45,7 +45,7 @@ class Flattened:
     """A nested object whose fields become columns `<field>__<key>`.
 
     Attributes:
-        type: The type of all its columns; None where each takes the type of its first value.
+        type: The type of all its columns; None if each takes the type of its first value.
         keeps_json: Whether the object is also kept whole, as JSON text under its own name.
         numbers_only: Whether only its numbers become columns; what else it holds is in the JSON text.
         keys: The only keys that become columns; None for all.
@@ -297,7 +297,7 @@ SCHEMA = "openai_fine_tuning"
 
 
 def schema() -> dlt.Schema:
-    """The dlt schema of all tables: columns, types, keys, descriptions."""
+    """Return the dlt schema of all tables: columns, types, keys, descriptions."""
     result = dlt.Schema(SCHEMA)
     for table in TABLES.values():
         result.update_table(

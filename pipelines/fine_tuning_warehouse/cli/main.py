@@ -140,7 +140,7 @@ def main() -> NoReturn:
     os.environ.update(_ENVIRONMENT)
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's own keeps 40 MB that it does not need
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # None where it is closed
+        if isinstance(stream, io.TextIOWrapper):  # None if it is closed
             stream.reconfigure(errors="backslashreplace")  # what its encoding lacks ends no command
     try:
         _keep_files_private()
@@ -155,7 +155,7 @@ def main() -> NoReturn:
         code = _print_error(str(error), error.exit_code)
     except click.Abort as error:
         code = _print_stopped(signal.SIGTERM if isinstance(error.__cause__, _TerminatedError) else signal.SIGINT)
-    except SystemExit:  # by click, where nobody reads the output any more
+    except SystemExit:  # by click, if nobody reads the output any more
         code = FAILED
     except Exception as error:  # noqa: BLE001 - a bug, or what a library or the system says in a place of its own
         from .failures import bug_report, failure_name  # noqa: PLC0415

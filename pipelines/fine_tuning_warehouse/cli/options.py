@@ -140,7 +140,7 @@ concurrency_option = click.option(
 
 
 def _gathered(command: Callable[..., Any], argument: str, kind: type, *options: Any) -> Any:
-    """Give a command options whose values it gets together, as one object of a dataclass."""
+    """Add options to a command, which gets their values as one object of the dataclass `kind`."""
 
     @functools.wraps(command)
     def gather(**values: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Comments on the tables and columns of a database: what the schema says of them, for anyone who looks there."""
+"""Comments on the tables and columns of a database: the descriptions of the schema, for anyone who looks there."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ logger = logging.getLogger(__name__)
 
 
 def write_comments(pipeline: dlt.Pipeline, warehouse: Warehouse) -> None:
-    """Write the descriptions of the schema onto the tables that exist, where they are not there yet.
+    """Write the descriptions of the schema as comments on the tables, if they are missing or differ.
 
-    A database whose tables belong to another role refuses; they are left as they are, since only words are lacking.
+    If the tables belong to another role the database refuses. They stay without comments, and no data is lacking.
     """
     from dlt.destinations.exceptions import DatabaseTerminalException  # noqa: PLC0415 - see accounts
 

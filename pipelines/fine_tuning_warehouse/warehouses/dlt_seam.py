@@ -1,4 +1,4 @@
-"""What this package uses of dlt without dlt's promise; each part has a test that fails on a dlt that changed it."""
+"""All uses of what dlt does not document. Each has a test that fails on a release of dlt that changed it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from .locking import LOCK_WAIT_SECONDS
 @configspec(init=False)
 class _Configuration(DuckDbClientConfiguration):
     def __str__(self) -> str:
-        return str(self.credentials.database)  # dlt's own makes a URL of it, by importing SQLAlchemy where it is
+        return str(self.credentials.database)  # dlt's own makes a URL of it, with SQLAlchemy if that is installed
 
 
 class DuckDbFile(duckdb):
@@ -85,7 +85,7 @@ def set_staging_layout(destination: Any, layout: str) -> None:
 
 
 def source_state(pipeline: dlt.Pipeline) -> dict[str, Any] | None:
-    """Return the state that the source has in a pipeline; None where it has no schema there."""
+    """Return the state that the source has in a pipeline; None if it has no schema there."""
     if SCHEMA not in pipeline.schema_names:
         return None
     state: dict[str, Any] = pipeline.state.get("sources", {}).get(SCHEMA, {})
@@ -98,7 +98,7 @@ def is_sql(client: Any) -> bool:
 
 
 def read_stored_schema(client: Any) -> Schema | None:
-    """Give a client of files the schema that the last load has left beside them; None where there is none."""
+    """Load the schema that the last load stored beside the files into their client. Return it, or None."""
     stored = client.get_stored_schema(SCHEMA)
     if stored is None:
         return None
@@ -166,7 +166,7 @@ class _DuckLakeSqlClient(DuckLakeSqlClient):
             with super().execute_query(query, *args, **kwargs) as cursor:
                 yield cursor
             return
-        # dlt's own rolls back where a statement fails, and so would undo what came before it
+        # dlt's own method rolls back if a statement fails, and would undo the statements before it
         yield self.cursor_impl(self._conn.execute(query.replace("%s", "?") if args else query, args or kwargs or None))
 
     @contextmanager
@@ -232,7 +232,7 @@ class DuckLakeDestination(ducklake):
         return super(ducklake, cls).adjust_capabilities(caps, config, naming)
 
     def client(self, schema: Schema, initial_config: Any = None) -> Any:
-        """Return a client that uses the shared connection where there is one."""
+        """Return a client that uses the shared connection if there is one."""
         config = self.configuration(initial_config)
         return _DuckLakeClient(schema, config, self.capabilities(config, schema.naming), self._shared)
 
@@ -391,5 +391,5 @@ def is_lock_timeout(error: BaseException) -> bool:
 
 
 def local_folder(client: Any) -> Path | None:
-    """Return the folder in which a client of files writes its datasets; None where that is not on this machine."""
+    """Return the folder in which a client of files writes its datasets; None if that is not on this machine."""
     return Path(client.bucket_path) if getattr(client, "is_local_filesystem", False) else None

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _NO_LOCKS = re.compile("(?i)not supported|no locks available|not implemented|held in PID 0")
-"""How a lock fails where the file system has none: a share by SMB or NFS."""
+"""Errors of a lock on a file system that has no locks, such as a share by SMB or NFS."""
 
 _EMPTY_BYTES = 12_288
 """The size of a file in which DuckDB holds nothing."""
@@ -67,7 +67,7 @@ class DuckDb(Warehouse):
     @override
     @property
     def shown(self) -> str:
-        """The path, relative where it lies below the working directory."""
+        """The path, relative to the working directory if it lies below that."""
         return shown_path(self.database)
 
     @override
@@ -211,7 +211,7 @@ def attempt(
         step: The step.
         shown: The name of the database in messages.
         lock_wait_seconds: How long to repeat it.
-        held: The error to raise where the file was held for too long.
+        held: The error to raise if the file was held for too long.
     """
     try:
         return retried(
@@ -239,7 +239,7 @@ def is_locked(error: BaseException) -> bool:
 
 
 def explained(error: BaseException, shown: str) -> CommandError | None:
-    """Return what to do about a file that cannot be opened now or later; None where the error says it itself."""
+    """Return what to do about a file that cannot be opened now or later; None if the error itself says it."""
     text = str(root_cause(error))
     if "Could not set lock on file" in text and _NO_LOCKS.search(text):
         return CommandError(NO_LOCKS.format(shown))
@@ -262,7 +262,7 @@ _LOST_SERVER = re.compile(
     r'(?i)Failed to execute query "ROLLBACK"|server closed the connection|connection has been closed|'
     "terminating connection|no connection to the server|idle-in-transaction"
 )
-"""How DuckDB says that the PostgreSQL server of a catalog is gone: which words it uses depends on where it notices."""
+"""DuckDB's errors that mean that the PostgreSQL server of a catalog has closed the connection."""
 
 
 def advice(error: BaseException) -> str:
@@ -271,7 +271,7 @@ def advice(error: BaseException) -> str:
         return f". Rename {shown_path(Path(found[1]))}: the next `ftw sync` reads again what it held"
     if _LOST_SERVER.search(str(error)):
         return (
-            ". The server of the catalog closed the connection, and nothing was loaded. Where it does so in each sync, "
+            ". The server of the catalog closed the connection, and nothing was loaded. If it does so in each sync, "
             "raise its idle_in_transaction_session_timeout for this role: a load is one transaction"
         )
     if "Duplicate key" in str(error):
@@ -280,7 +280,7 @@ def advice(error: BaseException) -> str:
 
 
 def check_database_file(path: Path) -> None:
-    """Raise `CommandError` where the file cannot hold a database, before anything is requested."""
+    """Raise `CommandError` if the file cannot hold a database."""
     shown = shown_path(path)
     if path.is_dir():
         example = shown_path(path / DEFAULT_DATABASE)

@@ -1,4 +1,4 @@
-"""DuckDB's extensions from packages: none is ever downloaded by DuckDB itself, which would do so by plain http."""
+"""DuckDB's extensions from Python packages. DuckDB itself would download them over plain http, and never does here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NO_DOWNLOADS = ("SET autoinstall_known_extensions = false", "SET autoload_known_
 
 
 def extension_file(name: str) -> Path | None:
-    """Return the file of an extension for the installed DuckDB; None where its package is missing or for another."""
+    """Return the file of an extension for the installed DuckDB; None if its package is missing or does not fit."""
     spec = find_spec(f"duckdb_extension_{name}")
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
         file = Path(folder) / "extensions" / f"v{duckdb.__version__}" / f"{name}.duckdb_extension"

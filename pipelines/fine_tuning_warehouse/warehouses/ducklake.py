@@ -102,7 +102,7 @@ class DuckLake(Warehouse):
         return True
 
     def _check_folder(self) -> None:
-        """Raise `CommandError` where the file of a catalog cannot be written."""
+        """Raise `CommandError` if the catalog is a file that cannot be written."""
         file = self._catalog_file()
         if file is not None and not file.parent.is_dir():
             raise CommandError(f"The catalog {shown_path(file)} cannot be made: there is no folder {file.parent}.")
@@ -110,7 +110,7 @@ class DuckLake(Warehouse):
             raise CommandError(f"The catalog {shown_path(file)} cannot be written.")
 
     def _look(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> None:
-        """Open the catalog, which makes one where there is none, and look into the bucket."""
+        """Open the catalog, which makes a missing one, and look into the bucket."""
 
         def look() -> None:
             destination: Any = pipeline.destination_client()
@@ -210,7 +210,7 @@ class DuckLake(Warehouse):
         return storage_columns(client, names)
 
     def _catalog_file(self) -> Path | None:
-        """Return the file that holds the catalog; None where a server does."""
+        """Return the file that holds the catalog; None if a server does."""
         import dlt  # noqa: PLC0415 - see accounts
 
         from .dlt_seam import resolved_configuration  # noqa: PLC0415
@@ -228,7 +228,7 @@ class DuckLake(Warehouse):
 
     @contextmanager
     def _held(self, pipeline: dlt.Pipeline, name: str, what: str, lock_wait_seconds: float) -> Iterator[None]:
-        """Hold a lock of the catalog. Raises `BusyError` where another has held it for too long."""
+        """Hold a lock of the catalog. Raises `BusyError` if another sync holds it for too long."""
         file = self._catalog_file()
         if file is not None:
             lock = file.with_name(f"{file.name}.{name}.lock")
@@ -270,7 +270,7 @@ def _ask(connection: duckdb.DuckDBPyConnection, query: str) -> Any:
 
 
 def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
-    """End a transaction. Where the server is gone, DuckDB would end the process as the connection is closed."""
+    """End a transaction. Without this, DuckDB ends the process when it closes a connection to a server that is gone."""
     with suppress(Exception):
         connection.execute("ROLLBACK")
 
@@ -292,7 +292,7 @@ def _wait_for_lock(connection: duckdb.DuckDBPyConnection, key: int, what: str, l
 
 
 def _check_settings() -> None:
-    """Raise `UsageError` where a setting is missing that dlt would make up, or is one that dlt ignores."""
+    """Raise `UsageError` if a setting is missing that dlt would make up, or dlt does not know a setting."""
     import dlt  # noqa: PLC0415 - see accounts
 
     from .dlt_seam import ducklake_fields  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Why a destination cannot be read or written, in a line: a package or a setting is missing, or it says so itself."""
+"""Errors of a destination, in one line: a package or a setting is missing, or the destination refuses."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from .warehouse import Warehouse
 
 _LACKS_A_RIGHT = re.compile(r"(?i)permission denied|must be owner|insufficient privilege|not enough privileges")
 _LACKS_A_COLUMN = re.compile(r"(?i)\bcolumn .*(?:does not exist|not found)|does not have a column")
-"""How databases say so."""
+"""The words of databases for a missing right, and for a missing column."""
 
 
 @contextmanager
 def destination_errors(warehouse: Warehouse, what: str) -> Iterator[None]:
-    """Tell a failure of a destination by its cause, without dlt's wrapping and without credentials.
+    """Raise a failure of a destination as its cause, without dlt's wrapping and without credentials.
 
-    A programming error of this project goes through as it is.
+    A programming error of this project is raised unchanged.
 
     Args:
-        warehouse: Which.
+        warehouse: The warehouse.
         what: What failed, in words.
 
     Raises:
         UsageError: A package or a setting is missing or cannot be right.
-        CommandError: All else. What says itself all that is to be said goes through as it is.
+        CommandError: Anything else failed. A `CommandError` is raised unchanged.
     """
     from dlt.common.configuration.exceptions import ConfigurationException  # noqa: PLC0415 - see accounts
     from dlt.common.exceptions import MissingDependencyException  # noqa: PLC0415
@@ -49,7 +49,7 @@ def destination_errors(warehouse: Warehouse, what: str) -> Iterator[None]:
             if isinstance(one, MissingDependencyException):
                 raise _missing_package(warehouse, one.dependencies) from None
             if isinstance(one, ConfigurationException):
-                raise UsageError(_told_setting(warehouse.destination, one)) from None
+                raise UsageError(_setting_problem(warehouse.destination, one)) from None
         dropped = any(isinstance(one, DatabaseUndefinedRelation) for one in causes(error)) or _LACKS_A_COLUMN.search(
             str(cause)
         )
@@ -66,7 +66,7 @@ def _missing_package(warehouse: Warehouse, packages: Iterable[str]) -> UsageErro
 
 
 def without_secrets(error: BaseException) -> str:
-    """The first line of an error of a destination, without what stands for a password in a URL or a setting."""
+    """Return the first line of an error of a destination, without passwords in URLs and settings."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = lines[0] if lines else "no message"
     line = re.sub(r"(\w://[^/@\s:]*):[^/\s]*@", r"\1:...@", line)
@@ -77,8 +77,8 @@ def without_secrets(error: BaseException) -> str:
     return f"{line} ({type(error).__name__}){hint}"
 
 
-def _told_setting(name: str, error: Exception) -> str:
-    """What is missing or wrong, by the environment variables that dlt reads; values are never told."""
+def _setting_problem(name: str, error: Exception) -> str:
+    """Return what is missing or wrong, as the environment variables that dlt reads, without their values."""
     from dlt.common.configuration.exceptions import (  # noqa: PLC0415 - see accounts
         ConfigFieldMissingException,
         InvalidNativeValue,
@@ -98,7 +98,7 @@ def _told_setting(name: str, error: Exception) -> str:
 
 
 def _missing(traces: Any, path: str = "") -> Iterator[str]:
-    """The settings that were looked for and not found."""
+    """Yield the names of the settings that dlt did not find."""
     for field, looked in traces.items():
         name = f"{path}{field}".upper()
         nested = [trace for trace in looked if hasattr(trace, "traces")]

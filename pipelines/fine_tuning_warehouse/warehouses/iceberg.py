@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .rows import Rows
 
 _SMALL_BYTES = 256_000_000
-"""A table with fewer bytes is rewritten as a whole where it has several files."""
+"""A table with fewer bytes is rewritten as a whole if it has several files."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Iceberg(Warehouse):
                 yield f"{self.shown}: {name}: {_merge_files(table)}, {_expire(table, keep_seconds)}."
 
     def _check_catalog(self, client: Any) -> None:
-        """Raise `UsageError` where no catalog is set: dlt would make one in memory, which keeps no two syncs apart."""
+        """Raise `UsageError` if no catalog is set: dlt would make one in memory, which cannot keep two syncs apart."""
         if self.table_format != "iceberg":
             return
         from .dlt_seam import has_catalog  # noqa: PLC0415 - see accounts

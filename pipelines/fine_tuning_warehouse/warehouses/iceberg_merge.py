@@ -1,4 +1,4 @@
-"""Rows into an Iceberg table by their keys, in one commit.
+"""Upsert rows into an Iceberg table by their keys, in one commit.
 
 dlt's own way upserts a thousand rows a commit, reads the table once for each, and fails once a column has been added
 since the last one: pyiceberg then compares the rows with the columns of the last snapshot.
@@ -15,15 +15,15 @@ from pyiceberg.table import TableProperties
 
 
 def merge(table: Any, rows: pa.Table, keys: Sequence[str]) -> None:
-    """Put rows into a table, each in the place of the one with its key, where there is one.
+    """Upsert rows into a table by their keys, in one commit.
 
     Args:
         table: pyiceberg's table, which has all the columns.
-        rows: No two of the same key.
+        rows: The rows; each key occurs once.
         keys: The columns that identify a row, the one with the most values last.
 
     Raises:
-        CommitFailedException: Another has changed the table meanwhile. Nothing was written: do it again.
+        CommitFailedException: Another writer has changed the table meanwhile. Nothing was written: try again.
     """
     if not len(rows):
         return
@@ -38,7 +38,7 @@ def merge(table: Any, rows: pa.Table, keys: Sequence[str]) -> None:
 
 
 def without_retries(table: Any) -> Any:
-    """Have a table raise where another has changed it: pyiceberg would append to the other's rows a second time."""
+    """Make commits to a table raise if another writer changed it. With a retry, pyiceberg appends rows twice."""
     properties = {**table.metadata.properties, TableProperties.COMMIT_NUM_RETRIES: "0"}
     table.metadata = table.metadata.model_copy(update={"properties": properties})
     return table

@@ -1,4 +1,4 @@
-"""Every other destination of dlt: loaded by what dlt says of it, and not kept from two syncs at once."""
+"""Every other destination of dlt. dlt says how it is loaded, and nothing keeps two syncs at once apart."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class OtherDestination(Warehouse):
 
     @override
     def read(self, wanted: Sequence[str], directory: Path, stack: ExitStack, lock_wait_seconds: float) -> Rows:
-        """Open it through dlt's client; where it has no views, they are computed over a copy of the tables."""
+        """Open it through dlt's client. If it has no views, they are computed over a copy of the tables."""
         from .rows.computed import copied, needed_tables  # noqa: PLC0415 - see accounts
         from .rows.sql import SqlRows, supports_views  # noqa: PLC0415
 

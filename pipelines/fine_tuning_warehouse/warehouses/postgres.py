@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 _PAUSE_SECONDS = 0.2
 
 _RIGHTS = "SELECT, INSERT, UPDATE, DELETE, TRUNCATE"
-"""What is to be granted on tables that another role has made. Less may do, and is not refused: see below."""
+"""The rights to grant on tables that another role has made. Fewer may do, and are not refused: see `_TABLES`."""
 
 _TABLES = """
 SELECT n.nspname, c.relname,
@@ -159,7 +159,7 @@ class PostgreSql(OtherDestination):
 
     @override
     def view_options(self, sql: Any) -> str:
-        """Have a view read with the rights of who asks, where the server knows that (PostgreSQL 15)."""
+        """Make a view read with the rights of the user who queries it, from PostgreSQL 15 on."""
         ((version,),) = sql.execute_sql("SELECT current_setting('server_version_num')::int")
         return " WITH (security_invoker = true)" if version >= 150_000 else ""
 
@@ -243,7 +243,7 @@ def _session(pid: Any, role: Any, address: Any) -> str:
 
 
 def _holder(client: Any, key: int) -> str:
-    """Return who holds an advisory lock, in words; nothing where the server does not say."""
+    """Return who holds an advisory lock, in words; empty if the server does not say."""
     rows = client.execute_sql(
         "SELECT a.pid, a.usename, a.client_addr FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid "
         "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 "
@@ -260,7 +260,7 @@ def missing_grants(sql: Any, tables: Collection[str]) -> tuple[str, list[str]]:
 
     Args:
         sql: dlt's client of the database.
-        tables: The tables that are loaded, where they exist. Others in the dataset are not looked at.
+        tables: The tables that are loaded. They need not exist, and others in the dataset are not looked at.
     """
     ((role, database, may_make_schemas),) = sql.execute_sql(
         "SELECT current_user, current_database(), has_database_privilege(current_database(), 'CREATE')"
@@ -295,5 +295,5 @@ def missing_grants(sql: Any, tables: Collection[str]) -> tuple[str, list[str]]:
 
 
 def _name(name: str) -> str:
-    """Return a name as SQL takes it: in quotes where it needs them."""
+    """Return a name as it stands in SQL: in quotes if it needs them."""
     return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else quoted(name)

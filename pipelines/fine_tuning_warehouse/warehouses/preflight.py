@@ -53,7 +53,7 @@ def merge_hints(warehouse: Warehouse, pipeline: dlt.Pipeline) -> dict[str, Any]:
 
 
 def _check_folder(client: Any) -> None:
-    """Raise `CommandError` where the bucket of a lake is not there: dlt would make one."""
+    """Raise `CommandError` if the bucket of a lake does not exist: dlt would make one."""
     files, path = getattr(client, "fs_client", None), str(getattr(client, "bucket_path", ""))
     if files is None or getattr(client, "is_local_filesystem", True):
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def quoted(*parts: str) -> str:
-    """Return a name, qualified where it has several parts, in double quotes."""
+    """Return a name in double quotes; several parts make a qualified name."""
     return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
 
 

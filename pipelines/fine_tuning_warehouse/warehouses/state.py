@@ -22,18 +22,18 @@ _HINTS = ("name", "data_type", "nullable", "description", "primary_key", "precis
 
 @dataclass(frozen=True)
 class Stored:
-    """What was left of one account.
+    """The state and the schema that the syncs of one account have left.
 
     Attributes:
-        state: The state of the source: what was read, and what is owed. Empty where no sync of this account completed.
-        schema: The schema of the tables; None where no sync of this account completed.
+        state: The state of the source: what was read, and what is still due. Empty if no sync completed.
+        schema: The schema of the tables; None if no sync of this account completed.
     """
 
     state: dict[str, Any]
     schema: dlt.Schema | None
 
     def columns_into(self, schema: dlt.Schema, tables: Iterable[str]) -> None:
-        """Make tables of another schema have the columns that these have, with their types."""
+        """Add the columns of the stored tables, with their types, to the tables of another schema."""
         for name in tables:
             known = self.schema.tables.get(name) if self.schema is not None else None
             if known is not None:
@@ -49,13 +49,13 @@ def find_stored(label: str, warehouse: Warehouse, directory: Path, lock_wait_sec
     """Read what the syncs of an account have left in a warehouse.
 
     Args:
-        label: The account's.
-        warehouse: Where.
+        label: The label of the account.
+        warehouse: The warehouse.
         directory: A fresh directory to work in.
         lock_wait_seconds: How long to wait for a program that holds the database.
 
     Raises:
-        CommandError: There is no warehouse, it cannot be read, or a later release has synced into it.
+        CommandError: The warehouse does not exist or cannot be read, or a later release has synced into it.
     """
     warehouse.require()
     pipeline = warehouse.pipeline(directory, label=label)

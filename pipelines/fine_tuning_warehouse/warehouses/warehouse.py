@@ -37,7 +37,7 @@ class Warehouse(ABC):
     Attributes:
         destination: dlt's name of the destination.
         dataset: The schema (or folder) that holds the tables.
-        table_format: The format of the tables where the destination has several; None elsewhere.
+        table_format: The format of the tables if the destination has several; else None.
     """
 
     destination: str
@@ -45,19 +45,19 @@ class Warehouse(ABC):
     table_format: TableFormat | None = None
 
     table_comments: ClassVar[str | None] = None
-    """Query for the tables' columns: (table, its comment, column, its comment). None where nothing is commented."""
+    """Query for the tables' columns: (table, its comment, column, its comment). None if tables cannot be commented."""
 
     view_comments: ClassVar[str | None] = None
-    """Query for the views: (view, its comment). None where views cannot be commented."""
+    """Query for the views: (view, its comment). None if views cannot be commented."""
 
     keeps_types: ClassVar[bool] = False
-    """Whether the database says of each column the type that dlt has declared; others have fewer types than dlt."""
+    """Whether the database has all types of dlt, so that a column has the type that dlt has declared."""
 
     comments_view_columns: ClassVar[bool] = True
     """Whether the columns of a view can be commented."""
 
     def view_options(self, sql: Any) -> str:
-        """Return what stands between the name of a view and its SELECT."""
+        """Return the SQL between the name of a view and AS, with a leading blank."""
         del sql
         return ""
 
@@ -82,11 +82,11 @@ class Warehouse(ABC):
         return None
 
     def exists(self) -> bool:
-        """Return whether a sync has made it. True where only a connection can tell."""
+        """Return whether a sync has made it. True if only a connection can show that."""
         return True
 
     def require(self) -> None:
-        """Raise `CommandError` where `exists` is False."""
+        """Raise `CommandError` if the warehouse does not exist."""
         if not self.exists():
             raise CommandError(f"There is no database {self.shown}: `ftw sync` makes it.")
 
@@ -115,7 +115,7 @@ class Warehouse(ABC):
 
     @abstractmethod
     def dlt_destination(self, label: str) -> Any:
-        """Return dlt's destination for the pipeline of an account. Raises `UsageError` where it cannot be had."""
+        """Return dlt's destination for an account's pipeline. Raises `UsageError` if dlt or a package lacks it."""
 
     @abstractmethod
     def lock(self, labels: Sequence[str], lock_wait_seconds: float) -> AbstractContextManager[None]:
@@ -123,7 +123,7 @@ class Warehouse(ABC):
 
         Args:
             labels: The accounts.
-            lock_wait_seconds: How long to wait for another sync, where waiting helps.
+            lock_wait_seconds: How long to wait for another sync, if waiting helps.
 
         Raises:
             BusyError: Another sync holds it.
@@ -136,7 +136,7 @@ class Warehouse(ABC):
         """Check that a pipeline can load into it, before anything is requested from the host.
 
         Returns:
-            Whether everything was tried that a load needs. Where False, the destination has only answered.
+            Whether everything was tried that a load needs; False if the destination has only answered.
 
         Raises:
             UsageError: A setting or a package is missing, or the destination cannot merge.
@@ -150,7 +150,7 @@ class Warehouse(ABC):
         return merge_hints(self, pipeline)
 
     def exclusive_load(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> AbstractContextManager[None]:
-        """Keep other loads out, where they would not keep out of each other's way.
+        """Keep other loads out, if the destination itself does not keep them apart.
 
         Raises:
             BusyError: Another load took longer than `lock_wait_seconds`.
@@ -159,7 +159,7 @@ class Warehouse(ABC):
         return nullcontext()
 
     def attempt(self, step: Callable[[], Result], lock_wait_seconds: float) -> Result:
-        """Do a step that can be repeated where it left off; repeat it while another program holds the database.
+        """Do a step, and repeat it while another program holds the database.
 
         Raises:
             CommandError: The database was held for too long.
@@ -192,7 +192,7 @@ class Warehouse(ABC):
 
         Args:
             pipeline: The pipeline.
-            step: Loads. It may be repeated where it left off.
+            step: Loads. It may be called again, and then continues.
             lock_wait_seconds: How long to wait for a program that holds the database, or for another load.
             largest_batch: Bytes of the largest Arrow table in it.
         """
@@ -206,7 +206,7 @@ class Warehouse(ABC):
             return self.attempt(load, lock_wait_seconds)
 
     def describe(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> None:
-        """Write comments and views after a load, where they are missing or have changed.
+        """Write comments and views after a load, if they are missing or have changed.
 
         Raises:
             CommandError: A view could not be made. The tables are loaded all the same.
@@ -249,7 +249,7 @@ class Warehouse(ABC):
         """
 
     def locations(self, client: Any, names: Collection[str]) -> Mapping[str, tuple[str, str]]:
-        """Return where the files of tables lie: table to (format, URL). `{}` where an engine finds tables by name."""
+        """Return the location of each table's files: table to (format, URL). Empty for tables that have names."""
         del client, names
         return {}
 
@@ -269,7 +269,7 @@ def find_warehouse(
         destination: dlt's name of a destination; None for DuckDB.
         dataset: The schema; None for the usual one.
         table_format: For `filesystem` only.
-        default: The DuckDB file where none is named.
+        default: The DuckDB file if none is named.
 
     Raises:
         UsageError: The options do not go together.

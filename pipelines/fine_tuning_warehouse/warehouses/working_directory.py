@@ -47,7 +47,7 @@ def working_directory() -> Iterator[Path]:
 
 
 def user_name() -> str:
-    """Who runs this: a name, or the number of a user who has none, as in a container."""
+    """Return the name of the user, or the number of a user without a name, as in a container."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -59,7 +59,7 @@ def _root_name() -> str:
 
 
 def _root() -> Path:
-    """Return the directory of all syncs of this user; a new one where somebody else has prepared that name."""
+    """Return the directory of all syncs of this user; a new one if the usual one belongs to somebody else."""
     root = Path(tempfile.gettempdir()) / _root_name()
     with suppress(FileExistsError):
         root.mkdir(mode=0o700, parents=True)

@@ -196,14 +196,14 @@ class FineTuningApi:
     ) -> int:
         """Write a file's content as it comes, however large. Raises as `get_json` does.
 
-        Where the connection breaks, the download goes on from there if the host takes ranges, else from the start. It
+        If the connection breaks, the download goes on from there if the host takes ranges, else from the start. It
         is given up only after several attempts that got no further than those before.
 
         Args:
             path: What follows the base URL, ids quoted.
             file: Empty, open for reading and writing.
-            size: Bytes that it must have in the end; None where that is not known.
-            watch: Called for every piece with the bytes that came; a negative number where it starts again.
+            size: Bytes that it must have in the end; None if that is not known.
+            watch: Called for every piece with the bytes that came; a negative number if it starts again.
 
         Returns:
             The size of the file in bytes.
@@ -345,7 +345,7 @@ class FineTuningApi:
     # failures --------------------------------------------------------------------------------------------------------
 
     def _redirected(self, response: requests.Response, redirects: int) -> str:
-        """Return the address to ask instead. Raises `AttemptError` where it is not followed."""
+        """Return the address to ask instead. Raises `AttemptError` if it is not followed."""
         try:
             if redirects > MAX_REDIRECTS:
                 raise AttemptError(f"redirects more than {MAX_REDIRECTS} times", retries=0)

@@ -54,7 +54,7 @@ def pieces(response: requests.Response) -> Iterator[bytes]:
 
 
 def read_body(response: requests.Response, max_megabytes: float) -> bytes:
-    """Return the whole body of a streamed answer, decompressed. Raises as `pieces` does, and where it is too large."""
+    """Return the whole body of a streamed answer, decompressed. Raises as `pieces` does, and if it is too large."""
     found, left = [], max_megabytes * 1_000_000
     for piece in pieces(response):
         left -= len(piece)

@@ -16,8 +16,8 @@ class Download:
     """The state of one download, over all its attempts.
 
     Args:
-        file: Where it is written to; empty at first.
-        size: Bytes that it must have in the end; None where that is not known.
+        file: The file to write to; empty at first.
+        size: Bytes that it must have in the end; None if that is not known.
         watch: Called with the size of every piece.
 
     Attributes:
@@ -102,7 +102,7 @@ class Download:
             raise AttemptError(words, detail=words)
 
     def has_advanced(self) -> bool:
-        """Return whether an attempt that has ended got further than all before it; count a failure where not."""
+        """Return whether an attempt that has ended got further than all before it; count a failure if not."""
         advanced = self.position > self._furthest
         self._furthest = max(self._furthest, self.position)
         self.failures = 0 if advanced else self.failures + 1

@@ -21,7 +21,7 @@ class Found:
     """The description of a file.
 
     Attributes:
-        record: What the host sent; None where it no longer has the file.
+        record: What the host sent; None if it no longer has the file.
         is_first: Whether no one has asked for this file before, so that the record becomes a row once.
     """
 

@@ -23,7 +23,7 @@ class Job:
         id: Its id, as it can be stored.
         record: The job as the host sent it.
         seen_at: The host's time when it sent the job.
-        created_at: When it was created; None where the host sends no usable time.
+        created_at: When it was created; None if the host sends no usable time.
     """
 
     id: str
@@ -33,7 +33,7 @@ class Job:
 
     @classmethod
     def of(cls, record: Any, seen_at: float) -> Job | None:
-        """Make a job of a record. Return None where it has no id."""
+        """Make a job of a record. Return None if it has no id."""
         job_id = record.get("id") if isinstance(record, dict) else None
         if isinstance(job_id, int) and not isinstance(job_id, bool):
             job_id = str(job_id)
@@ -56,7 +56,7 @@ class Job:
 
     @property
     def finished_at(self) -> float | None:
-        """When the job ended; None where the time is missing or cannot be right (0, or before `created_at`)."""
+        """When the job ended; None if the time is missing or cannot be right (0, or before `created_at`)."""
         finished_at = unix_seconds(self.record.get("finished_at"))
         if finished_at is None or (self.created_at is not None and finished_at < self.created_at):
             return None
@@ -77,7 +77,7 @@ class Job:
 def job_pages(api: FineTuningApi, *, after: str | None = None, otherwise: Iterable[Page] = ()) -> Iterator[Page]:
     """Yield the pages of the job listing from its start, or from behind the job `after`.
 
-    `otherwise` are the pages to yield where the host no longer has that job.
+    `otherwise` are the pages to yield if the host no longer has that job.
 
     Raises:
         HostError: The listing cannot be read, which concerns every job.
@@ -93,7 +93,7 @@ def job_pages(api: FineTuningApi, *, after: str | None = None, otherwise: Iterab
 
 
 def get_job(api: FineTuningApi, job_id: str) -> Job:
-    """Return one job. Raise as `FineTuningApi.get_json` does, and `RequestError` where the host shows another job."""
+    """Return one job. Raise as `FineTuningApi.get_json` does, and `RequestError` if the host shows another job."""
     if not is_safe_id(job_id):
         raise unsafe_id_error(api)
     path = job_path(job_id)
@@ -105,5 +105,5 @@ def get_job(api: FineTuningApi, job_id: str) -> Job:
 
 
 def unsafe_id_error(api: FineTuningApi) -> RequestError:
-    """Return the error of a job whose id would be taken for a folder of the address."""
+    """Return the error of a job with an id that cannot be part of an address."""
     return RequestError("its id cannot be put into an address", url=api.url(JOBS_PATH), status=400)

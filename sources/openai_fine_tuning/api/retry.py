@@ -68,7 +68,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def backoff(attempt: int, policy: RequestPolicy) -> float:
-    """Return the wait in seconds after the given attempt (1 is the first), where the host asks for none."""
+    """Return the wait in seconds after the given attempt (1 is the first), if the host asks for none."""
     wait = min(policy.backoff * 2.0 ** min(attempt - 1, 60), policy.max_backoff)
     return wait * (1 - 0.25 * random.random())  # noqa: S311 - jitter, not a secret
 
@@ -81,7 +81,7 @@ def exhausted_for(headers: Mapping[str, str]) -> float | None:
 
 
 def http_date(value: str | None) -> float | None:
-    """Return an HTTP date as unix seconds, or None where it is missing or malformed."""
+    """Return an HTTP date as unix seconds, or None if it is missing or malformed."""
     if not value or len(value) > _MAX_HEADER:
         return None
     try:

@@ -64,12 +64,12 @@ class Probes:
                 raise UnavailableError(resource)
 
     def succeeded(self, resource: str) -> None:
-        """A page of the resource has come: let the reads of all other jobs begin."""
+        """Note that the resource can be read: let the reads of all other jobs begin."""
         if resource not in self.available:
             self._end(resource, is_available=True)
 
     def failed(self, resource: str, job_id: str, error: RequestError | EndlessListingError) -> None:
-        """A read of the resource failed. Decide whether that concerns only its job, or every job."""
+        """Note that a read of the resource failed. Decide whether that concerns only its job, or every job."""
         if resource in self.available:
             return
         if isinstance(error, EndlessListingError):
@@ -88,7 +88,7 @@ class Probes:
         self._end(resource, is_available=False if is_unavailable else None)
 
     def withdraw(self, resource: str) -> None:
-        """A read of the resource did not show whether it is available: the next job is the probe."""
+        """Note that a read did not show whether the resource is available: the next job is the probe."""
         self._end(resource, is_available=None)
 
     def _end(self, resource: str, *, is_available: bool | None) -> None:

@@ -162,14 +162,14 @@ class Reader:
                 watermark.listing_ended(order, began_at, self._met)
 
     def _compare_with_known(self) -> None:
-        """Warn where the whole listing has far fewer jobs than were read before; then no job counts as gone."""
+        """Warn if the whole listing has far fewer jobs than were read before. Then no job counts as gone."""
         warning = short_listing(self._account, listed=self._report.jobs_seen, known=self._known_jobs)
         self._is_short = warning is not None
         if warning is not None and warning not in self._report.warnings:
             self._report.warnings.append(warning)
 
     def _common_resume_point(self) -> Watermark | None:
-        """Return a watermark with the place where the listing goes on, if that is one place for all that need more."""
+        """Return a watermark with the resume point of the listing, if all resources that need more share it."""
         wanting = [w for w in self._watermarks.values() if w.resume_point is not None or w.bound is None]
         if self._bounds.is_partial or not wanting or wanting[0].resume_point is None:
             return None
@@ -199,11 +199,11 @@ class Reader:
             self._start(JobTask(job.id, job, due))
 
     def _readable(self) -> dict[str, Watermark]:
-        """The watermarks of the resources that are not known to be unavailable."""
+        """Return the watermarks of the resources that are not known to be unavailable."""
         return {n: w for n, w in self._watermarks.items() if self._probes.is_available(n) is not False}
 
     def _unmet(self) -> dict[str, float | None]:
-        """The open jobs that the listing has not shown: id to `created_at`."""
+        """Return the open jobs that the listing has not shown: id to `created_at`."""
         return {
             job_id: known.get("created_at")
             for watermark in self._readable().values()

@@ -81,7 +81,7 @@ class Watermark:
 
     @property
     def resume_point(self) -> State | None:
-        """Where a listing that was not read to its end goes on."""
+        """The resume point of a listing that was not read to its end."""
         point: State | None = self._state["cut"]
         return point
 
@@ -166,7 +166,7 @@ class Watermark:
         self._prune(lambda job_id, time: job_id in met if time is None else self.bound is None or time >= self.bound)
 
     def listing_stopped(self, order: Order, began_at: float, cursor: str) -> None:
-        """Remember where the listing goes on, since it was left before its end."""
+        """Store the resume point of a listing that was not read to its end."""
         newest = min(order.newest if order.newest is not None else began_at, began_at)
         if self.resume_point is not None:
             newest = max(newest, self.resume_point["newest"])
@@ -205,7 +205,7 @@ def _known_jobs(state: Mapping[str, Any]) -> int:
 
 
 def short_listing(account: str, *, listed: int, known: int) -> str | None:
-    """Return a warning where a whole listing has less than half of the jobs that were read before; None elsewhere."""
+    """Return a warning if a whole listing has less than half of the jobs that were read before; else None."""
     if 2 * listed >= known:
         return None
     return (

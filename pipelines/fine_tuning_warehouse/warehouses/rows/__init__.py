@@ -1,7 +1,7 @@
 """The rows of a warehouse as they stood at one moment: tables and views, as Arrow batches in a fixed order.
 
-The one way in for all that reads a warehouse of whatever kind. Where its engine knows no views, they are computed here,
-by DuckDB over a copy of the tables.
+All commands that read a warehouse of any kind use this package. If its engine has no views, DuckDB computes them here
+over a copy of the tables.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ __all__ = ["Relation", "Rows", "open_rows", "readable", "relation"]
 def open_rows(
     warehouse: Warehouse, *, names: Collection[str] | None = None, lock_wait_seconds: float
 ) -> Iterator[Rows]:
-    """Read a warehouse in one transaction, where it has those. Nothing is written to it.
+    """Open a warehouse for reading, in one transaction if it has those. Nothing is written to it.
 
     Args:
-        warehouse: Which.
-        names: The tables and views that are wanted; None for all. Others are not looked at.
+        warehouse: The warehouse.
+        names: The tables and views to read; None for all. Others are not looked at.
         lock_wait_seconds: How long to wait for a sync that holds the DuckDB file.
 
     Raises:
-        CommandError: There is none, or it cannot be read.
+        CommandError: The warehouse does not exist or cannot be read.
     """
     ours = [*TABLES, *(view.name for view in VIEWS)]
     wanted = [name for name in ours if names is None or name in names]

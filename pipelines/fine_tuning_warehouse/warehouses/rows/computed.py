@@ -1,4 +1,4 @@
-"""Views where the engine knows none: computed by DuckDB over a copy of the tables."""
+"""Views for engines that have none: DuckDB computes them over a copy of the tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .types import dlt_type, kept_type
 
 
 def needed_tables(wanted: Sequence[str]) -> list[str]:
-    """The tables that are wanted, and those that views are computed from."""
+    """Return the wanted tables, and those from which wanted views are computed."""
     has_views = any(name not in TABLES for name in wanted)
     return [name for name in (*TABLES, LOADS) if name in wanted or (has_views and name in READ_TABLES)]
 
@@ -29,7 +29,7 @@ def needed_tables(wanted: Sequence[str]) -> list[str]:
 def copied(
     tables: Mapping[str, Any], warehouse: Warehouse, wanted: Sequence[str], directory: Path, stack: ExitStack
 ) -> Rows:
-    """A DuckDB file with a copy of the tables, and the views over them: it lies beside, until the reading is done."""
+    """Copy tables into a temporary DuckDB file, make the views there, and return its rows."""
     connection = stack.enter_context(duckdb.connect(str(directory / "rows.duckdb"), config=bounded(directory)))
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute(f"CREATE SCHEMA {quoted(warehouse.dataset)}")

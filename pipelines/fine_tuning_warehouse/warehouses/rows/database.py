@@ -7,6 +7,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+from typing_extensions import override
 
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.warehouses.duckdb import advice, explained, is_locked
@@ -25,7 +26,7 @@ from .types import kept_type
 
 
 def open_file(database: Path, shown: str, directory: Path) -> duckdb.DuckDBPyConnection:
-    """Open a file for reading. Raises `CommandError` where that fails, except where another program has it open."""
+    """Open a file for reading. Raises `CommandError`, or DuckDB's own error if another program has the file open."""
     try:
         return duckdb.connect(str(database), read_only=True, config=bounded(directory))
     except duckdb.Error as error:
@@ -37,7 +38,7 @@ def open_file(database: Path, shown: str, directory: Path) -> duckdb.DuckDBPyCon
 
 
 def bounded(directory: Path) -> dict[str, str | bool | int | float | list[str]]:
-    """Settings of a connection: what sorting takes beyond this goes to disk."""
+    """Return settings of a connection that bound its memory: sorting uses the disk beyond that."""
     return {
         "temp_directory": str(directory),
         "memory_limit": "1GB",
@@ -47,7 +48,7 @@ def bounded(directory: Path) -> dict[str, str | bool | int | float | list[str]]:
 
 
 class DuckdbRows(Rows):
-    """A DuckDB file: no one can write to it as long as it is open."""
+    """Read a DuckDB file. No process can write to it while it is open."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, wanted: Sequence[str]) -> None:
         self._connection = connection
@@ -67,8 +68,8 @@ class DuckdbRows(Rows):
             found[name] = {field.name: kept_type(field.type) for field in reader_of(empty).schema}
         self.relations = relations_of(found, wanted)
 
+    @override
     def batches(self, relation: Relation, *, account: str | None = None) -> Iterator[pa.RecordBatch]:
-        """See `Rows`."""
         columns = ", ".join(map(quoted, relation.schema.names))
         where, parameters = ("", []) if account is None else ("WHERE account = ?", [account])
         query = f"SELECT {columns} FROM {self._dataset}.{quoted(relation.name)} {where} ORDER BY {relation.order}"  # noqa: S608
@@ -77,14 +78,14 @@ class DuckdbRows(Rows):
                 arrays = [array.cast(field.type) for array, field in zip(batch.columns, relation.schema, strict=True)]
                 yield pa.RecordBatch.from_arrays(arrays, schema=relation.schema)
 
+    @override
     def accounts(self, relation: Relation) -> list[str]:
-        """See `Rows`."""
         query = f"SELECT DISTINCT account FROM {self._dataset}.{quoted(relation.name)}"  # noqa: S608
         with readable(self._warehouse):
             return [str(label) for (label,) in self._connection.execute(query).fetchall()]
 
 
 def reader_of(cursor: duckdb.DuckDBPyConnection) -> pa.RecordBatchReader:
-    """The result of a query as batches."""
+    """Return the result of a query as a stream of batches."""
     read = getattr(cursor, "to_arrow_reader", None) or cursor.fetch_record_batch  # DuckDB 1.5 renamed it
     return read(BATCH_ROWS)

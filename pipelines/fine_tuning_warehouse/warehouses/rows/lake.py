@@ -1,4 +1,4 @@
-"""Tables that are files, as something that DuckDB can scan."""
+"""Open the tables of a lake (Iceberg, Delta) for DuckDB."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOADS = "_dlt_loads"
 
 
 def lake_tables(client: Any, warehouse: Warehouse, names: Sequence[str]) -> dict[str, Any]:
-    """For each table that is there something that DuckDB can scan; its own readers of such tables are a download."""
+    """Return each table that exists in a form that DuckDB can scan; DuckDB's own readers would be a download."""
     # The schema that the last sync left beside the tables says which there are.
     if read_stored_schema(client) is None:
         return {}

@@ -43,12 +43,12 @@ class Relation:
         return TABLES[self.name].keys if self.name in TABLES else ()
 
     def only(self, *columns: str) -> Relation:
-        """The same with these columns alone, as far as it has them."""
+        """Return a copy with only those of these columns that exist."""
         return replace(self, schema=pa.schema([field for field in self.schema if field.name in columns]))
 
     @property
     def order(self) -> str:
-        """What fixes the order of its rows."""
+        """The ORDER BY that fixes the order of its rows: column numbers."""
         columns = self.schema.names
         if self.keys and set(self.keys) <= set(columns):
             return ", ".join(str(columns.index(key) + 1) for key in self.keys)
@@ -56,7 +56,7 @@ class Relation:
 
 
 def relation(name: str, columns: Mapping[str, pa.DataType]) -> Relation:
-    """A table or view with its descriptions."""
+    """Return a table or view with its descriptions."""
     view = next((view for view in VIEWS if view.name == name), None)
     kind: Kind = "table" if view is None else "view"
     about, described = ("", {}) if view is None else (view.description, dict(view.columns))
@@ -74,46 +74,46 @@ def relation(name: str, columns: Mapping[str, pa.DataType]) -> Relation:
 
 
 def relations_of(found: Mapping[str, Mapping[str, pa.DataType]], wanted: Sequence[str]) -> list[Relation]:
-    """Those of the wanted tables and views that are there, by their columns."""
+    """Return those of the wanted tables and views that exist."""
     return [relation(name, found[name]) for name in wanted if found.get(name)]
 
 
 class Rows(ABC):
-    """A warehouse at one moment.
+    """Read the rows of a warehouse as they are at one moment.
 
     Attributes:
-        relations: Its tables and views, in the order of their definition; none where nothing was synced yet.
+        relations: The tables and views, in the order of their definition; empty if nothing was synced yet.
     """
 
     relations: list[Relation]
 
     def relation(self, name: str) -> Relation | None:
-        """A table or view by its name; None where there is none."""
+        """Return a table or view by its name; None if it does not exist."""
         return next((one for one in self.relations if one.name == name), None)
 
     @abstractmethod
     def batches(self, relation: Relation, *, account: str | None = None) -> Iterator[pa.RecordBatch]:
-        """The rows of a table or view in its order, with its schema. Read them to the end before you ask for others.
+        """Yield the rows of a table or view in its order, with its schema. Read them to the end before others.
 
         Args:
-            relation: Which.
+            relation: The table or view.
             account: Only the rows of this account.
         """
 
     @abstractmethod
     def accounts(self, relation: Relation) -> list[str]:
-        """The accounts that have rows in a table or view."""
+        """Return the accounts that have rows in a table or view."""
 
     def reader(self, relation: Relation, *, account: str | None = None) -> pa.RecordBatchReader:
-        """The same as a stream that DuckDB reads."""
+        """Return the rows of `batches` as a stream that DuckDB reads."""
         return pa.RecordBatchReader.from_batches(relation.schema, self.batches(relation, account=account))
 
 
 def readable(warehouse: Warehouse) -> AbstractContextManager[None]:
-    """Tells in a line why a warehouse cannot be read."""
+    """Raise errors of reading a warehouse as `CommandError`, in one line."""
     return destination_errors(warehouse, f"{warehouse.shown} cannot be read")
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in a line."""
+    """Return the first line of an error's message."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

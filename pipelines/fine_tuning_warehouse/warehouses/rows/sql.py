@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+from typing_extensions import override
 
 from fine_tuning_warehouse.views.build import DIALECTS
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
@@ -26,7 +27,7 @@ def supports_views(client: Any) -> bool:
 
 
 class SqlRows(Rows):
-    """A SQL database. Its rows come as tuples; the types are those that dlt knows its columns by."""
+    """Read a SQL database through dlt. Its rows come as tuples; the types are those that dlt declares."""
 
     def __init__(
         self, sql: Any, stored: Mapping[str, Mapping[str, Any]], warehouse: Warehouse, wanted: Sequence[str]
@@ -43,8 +44,8 @@ class SqlRows(Rows):
         }
         self.relations = relations_of(types, wanted)
 
+    @override
     def batches(self, relation: Relation, *, account: str | None = None) -> Iterator[pa.RecordBatch]:
-        """See `Rows`."""
         names = [self._names[relation.name][column] for column in relation.schema.names]
         columns = ", ".join(self._sql.escape_column_name(name) for name in names)
         table = self._sql.make_qualified_table_name(relation.name)
@@ -59,8 +60,8 @@ class SqlRows(Rows):
                 arrays = [array_of(column, field.type) for column, field in zip(values, relation.schema, strict=True)]
                 yield pa.RecordBatch.from_arrays(arrays, schema=relation.schema)
 
+    @override
     def accounts(self, relation: Relation) -> list[str]:
-        """See `Rows`."""
         name = self._sql.escape_column_name(self._names[relation.name]["account"])
         query = f"SELECT DISTINCT {name} FROM {self._sql.make_qualified_table_name(relation.name)}"  # noqa: S608
         with readable(self._warehouse):
@@ -72,7 +73,7 @@ class SqlRows(Rows):
 
 
 class PostgresRows(SqlRows):
-    """PostgreSQL, whose client would fetch all rows at once but for a cursor in the server."""
+    """Read PostgreSQL through a cursor in the server: its client would fetch all rows at once."""
 
     def _fetched(self, query: str, *parameters: str) -> Iterator[list[tuple[Any, ...]]]:
         self._sql.execute_sql(f"DECLARE fetched NO SCROLL CURSOR FOR {query}", *parameters)

@@ -1,4 +1,4 @@
-"""Types of columns: as engines and dlt name them, and as they are kept."""
+"""Types of columns: those of engines, of dlt, and of Arrow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from openai_fine_tuning.schema import arrow_types
 
 
 def kept_type(type_: pa.DataType) -> pa.DataType:
-    """The type that is kept: times come in the zone of whoever reads."""
+    """Return the Arrow type that is used for a type of an engine: all times are in UTC, all texts strings."""
     if pa.types.is_timestamp(type_) and type_.tz is not None:
         return pa.timestamp("us", "UTC")
     if pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
@@ -22,18 +22,18 @@ def kept_type(type_: pa.DataType) -> pa.DataType:
 
 
 def arrow_type(hints: Mapping[str, Any]) -> pa.DataType:
-    """The type of a column by dlt's name of it; what has no better one is kept as text."""
+    """Return the Arrow type of a column from dlt's hints; text if there is no better one."""
     more = {"decimal": pa.float64(), "date": pa.date32(), "time": pa.time64("us")}
     return {**arrow_types(), **more}.get(str(hints.get("data_type")), pa.string())
 
 
 def dlt_type(type_: pa.DataType) -> str:
-    """dlt's name of a type."""
+    """Return dlt's name of an Arrow type."""
     return next((name for name, known in arrow_types().items() if known == type_), "text")
 
 
 def array_of(values: Any, type_: pa.DataType) -> pa.Array:
-    """Values as a client of dlt gives them, as an array of a type."""
+    """Convert values from a client of dlt to an Arrow array."""
     if pa.types.is_floating(type_):
         values = [None if value is None else float(value) for value in values]
     elif pa.types.is_integer(type_):
@@ -48,7 +48,7 @@ def array_of(values: Any, type_: pa.DataType) -> pa.Array:
 
 
 def _time(value: str) -> datetime:
-    """A time as SQLite keeps it: text, in UTC."""
+    """Parse a time that SQLite stores as text, in UTC."""
     time = datetime.fromisoformat(value)
     return time if time.tzinfo is not None else time.replace(tzinfo=timezone.utc)
 
