@@ -17,7 +17,7 @@ _NO_SETTING = ("fine_tuning_report",)
 
 
 def command_sections() -> str:
-    """A section for each command of `ftw`, with every option, as `--help` tells them."""
+    """A section for each command of `ftw`, with every option, as `--help` shows them."""
     parent = click.Context(ftw, info_name="ftw", **ftw.context_settings)
     sections = []
     for name, command in sorted(ftw.commands.items()):
