@@ -56,6 +56,8 @@ class PageServer:
     def _page(self, path: str, query: str) -> bytes:
         asked = {name: values[-1] for name, values in parse_qs(query).items()}
         limit = min(int(asked.get("limit", 20)), LARGEST_PAGE)
+        if path.startswith("/v1/files"):
+            return self._files(path.removeprefix("/v1/files").strip("/"))
         parts = path.removeprefix("/v1/fine_tuning/jobs").strip("/").split("/")
         kind = parts[-1] or "jobs"
         ids = self.world.job_ids() if kind == "jobs" else self.world.child_ids(parts[0], kind)
@@ -70,6 +72,14 @@ class PageServer:
             "has_more": start + limit < len(ids),
         }
         return json.dumps(page, separators=(",", ":")).encode()
+
+    def _files(self, path: str) -> bytes:
+        if path.endswith("/content"):
+            return self.world.result_file(path.removesuffix("/content"))
+        if path:
+            return json.dumps(self.world.file(path)).encode()
+        page = {"object": "list", "data": [self.world.file(one) for one in self.world.file_ids()], "has_more": False}
+        return json.dumps(page).encode()
 
 
 def main() -> None:

@@ -17,12 +17,14 @@ class World:
         jobs: How many finished jobs.
         checkpoints: Checkpoints of each.
         events: Events of each.
+        files: Whether each job has a training file and a result file of 100 steps.
         newer: Jobs with one checkpoint each that came after the history was first read.
     """
 
     jobs: int
     checkpoints: int = 0
     events: int = 0
+    files: bool = False
     newer: int = 0
 
     def grown(self) -> World:
@@ -54,9 +56,9 @@ class World:
             "model": "gpt-4o-mini-2024-07-18",
             "fine_tuned_model": f"ft:gpt-4o-mini-2024-07-18:org::{job_id[-6:]}",
             "organization_id": "org-benchmark",
-            "training_file": "file-train",
+            "training_file": f"file-train-{job_id[-6:]}" if self.files else "file-train",
             "validation_file": None,
-            "result_files": [],
+            "result_files": [f"file-result-{job_id[-6:]}"] if self.files else [],
             "trained_tokens": 123_456,
             "seed": 7,
             "error": {},
@@ -106,6 +108,29 @@ class World:
             "type": "metrics",
         }
 
+    def file_ids(self) -> list[str]:
+        """Newest first."""
+        return [f"file-{kind}-{job_id[-6:]}" for job_id in self.job_ids() if self.files for kind in ("result", "train")]
+
+    def file(self, file_id: str) -> dict[str, Any]:
+        """The description of a file."""
+        _, kind, number = file_id.split("-")
+        return {
+            "object": "file",
+            "id": file_id,
+            "bytes": 5_000,
+            "created_at": self._created_at(f"ftjob-{number}"),
+            "filename": f"{kind}.csv",
+            "purpose": "fine-tune-results" if kind == "result" else "fine-tune",
+            "status": "processed",
+        }
+
+    @staticmethod
+    def result_file(_file_id: str) -> bytes:
+        """The content of a result file."""
+        lines = (f"{step},{2.0 / step},{1 - 1.0 / (step + 1)},," for step in range(1, 101))
+        return "\n".join(["step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy", *lines]).encode()
+
     def _created_at(self, job_id: str) -> int:
         return NOW - 3600 * (self.jobs + 1000) + 3600 * int(job_id.removeprefix("ftjob-"))
 
@@ -121,6 +146,7 @@ WORLDS = {
     "hundred-thousand-rows": World(jobs=20, checkpoints=5_000),
     "million-rows": World(jobs=200, checkpoints=5_000),
     "many-small-jobs": World(jobs=600, checkpoints=3),
+    "everything": World(jobs=600, checkpoints=3, events=150, files=True),
     "ten-thousand-jobs": World(jobs=10_000, checkpoints=1),
     "million-events": World(jobs=500, events=2_000),
 }
