@@ -63,6 +63,9 @@ def test_json_is_an_array_of_rows(ftw: Command) -> None:
     assert ftw("query", "SELECT user_provided_suffix AS s FROM jobs WHERE id = 'ftjob-1'", "--output", "json").json == [
         {"s": EVIL}
     ]
+    assert ftw("query", "SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS a", "--output", "json").json == [
+        {"a": 1, "a_1": 2, "a_1_1": 3, "a_2": 4}
+    ]
 
 
 def test_csv_reads_back(ftw: Command) -> None:
@@ -229,6 +232,16 @@ PRAGMA json_execute_serialized_sql('x')
 EXPLAIN ANALYZE COPY jobs TO 'stolen.csv'
 EXPLAIN ANALYZE SELECT content FROM read_text('private.txt')
 EXPLAIN ANALYZE SET threads = 1
+EXPLAIN ANALYZE SET VARIABLE mine = 1
+EXPLAIN ANALYZE CREATE TEMP TABLE mine AS SELECT 1
+EXPLAIN (ANALYZE, FORMAT json) CREATE TEMP VIEW mine AS SELECT 1
+EXPLAIN\u3000ANALYZE\u3000CHECKPOINT
+EXPLAIN VACUUM
+EXPLAIN ANALYZE BEGIN
+EXPLAIN ANALYZE PRAGMA enable_profiling
+EXPLAIN ANALYZE CALL enable_profiling()
+EXPLAIN DROP TABLE jobs
+EXPLAIN EXPLAIN ANALYZE DROP TABLE jobs
 SET enable_external_access = true
 SET enable_external_access = true; FROM read_text('private.txt')
 SET GLOBAL allow_persistent_secrets = true
@@ -302,6 +315,11 @@ REFUSED += [
         '"Query"',
     )
 ]
+REFUSED += [
+    "EXPLAIN /* ' */ ANALYZE -- line\nCREATE TEMP MACRO mine() AS 1",
+    "SELECT 1\0; DROP TABLE jobs",
+    "FROM jobs WHERE owner = '\0'",
+]
 
 HARMLESS = (
     "FROM duckdb_secrets()",
@@ -318,6 +336,10 @@ HARMLESS = (
     "FROM range(3000000) AS r(i) ORDER BY hash(i)",
     "PIVOT jobs ON owner USING count(*)",
     "EXPLAIN ANALYZE FROM jobs",
+    "EXPLAIN (ANALYZE, FORMAT json) SELECT * FROM jobs",
+    "explain -- ;\n (SELECT 'é')",
+    "EXPLAIN\u3000ANALYZE VALUES (1)",
+    "EXPLAIN ANALYZE SUMMARIZE jobs",
 )
 
 

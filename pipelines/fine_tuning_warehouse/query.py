@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ CONFIG: dict[str, str | bool | int | float | list[str]] = {
 }
 """Settings of a connection that can only read its file; in one process, all connections to a file need the same."""
 
-_READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 # Functions that end the process from inside a SELECT, and one that runs SQL that is hidden in a text.
 _REFUSED = re.compile(
     "enable_logging|pandas_scan|arrow_scan|python_map_function|json_execute_serialized_sql", re.IGNORECASE
@@ -60,7 +60,7 @@ def query(database: Path, sql: str, dataset: str) -> tuple[list[str], list[tuple
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET lock_configuration = true")
         try:
-            _check(connection.extract_statements(sql), sql)
+            _check(connection, sql)
             cursor = connection.execute(sql)
             return [column[0] for column in cursor.description or ()], cursor.fetchall()
         except duckdb.Error as error:
@@ -71,14 +71,19 @@ def query(database: Path, sql: str, dataset: str) -> tuple[list[str], list[tuple
             raise CommandError(f"The query failed: {str(error).strip()}") from None
 
 
-def _check(statements: list[duckdb.Statement], sql: str) -> None:
+def _check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    if "\0" in sql:  # DuckDB reads no further
+        raise CommandError("The query holds a NUL character: remove it.")
     # DuckDB writes a PIVOT without a list of values as two statements: the first one, without a text, names the values.
+    statements = connection.extract_statements(sql)
     given = [one for one in statements if one.query or one.type != duckdb.StatementType.CREATE]
     if not given:
         raise UsageError("The query is empty.")
     if len(given) > 1:
         raise CommandError(f"A query is one statement, and {len(given)} were given: run them one by one.")
-    if given[0].type not in _READING:
+    if given[0].type == duckdb.StatementType.EXPLAIN:
+        _check(connection, _explained(connection, sql))  # EXPLAIN ANALYZE runs it
+    elif given[0].type != duckdb.StatementType.SELECT:
         kind = str(getattr(given[0].type, "name", "")).replace("_", " ").strip("?") or "this statement"
         raise CommandError(f"A query can only read (SELECT, DESCRIBE, SHOW, EXPLAIN ...): {kind} is refused.")
     refused = found[0] if (found := _REFUSED.search(sql)) else "query" if _calls_query(sql) else None
@@ -86,14 +91,33 @@ def _check(statements: list[duckdb.Statement], sql: str) -> None:
         raise CommandError(f"A query can only read the warehouse: the function {refused} is refused.")
 
 
+def _explained(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
+    """Return the statement behind EXPLAIN and its options: the first rest of the text that is one."""
+    plain = _with_ascii_letters(sql)
+    starts = [start for start, _ in duckdb.tokenize(plain)]
+    for start in starts[1:]:
+        if not plain[start:].lower().startswith("analyze"):  # which is a statement of its own, too
+            with suppress(duckdb.Error):
+                connection.extract_statements(sql[start:])
+                return sql[start:]
+    return ""
+
+
 def _calls_query(sql: str) -> bool:
     """Return whether SQL calls the function `query`, which runs SQL that is hidden in a text."""
-    # DuckDB takes some characters for spaces that its tokenizer, which counts bytes, takes for letters.
-    plain = "".join(one if one.isascii() else "x" if one.isalnum() else " " for one in sql)
+    plain = _with_ascii_letters(sql)
     starts = [start for start, _ in duckdb.tokenize(plain)]
     return any(
         _QUERY.match(plain, start) and plain[following] == "(" for start, following in itertools.pairwise(starts)
     )
+
+
+def _with_ascii_letters(sql: str) -> str:
+    """Return SQL of the same length for DuckDB's tokenizer.
+
+    The tokenizer counts bytes, and takes some characters for letters that DuckDB takes for spaces.
+    """
+    return "".join(one if one.isascii() else "x" if one.isalnum() else " " for one in sql)
 
 
 def _opened(database: Path) -> duckdb.DuckDBPyConnection:

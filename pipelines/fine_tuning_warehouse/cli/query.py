@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -37,7 +38,8 @@ def query(
     def run_and_print() -> None:
         names, rows = _run(text, target)
         if output_format == "json":
-            click.echo(output.as_json([dict(zip(names, row, strict=True)) for row in rows]))
+            fields = _distinct(names)
+            click.echo(output.as_json([dict(zip(fields, row, strict=True)) for row in rows]))
         elif output_format == "csv":
             output.print_csv(names, rows, spreadsheet_safe=spreadsheet_safe)
         else:
@@ -55,6 +57,15 @@ def _run(sql: str, target: WarehouseOptions) -> tuple[list[str], list[tuple[Any,
 
     with snapshot(warehouse, set(re.findall(r"\w+", sql.lower()))) as copied:
         return run(copied, sql, warehouse.dataset)
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Return the names of columns, each once: the second `id` is `id_1`, as in a table that DuckDB makes of a query."""
+    found: list[str] = []
+    for name in names:
+        others = (f"{name}_{number}" for number in itertools.count(1))
+        found.append(next(one for one in itertools.chain([name], others) if one not in found))
+    return found
 
 
 def _sql(sql: str | None, file: str | None) -> str:
