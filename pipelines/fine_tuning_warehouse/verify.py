@@ -26,14 +26,13 @@ from .accounts.account import Account
 from .accounts.diagnosis import to_command_error
 from .errors import CommandError, root_cause
 from .sync.run import Watch, watch_nothing
+from .warehouses.changes import BOOKKEEPING
 from .warehouses.locking import LOCK_WAIT_SECONDS
 from .warehouses.rows import Rows, open_rows
+from .warehouses.sql_text import quoted
 from .warehouses.state import Stored, find_stored
 from .warehouses.warehouse import Warehouse
 from .warehouses.working_directory import working_directory
-
-BOOKKEEPING = frozenset({"_dlt_load_id", "last_listed_at", "checkpoints_listed_at", "rejected_at", "synced_at"})
-"""Columns that depend on the sync that wrote the row. They are not compared."""
 
 CHANGEABLE = frozenset({"status", "status_details", "expires_at"})
 """Columns of `files` that the host may change later. A file is read once, so they are not compared."""
@@ -133,6 +132,9 @@ def verify(
             scratch.execute(f"ATTACH '{directory / 'listed.duckdb'}' AS listed (READ_ONLY)")
             for table in tables:
                 comparison.findings += _copy_rows(rows, scratch, table, account.label)
+                for column in set(_columns(scratch, "main", table)) - TABLES[table].types.keys():
+                    if stored.is_added(table, column) and not _is_sent(scratch, table, column):
+                        scratch.execute(f'ALTER TABLE "{table}" DROP COLUMN {quoted(column)}')
             for table in tables:
                 unread = _Unread.from_state(stored, table, account.label, identity)
                 _compare(scratch, table, unread, skipped, comparison)
@@ -303,6 +305,14 @@ def _keys(table: str) -> list[str]:
 
 def _joined(keys: Sequence[str], prefix: str = "") -> str:
     return " || ' ' || ".join(f'{prefix}"{name}"::VARCHAR' for name in keys)
+
+
+def _is_sent(scratch: duckdb.DuckDBPyConnection, table: str, column: str) -> bool:
+    """Return whether the host sends a value for a column."""
+    if column not in _columns(scratch, "listed.api", table):
+        return False
+    query = f'SELECT count({quoted(column)}) > 0 FROM listed.api."{table}"'  # noqa: S608
+    return bool(scratch.execute(query).fetchall()[0][0])
 
 
 def _columns(scratch: duckdb.DuckDBPyConnection, schema: str, table: str) -> list[str]:

@@ -159,7 +159,11 @@ JOBS = Table(
         Column("method__type", "text", "supervised, dpo or reinforcement."),
         Column("integrations", "json", "Integrations such as Weights & Biases, as a JSON array."),
         Column("metadata", "json", "Key-value pairs that the user attached, as a JSON object."),
-        Column("checkpoints_listed_at", "timestamp", "When the job's checkpoints were last listed to the end."),
+        Column(
+            "checkpoints_listed_at",
+            "timestamp",
+            "When the job's checkpoints were listed to the end; `ftw` changes it once the host has dropped one.",
+        ),
         _OTHER_FIELDS,
     ),
     {
@@ -188,7 +192,7 @@ CHECKPOINTS = Table(
         Column(
             "last_listed_at",
             "timestamp",
-            "When the host last listed it; equal to its job's checkpoints_listed_at if kept.",
+            "When the host listed it; equal to its job's checkpoints_listed_at if the host still keeps it.",
         ),
         _OTHER_FIELDS,
     ),

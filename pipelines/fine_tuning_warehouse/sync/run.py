@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timezone
@@ -21,16 +22,22 @@ from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.accounts.diagnosis import to_command_error
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.version import __version__
+from fine_tuning_warehouse.warehouses.changes import Changes, Tables
 from fine_tuning_warehouse.warehouses.dlt_process import active_pipeline_kept
 from fine_tuning_warehouse.warehouses.errors import destination_errors
 from fine_tuning_warehouse.warehouses.load_id import add_load_ids
 from fine_tuning_warehouse.warehouses.locking import LOCK_WAIT_SECONDS
-from fine_tuning_warehouse.warehouses.tables import add_stored_columns, make_lacking, set_aside_changed
+from fine_tuning_warehouse.warehouses.tables import (
+    add_stored_columns,
+    added_columns,
+    make_lacking,
+    set_aside_changed,
+)
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from fine_tuning_warehouse.warehouses.working_directory import working_directory
 from openai_fine_tuning import CancelledError, FineTuningSourceError, Report
 from openai_fine_tuning.convert.table_builder import Batches
-from openai_fine_tuning.schema import REJECTED_RECORDS, SYNCS, schema
+from openai_fine_tuning.schema import REJECTED_RECORDS, SCHEMA, SYNCS, schema
 from openai_fine_tuning.settings import CONCURRENCY, MERGE, RESOURCES
 
 from .summary import AccountResult, SyncResult
@@ -174,6 +181,9 @@ class _AccountSync:
         self._options = options
         self._result = result
         self._report = Report()
+        self._loaded: Counter[str] = Counter()
+        self._passed_on: Counter[str] = Counter()
+        self._is_first = False
         self._record()
 
     def run(self, watch: Watch) -> None:
@@ -208,6 +218,7 @@ class _AccountSync:
             fine_tuning_stop_after_rows=options.commit_rows,
             fine_tuning_report=self._report,
         )
+        source.resources["account"].add_map(self._changes(pipeline, source, started_at))
         add_load_ids(source.selected_resources.values())
         while not self._report.is_complete:
             log = _sync_log(sync_id, started_at, self._account.label, report=self._report)
@@ -217,11 +228,13 @@ class _AccountSync:
                 resource.apply_hints(**hints)
             with self._errors():
                 self._result.load_ids.extend(self._run_part(pipeline, source, log))
+            self._loaded = Counter(self._passed_on)
 
     def _run_part(self, pipeline: dlt.Pipeline, source: Any, log: Any) -> list[str]:
         """Extract, normalise and load. Returns the ids of the loads."""
         if pipeline.first_run:
             self._warehouse.attempt(lambda: self._restore(pipeline, source), self._options.lock_wait_seconds)
+            self._is_first = not pipeline.state.get("sources", {}).get(SCHEMA)
         pipeline.extract([source, log])
         pa.default_memory_pool().release_unused()  # the C library keeps what Arrow's tables took, beside a load's
         pipeline.normalize()
@@ -245,13 +258,43 @@ class _AccountSync:
                 "once more, for each account at its next sync. What the host no longer has cannot be read again."
             )
 
+    def _changes(self, pipeline: dlt.Pipeline, source: Any, started_at: datetime) -> Callable[[Tables], Tables]:
+        """Return what leaves out the rows that the warehouse holds already."""
+        clients: list[Any] = []
+
+        def look_up(name: str, conditions: Mapping[str, Sequence[Any]]) -> pa.Table | None:
+            return self._warehouse.rows_with(clients[-1], name, {"account": [self._account.label], **conditions})
+
+        changes = Changes(
+            look_up,
+            lambda name: added_columns(source.schema, name),
+            began_at=int(started_at.timestamp() * 1_000_000),
+            writes_all=self._options.full_refresh,
+        )
+        self._passed_on = changes.rows
+
+        def apply(tables: Tables) -> Tables:
+            with (
+                self._warehouse.session(pipeline, self._options.lock_wait_seconds),
+                pipeline.destination_client() as client,
+            ):
+                clients.append(client)
+                return changes(tables)
+
+        def new_or_changed(tables: Tables) -> Tables:
+            if self._is_first or not any(table.num_rows for table in tables.values()):
+                return changes.all_of(tables)
+            return self._warehouse.attempt(lambda: apply(tables), self._options.lock_wait_seconds)
+
+        return new_or_changed
+
     def _errors(self) -> AbstractContextManager[None]:
         return destination_errors(self._warehouse, f"The sync into {self._warehouse.shown} failed")
 
     def _record(self) -> None:
         """Fill in the result from the report."""
         report, result = self._report, self._result
-        result.rows = {name: report.rows[name] for name in self._options.tables}
+        result.rows = {name: self._loaded[name] for name in self._options.tables}
         result.requests, result.retries = report.requests, report.retries
         result.jobs = {"seen": report.jobs_seen, "open": report.jobs_open}
         result.skipped = [asdict(skip) for skip in report.skipped]

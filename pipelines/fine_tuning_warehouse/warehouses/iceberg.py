@@ -20,6 +20,7 @@ from .warehouse import DEFAULT_DATASET, TableFormat, Warehouse
 
 if TYPE_CHECKING:
     import dlt
+    import pyarrow as pa
 
     from .rows import Rows
 
@@ -95,6 +96,18 @@ class Iceberg(Warehouse):
         client = stack.enter_context(destination)
         self._check_catalog(client)
         return copied(lake_tables(client, self, needed_tables(wanted)), self, wanted, directory, stack)
+
+    @override
+    def rows_with(self, client: Any, name: str, conditions: Mapping[str, Sequence[Any]]) -> pa.Table | None:
+        """Return the rows of an Iceberg table; None for Delta."""
+        from .dlt_seam import read_stored_schema  # noqa: PLC0415 - see accounts
+        from .rows.lake import open_tables  # noqa: PLC0415
+
+        if self.table_format != "iceberg" or read_stored_schema(client) is None:
+            return None
+        from .iceberg_merge import rows_with  # noqa: PLC0415 - needs pyiceberg
+
+        return next((rows_with(table, conditions) for _, table in open_tables(client, self, [name])), None)
 
     @override
     def columns(self, client: Any, names: Collection[str]) -> dict[str, dict[str, str]]:

@@ -6,12 +6,14 @@ since the last one: pyiceberg then compares the rows with the columns of the las
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 from pyiceberg.expressions import And, EqualTo, In, Or
 from pyiceberg.table import TableProperties
+
+from .rows.types import kept_type
 
 
 def merge(table: Any, rows: pa.Table, keys: Sequence[str]) -> None:
@@ -35,6 +37,15 @@ def merge(table: Any, rows: pa.Table, keys: Sequence[str]) -> None:
         table.append(rows)
     else:
         table.overwrite(rows, overwrite_filter=_those(present, keys))
+
+
+def rows_with(table: Any, conditions: Mapping[str, Sequence[Any]]) -> pa.Table | None:
+    """Return the rows with one of some values in each of some columns; None where one is missing."""
+    if not conditions.keys() <= set(table.schema().column_names):
+        return None
+    first, *others = (In(column, set(values)) for column, values in conditions.items())
+    found = table.scan(row_filter=And(first, *others) if others else first).to_arrow()
+    return found.cast(pa.schema([pa.field(field.name, kept_type(field.type)) for field in found.schema]))
 
 
 def without_retries(table: Any) -> Any:

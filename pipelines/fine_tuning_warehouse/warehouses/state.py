@@ -15,6 +15,7 @@ from openai_fine_tuning.state.watermark import check_version
 
 from .dlt_seam import source_state
 from .errors import destination_errors
+from .tables import ADDED
 from .warehouse import Warehouse
 
 _HINTS = ("name", "data_type", "nullable", "description", "primary_key", "precision", "scale", "timezone")
@@ -31,6 +32,11 @@ class Stored:
 
     state: dict[str, Any]
     schema: dlt.Schema | None
+
+    def is_added(self, table: str, column: str) -> bool:
+        """Return whether somebody has added a column to a table: no sync has made it."""
+        columns = {} if self.schema is None else self.schema.tables.get(table, {}).get("columns", {})
+        return column not in columns or ADDED in columns[column]
 
     def columns_into(self, schema: dlt.Schema, tables: Iterable[str]) -> None:
         """Add the columns of the stored tables, with their types, to the tables of another schema."""

@@ -13,6 +13,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from dlt.common.destination.client import WithStagingDataset
 from dlt.common.schema import Schema
 from dlt.common.schema.utils import pipeline_state_table
@@ -24,10 +25,14 @@ from fine_tuning_warehouse.errors import CommandError
 from openai_fine_tuning.schema import SCHEMA, SYNCS, TABLES
 
 from .load_id import LOAD_ID
+from .rows.types import arrow_type
 from .warehouse import PIPELINE_PREFIX
 
 if TYPE_CHECKING:
     import dlt
+
+ADDED = "x-added"
+"""The hint, in dlt's schema, of a column that no sync has made."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +63,8 @@ def add_stored_columns(pipeline: dlt.Pipeline, schema: Schema, *, check_types: b
         tables = {name: columns for name, columns in client.get_storage_tables(list(TABLES)) if columns}
         if check_types:
             _check_types(tables)
-        missing = list(_missing(_made(pipeline, client), _stored_schema(pipeline, client), tables))
+        stored = _stored_schema(pipeline, client)
+        missing = list(_missing(_made(pipeline, client), stored, tables))
         if missing:
             for name, columns in tables.items():
                 _set_aside(client, name, [key for key in TABLES[name].keys if key not in columns])
@@ -66,13 +72,29 @@ def add_stored_columns(pipeline: dlt.Pipeline, schema: Schema, *, check_types: b
             with pipeline.managed_state() as state:
                 state.get("sources", {}).pop(SCHEMA, None)
     for name, columns in tables.items():
+        known = stored.get(name, {}).get("columns", {})
         added: Any = {
-            column: {"name": column, "data_type": hints["data_type"], "nullable": True}
+            column: {
+                "name": column,
+                "data_type": hints["data_type"],
+                "nullable": True,
+                **({} if _is_read(known.get(column)) else {ADDED: True}),
+            }
             for column, hints in columns.items()
             if column not in TABLES[name].types and not column.startswith("_dlt_") and hints.get("data_type")
         }
         schema.update_table({"name": name, "columns": added})
     return missing
+
+
+def _is_read(column: Any) -> bool:
+    return column is not None and ADDED not in column
+
+
+def added_columns(schema: Schema, name: str) -> dict[str, pa.DataType]:
+    """Return the columns of a table that somebody has added, each with its type."""
+    columns = schema.tables.get(name, {}).get("columns", {})
+    return {column: arrow_type(hints) for column, hints in columns.items() if ADDED in hints}
 
 
 def set_aside_changed(pipeline: dlt.Pipeline, *, check_types: bool) -> list[str]:

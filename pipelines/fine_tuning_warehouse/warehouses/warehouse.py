@@ -18,6 +18,7 @@ from fine_tuning_warehouse.paths import named_path
 
 if TYPE_CHECKING:
     import dlt
+    import pyarrow as pa
     from dlt.common.pipeline import LoadInfo
 
     from .rows import Rows
@@ -238,6 +239,22 @@ class Warehouse(ABC):
         """Merge small files and let go of what is older than `keep_seconds`; yields what was done, a line each."""
         del directory, keep_seconds, lock_wait_seconds
         yield f"{self.shown} maintains itself: nothing to do."
+
+    def rows_with(self, client: Any, name: str, conditions: Mapping[str, Sequence[Any]]) -> pa.Table | None:
+        """Return the rows of a table that have one of some values in each of some columns.
+
+        Args:
+            client: dlt's client of the destination.
+            name: The table.
+            conditions: Column to its values.
+
+        Returns:
+            The rows; None where the table or a column is missing, or the destination cannot be asked.
+        """
+        from .dlt_seam import is_sql  # noqa: PLC0415 - see accounts
+        from .rows.sql import rows_with  # noqa: PLC0415
+
+        return rows_with(client, name, conditions) if is_sql(client) else None
 
     @abstractmethod
     def columns(self, client: Any, names: Collection[str]) -> dict[str, dict[str, str]]:

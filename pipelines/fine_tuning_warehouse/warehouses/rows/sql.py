@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 from typing_extensions import override
 
 from fine_tuning_warehouse.views.build import DIALECTS
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
+from .database import reader_of
 from .relations import (
     BATCH_ROWS,
     Relation,
@@ -18,12 +20,37 @@ from .relations import (
     readable,
     relations_of,
 )
-from .types import array_of, arrow_type
+from .types import array_of, arrow_type, kept_type
 
 
 def supports_views(client: Any) -> bool:
     """Return whether the views can be made in the dialect of a client."""
     return client.capabilities.sqlglot_dialect in DIALECTS
+
+
+def rows_with(client: Any, name: str, conditions: Mapping[str, Sequence[Any]]) -> pa.Table | None:
+    """Return the rows of a table with one of some values in each of some columns; None where one is missing."""
+    hints = dict(client.get_storage_tables([name]))[name]
+    names = {str(column).lower(): str(column) for column in hints}
+    if not conditions.keys() <= names.keys():
+        return None
+    sql = client.sql_client
+    columns = ", ".join(map(sql.escape_column_name, names.values()))
+    where = " AND ".join(
+        f"{sql.escape_column_name(names[column])} IN ({', '.join(['%s'] * len(values))})"
+        for column, values in conditions.items()
+    )
+    query = f"SELECT {columns} FROM {sql.make_qualified_table_name(name)} WHERE {where}"  # noqa: S608
+    with sql.execute_query(query, *(value for values in conditions.values() for value in values)) as cursor:
+        if isinstance(cursor.native_cursor, duckdb.DuckDBPyConnection):
+            found = reader_of(cursor.native_cursor).read_all()
+            kept = [column.cast(kept_type(column.type)) for column in found.columns]
+            return pa.table(dict(zip(names, kept, strict=True)))
+        types = [arrow_type(hints[column]) for column in names.values()]
+        rows = list(zip(*cursor.fetchall(), strict=True)) or [()] * len(types)
+        return pa.table(
+            {column: array_of(values, type_) for column, values, type_ in zip(names, rows, types, strict=True)}
+        )
 
 
 class SqlRows(Rows):
