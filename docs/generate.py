@@ -24,7 +24,6 @@ from fine_tuning_warehouse.sync.demo import DEMO_LABEL, demo_account
 from fine_tuning_warehouse.sync.run import SyncOptions, run_sync
 from fine_tuning_warehouse.views import VIEWS
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
-from fine_tuning_warehouse.warehouses.locking import LOCK_WAIT_SECONDS
 from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATASET
 from openai_fine_tuning.schema import TABLES
 from reference import command_sections, source_arguments
@@ -71,7 +70,7 @@ def demo_database(path: Path) -> None:
     """Sync the demo into a new DuckDB file twice."""
     warehouse = DuckDb(path)
     for _ in range(2):
-        with demo_account(DEMO_LABEL, warehouse, lock_wait_seconds=LOCK_WAIT_SECONDS) as account:
+        with demo_account(DEMO_LABEL, warehouse) as account:
             run_sync(account, warehouse, SyncOptions())
 
 

@@ -36,10 +36,13 @@ class Engine:
         table_format = ("--table-format", self.warehouse.table_format) if self.warehouse.table_format else ()
         return ("--destination", self.warehouse.destination, *table_format)
 
-    def sync(self, host: Simulator, account: str = "default", **reading: Any) -> AccountResult:
+    def sync(
+        self, host: Simulator, account: str = "default", *, lock_wait_seconds: float = 60, **reading: Any
+    ) -> AccountResult:
         """Sync once, as the command does; clears the host's record of requests first."""
         host.requests.clear()
-        return run_sync(Account(account, "key", host.base_url), self.warehouse, SyncOptions(**reading))
+        warehouse = self.warehouse.waiting(lock_wait_seconds)
+        return run_sync(Account(account, "key", host.base_url), warehouse, SyncOptions(**reading))
 
     def tables(self) -> dict[str, pa.Table]:
         """Every table, in the order of its keys; without `syncs` and the ids of loads, which every load has anew.
@@ -47,7 +50,7 @@ class Engine:
         Times of reading are told by their order: when a checkpoint was listed, as 0 for the last time of all.
         """
         names = [name for name in TABLES if name != "syncs"]
-        with open_rows(self.warehouse, names=names, lock_wait_seconds=1) as found:
+        with open_rows(self.warehouse.waiting(1), names=names) as found:
             read = {
                 one.name: pa.Table.from_batches(found.batches(one), pa.schema(list(one.schema)))
                 for one in found.relations

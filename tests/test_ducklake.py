@@ -35,7 +35,7 @@ def reading(lake: Engine, folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection over a lake that only reads."""
     assert isinstance(lake.warehouse, DuckLake)
     with ExitStack() as stack:
-        connection = lake.warehouse.connect(folder, stack, 10)
+        connection = lake.warehouse.connect(folder, stack)
         connection.execute("SET enable_external_access = false")
         connection.execute("USE lake.fine_tuning")
         yield connection

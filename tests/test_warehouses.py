@@ -172,7 +172,7 @@ def test_a_file_of_a_later_duckdb_is_named_as_such_with_the_way_out(tmp_path: Pa
         )
 
     with pytest.raises(CommandError, match=r"later DuckDB.*STORAGE_VERSION"):
-        DuckDb(tmp_path / "w.duckdb").attempt(step, 60)
+        DuckDb(tmp_path / "w.duckdb").attempt(step)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_file_system_without_locks_is_named_at_once(tmp_path: Path, reason: st
         raise duckdb.IOException(f'IO Error: Could not set lock on file "/share/w.duckdb": {reason}.')
 
     with pytest.raises(CommandError, match="no locks"):
-        DuckDb(tmp_path / "w.duckdb").attempt(step, 60)
+        DuckDb(tmp_path / "w.duckdb").attempt(step)
     assert asked == [1], "it is not waited for"
 
 

@@ -31,7 +31,7 @@ def best_checkpoints(
     Raises:
         CommandError: The warehouse, the view or a job does not exist, or a job has no checkpoints.
     """
-    with open_rows(warehouse, names=(VIEW, "jobs"), lock_wait_seconds=READ_WAIT_SECONDS) as rows:
+    with open_rows(warehouse.waiting(READ_WAIT_SECONDS), names=(VIEW, "jobs")) as rows:
         view, all_jobs = rows.relation(VIEW), rows.relation("jobs")
         if view is None:
             raise CommandError(f"{warehouse.shown} holds no view {VIEW}: a `ftw sync` that reads checkpoints makes it.")

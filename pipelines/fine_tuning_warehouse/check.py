@@ -16,6 +16,7 @@ from openai_fine_tuning.state.watermark import known_jobs, short_listing
 from .accounts.account import Account
 from .accounts.diagnosis import advice_on_resource, describe_settings, diagnose
 from .errors import CommandError
+from .warehouses.locking import READ_WAIT_SECONDS
 from .warehouses.state import find_stored
 from .warehouses.warehouse import Warehouse
 from .warehouses.working_directory import working_directory
@@ -76,7 +77,7 @@ def _known_jobs(account: Account, warehouse: Warehouse) -> int:
         return 0
     try:
         with working_directory() as directory:
-            stored = find_stored(account.label, warehouse, directory, 0)
+            stored = find_stored(account.label, warehouse.waiting(0), directory)
     except CommandError:
         return 0
     return known_jobs(stored.state.get("resources", {}).values(), account.label)
@@ -113,7 +114,8 @@ def _check_resources(account: Account, api: FineTuningApi, listing: Answer, know
 def _check_destination(accounts: Sequence[Account], warehouse: Warehouse) -> Finding:
     try:
         with working_directory() as directory:
-            was_tried = warehouse.preflight(warehouse.pipeline(directory, label=accounts[0].label))
+            pipeline = warehouse.pipeline(directory, label=accounts[0].label)
+            was_tried = warehouse.waiting(READ_WAIT_SECONDS).preflight(pipeline)
     except CommandError as error:
         return Finding("destination", False, str(error))
     return Finding("destination", True, f"{warehouse.shown} {'can be written' if was_tried else 'answers'}")

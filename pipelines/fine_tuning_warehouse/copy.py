@@ -23,7 +23,6 @@ from openai_fine_tuning.schema import SYNCS, TABLES, schema
 from .errors import CommandError, UsageError
 from .warehouses.errors import destination_errors
 from .warehouses.load_id import LOAD_ID, add_load_ids
-from .warehouses.locking import LOCK_WAIT_SECONDS
 from .warehouses.rows import Relation, Rows, open_rows
 from .warehouses.state import Stored, find_stored, stored_by
 from .warehouses.tables import make_lacking, set_aside_changed
@@ -54,15 +53,12 @@ class Copied:
     has_state: bool = True
 
 
-def copy_history(
-    source: Warehouse, target: Warehouse, *, lock_wait_seconds: float = LOCK_WAIT_SECONDS
-) -> Iterator[Copied]:
+def copy_history(source: Warehouse, target: Warehouse) -> Iterator[Copied]:
     """Copy all tables of all accounts, one account at a time; make the views last.
 
     Args:
         source: The warehouse to copy from. Nothing is written to it.
         target: The warehouse to copy into. Rows with the same keys are replaced.
-        lock_wait_seconds: How long to wait for a program that holds a DuckDB file.
 
     Yields:
         Each account, once it is copied.
@@ -74,19 +70,19 @@ def copy_history(
     if source == target:
         raise UsageError(f"{source.shown} cannot be copied into itself.")
     failed = f"The copy into {target.shown} failed; run it again"
-    labels = _labels(source, lock_wait_seconds)
+    labels = _labels(source)
     if not labels:
         raise CommandError(f"{source.shown} holds no rows of a sync: there is nothing to copy.")
-    with target.lock(labels, lock_wait_seconds), working_directory() as directory:
-        present = _labels(target, lock_wait_seconds) if target.exists() else []
+    with target.lock(labels), working_directory() as directory:
+        present = _labels(target) if target.exists() else []
         stored = {}
         for number, label in enumerate(labels):
             # The state is read before the rows, so that it never counts on rows of a later sync.
-            stored[label] = find_stored(label, source, directory / f"from-{number}", lock_wait_seconds)
+            stored[label] = find_stored(label, source, directory / f"from-{number}")
             if present:
-                there = find_stored(label, target, directory / f"there-{number}", lock_wait_seconds)
+                there = find_stored(label, target, directory / f"there-{number}")
                 _refuse_another(there, stored[label], source, target, label)
-        with open_rows(source, names=[*TABLES, "sync_history"], lock_wait_seconds=lock_wait_seconds) as rows:
+        with open_rows(source, names=[*TABLES, "sync_history"]) as rows:
             for number, label in enumerate(labels):
                 history = _History(rows, label, stored[label])
                 pipeline = target.pipeline(directory / f"to-{number}", label=label)
@@ -105,17 +101,17 @@ def copy_history(
 
                 with destination_errors(target, failed):
                     # No other load can come between the look at the target and the end of this one.
-                    history.copied.load_ids += target.load(pipeline, load, lock_wait_seconds).loads_ids
+                    history.copied.load_ids += target.load(pipeline, load).loads_ids
                 yield history.copied
         pipeline = target.pipeline(directory / "views", label=labels[-1])
         with destination_errors(target, failed):
-            target.restore(pipeline, lock_wait_seconds)
-            target.describe(pipeline, lock_wait_seconds)
+            target.restore(pipeline)
+            target.describe(pipeline)
 
 
-def _labels(warehouse: Warehouse, lock_wait_seconds: float) -> list[str]:
+def _labels(warehouse: Warehouse) -> list[str]:
     """Return the accounts that have rows in a warehouse."""
-    with open_rows(warehouse, names=list(TABLES), lock_wait_seconds=lock_wait_seconds) as rows:
+    with open_rows(warehouse, names=list(TABLES)) as rows:
         return sorted({label for relation in rows.relations for label in rows.accounts(relation)})
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .warehouses.errors import destination_errors
-from .warehouses.locking import LOCK_WAIT_SECONDS
 from .warehouses.warehouse import Warehouse
 from .warehouses.working_directory import working_directory
 
@@ -13,9 +12,7 @@ KEEP_SECONDS = 7 * 86_400.0
 """How long old versions of tables stay, and with them the files that a long query may still read."""
 
 
-def maintain(
-    warehouse: Warehouse, *, keep_seconds: float = KEEP_SECONDS, lock_wait_seconds: float = LOCK_WAIT_SECONDS
-) -> Iterator[str]:
+def maintain(warehouse: Warehouse, *, keep_seconds: float = KEEP_SECONDS) -> Iterator[str]:
     """Maintain a warehouse; no load runs beside it, and readers go on.
 
     DuckDB: checkpoint and vacuum. DuckLake: merge small files, rewrite those
@@ -26,7 +23,6 @@ def maintain(
         warehouse: The warehouse.
         keep_seconds: How old a snapshot or an unnamed file must be to be removed, in seconds. It should be longer than
             the longest query.
-        lock_wait_seconds: How long to wait for a sync or a reader that holds the database.
 
     Yields:
         What was done, a line each.
@@ -37,4 +33,4 @@ def maintain(
     """
     warehouse.require()
     with working_directory() as directory, destination_errors(warehouse, f"{warehouse.shown} cannot be maintained"):
-        yield from warehouse.maintain(directory, keep_seconds, lock_wait_seconds)
+        yield from warehouse.maintain(directory, keep_seconds)

@@ -30,7 +30,7 @@ def snapshot(warehouse: Warehouse, names: Collection[str] | None = None) -> Iter
     with working_directory() as directory:
         file = directory / "warehouse-snapshot.duckdb"
         with (
-            open_rows(warehouse, names=names, lock_wait_seconds=READ_WAIT_SECONDS) as rows,
+            open_rows(warehouse.waiting(READ_WAIT_SECONDS), names=names) as rows,
             duckdb.connect(str(file)) as connection,
         ):
             connection.execute(f'CREATE SCHEMA "{warehouse.dataset}"')

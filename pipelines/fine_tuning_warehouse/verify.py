@@ -27,7 +27,6 @@ from .accounts.diagnosis import to_command_error
 from .errors import CommandError, root_cause
 from .sync.run import Watch, watch_nothing
 from .warehouses.changes import BOOKKEEPING
-from .warehouses.locking import LOCK_WAIT_SECONDS
 from .warehouses.rows import Rows, open_rows
 from .warehouses.sql_text import quoted
 from .warehouses.state import Stored, find_stored
@@ -95,7 +94,6 @@ def verify(
     warehouse: Warehouse,
     *,
     concurrency: int = CONCURRENCY,
-    lock_wait_seconds: float = LOCK_WAIT_SECONDS,
     watch: Watch | None = None,
 ) -> Comparison:
     """Read everything of an account once more, and compare it with the warehouse.
@@ -104,7 +102,6 @@ def verify(
         account: The account to read.
         warehouse: The warehouse to compare.
         concurrency: The highest number of requests in flight.
-        lock_wait_seconds: How long to wait for a sync that holds the DuckDB file.
         watch: Shows the progress.
 
     Raises:
@@ -112,7 +109,7 @@ def verify(
     """
     report = Report()
     with working_directory() as directory, (watch or watch_nothing)(report):
-        stored = find_stored(account.label, warehouse, directory / "kept", lock_wait_seconds)
+        stored = find_stored(account.label, warehouse, directory / "kept")
         if stored.schema is None:
             raise CommandError(f"{warehouse.shown} holds no sync of account {account.label}: run `ftw sync` first.")
         source = account.source(RESOURCES, fine_tuning_concurrency=concurrency, fine_tuning_report=report)
@@ -127,7 +124,7 @@ def verify(
         skipped = {(skip.job, skip.resource) for skip in report.skipped}
         with (
             duckdb.connect(str(directory / "kept.duckdb")) as scratch,
-            open_rows(warehouse, names=tables, lock_wait_seconds=lock_wait_seconds) as rows,
+            open_rows(warehouse, names=tables) as rows,
         ):
             scratch.execute(f"ATTACH '{directory / 'listed.duckdb'}' AS listed (READ_ONLY)")
             for table in tables:

@@ -32,14 +32,14 @@ class Exported:
     accounts: frozenset[str]
 
 
-def export(store: Store, warehouse: Warehouse, lock_wait_seconds: float, progress: Progress) -> list[Exported]:
+def export(store: Store, warehouse: Warehouse, progress: Progress) -> list[Exported]:
     """Write every table and view as a draft, all as of one moment.
 
     Raises:
         CommandError: The warehouse cannot be read, or holds nothing.
     """
     exported = []
-    with open_rows(warehouse, lock_wait_seconds=lock_wait_seconds) as rows, progress("Exporting", None) as watch:
+    with open_rows(warehouse) as rows, progress("Exporting", None) as watch:
         if not rows.relations:
             raise CommandError(f"{warehouse.shown} holds no dataset {warehouse.dataset} yet: `ftw sync` makes it.")
         for relation in rows.relations:

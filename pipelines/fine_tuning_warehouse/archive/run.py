@@ -108,8 +108,7 @@ class _Run:
 
     def run(self, marker: Marker) -> None:
         """Write everything that has changed."""
-        lock_wait = self._plan.options.lock_wait_seconds
-        exported = export(self._store, self._plan.warehouse, lock_wait, self._progress)
+        exported = export(self._store, self._plan.warehouse, self._progress)
         refuse_losses(self._store, self._before, self._plan.warehouse, exported)
         self._manifest.account, self._manifest.accounts = self._accounts(exported)
         drafts = {one.path: self._store.draft(one.path) for one in exported}

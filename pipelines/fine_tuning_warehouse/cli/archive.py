@@ -95,8 +95,7 @@ def archive(
         options = SyncOptions(concurrency=concurrency)
         with ExitStack() as stack:
             if label is not None:
-                waiting = options.lock_wait_seconds
-                accounts = [stack.enter_context(demo_account(label, warehouse, lock_wait_seconds=waiting))]
+                accounts = [stack.enter_context(demo_account(label, warehouse))]
             else:
                 accounts = [] if no_sync else chosen_accounts.find(without_key=_WITHOUT_KEY)
             host = "a simulated host" if demo else None

@@ -26,6 +26,6 @@ def maintain(*, target: WarehouseOptions, keep: str, lock_wait: float) -> int:
     from fine_tuning_warehouse.maintain import maintain as run  # noqa: PLC0415 - see sync
 
     keep_seconds = seconds_of(keep, "--keep", least=0)
-    for line in run(target.find_existing(), keep_seconds=keep_seconds, lock_wait_seconds=lock_wait):
+    for line in run(target.find_existing().waiting(lock_wait), keep_seconds=keep_seconds):
         click.echo(line)
     return DONE

@@ -91,7 +91,7 @@ def sync(
         label = chosen_accounts.demo_label() if demo else None
         if full_refresh and (jobs or since):
             raise UsageError("--full-refresh reads everything: leave out --job and --since.")
-        warehouse = target.find(DEMO_DATABASE if demo else DEFAULT_DATABASE)
+        warehouse = target.find(DEMO_DATABASE if demo else DEFAULT_DATABASE).waiting(lock_wait)
         accounts = [] if demo else chosen_accounts.find(without_key="`ftw sync --demo` needs none.")
         if jobs and len(accounts) > 1:
             raise UsageError("--job names a job of one account: name that account with --account.")
@@ -103,7 +103,6 @@ def sync(
             since=date,
             full_refresh=full_refresh,
             concurrency=concurrency,
-            lock_wait_seconds=lock_wait,
         )
         watch: Watch = watch_nothing
         if sys.stderr.isatty() and not quiet and not verbose:
@@ -151,8 +150,7 @@ def _sync_once(
     from fine_tuning_warehouse.sync.run import sync_accounts  # noqa: PLC0415
 
     result = SyncResult(demo_label) if demo_label is not None else SyncResult.of(accounts)
-    wait = options.lock_wait_seconds
-    demo = nullcontext() if demo_label is None else demo_account(demo_label, warehouse, lock_wait_seconds=wait)
+    demo = nullcontext() if demo_label is None else demo_account(demo_label, warehouse)
     try:
         with demo as account:
             chosen = accounts if account is None else [account]

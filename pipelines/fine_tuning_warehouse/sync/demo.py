@@ -21,7 +21,7 @@ _JOBS = 24
 
 
 @contextmanager
-def demo_account(label: str, warehouse: Warehouse, *, lock_wait_seconds: float) -> Iterator[Account]:
+def demo_account(label: str, warehouse: Warehouse) -> Iterator[Account]:
     """Run a simulator as long as the context, and yield an account at it; no key, no network.
 
     The history is the same for everyone; every sync into one warehouse finds it two hours later.
@@ -29,14 +29,13 @@ def demo_account(label: str, warehouse: Warehouse, *, lock_wait_seconds: float) 
     Args:
         label: The label of the account.
         warehouse: The warehouse that it is synced into.
-        lock_wait_seconds: How long to wait for a program that holds the DuckDB file.
 
     Raises:
         CommandError: The file was held for too long.
     """
     from fine_tuning_simulator import Clock, GeneratedWorld, Simulator  # noqa: PLC0415 - the constants do not need it
 
-    hours = _HOURS_BETWEEN_SYNCS * _syncs_so_far(label, warehouse, lock_wait_seconds)
+    hours = _HOURS_BETWEEN_SYNCS * _syncs_so_far(label, warehouse)
     clock = Clock(start=_START, speed=0)
     world = GeneratedWorld(seed=0, jobs=_JOBS, profile="openai", clock=clock)
     clock.advance(hours * 3600)
@@ -46,7 +45,7 @@ def demo_account(label: str, warehouse: Warehouse, *, lock_wait_seconds: float) 
         yield Account(label, "demo", simulator.base_url)
 
 
-def _syncs_so_far(label: str, warehouse: Warehouse, lock_wait_seconds: float) -> int:
+def _syncs_so_far(label: str, warehouse: Warehouse) -> int:
     """Return how many syncs of an account the warehouse holds; 0 if it does not exist yet."""
     if not warehouse.exists():
         return 0
@@ -60,7 +59,7 @@ def _syncs_so_far(label: str, warehouse: Warehouse, lock_wait_seconds: float) ->
                 return client.execute_sql("SELECT count(*) FROM syncs WHERE account = %s", label)
 
         try:
-            rows = warehouse.attempt(count, lock_wait_seconds)
+            rows = warehouse.attempt(count)
         except CommandError:
             raise
         except Exception:  # noqa: BLE001 - no table yet, or no warehouse; the sync says what is wrong

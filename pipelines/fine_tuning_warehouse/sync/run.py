@@ -26,7 +26,6 @@ from fine_tuning_warehouse.warehouses.changes import Changes, Tables
 from fine_tuning_warehouse.warehouses.dlt_process import active_pipeline_kept
 from fine_tuning_warehouse.warehouses.errors import destination_errors
 from fine_tuning_warehouse.warehouses.load_id import add_load_ids
-from fine_tuning_warehouse.warehouses.locking import LOCK_WAIT_SECONDS
 from fine_tuning_warehouse.warehouses.tables import (
     add_stored_columns,
     added_columns,
@@ -60,7 +59,6 @@ class SyncOptions:
         concurrency: The highest number of requests in flight.
         commit_seconds: A long sync loads what it has read, together with its state, about this often.
         commit_rows: A large sync loads what it has read after about this many rows, which bounds its memory.
-        lock_wait_seconds: How long to wait for a program that holds the DuckDB file.
     """
 
     resources: Sequence[str] = RESOURCES
@@ -70,7 +68,6 @@ class SyncOptions:
     concurrency: int = CONCURRENCY
     commit_seconds: float = 300.0
     commit_rows: int = 50_000
-    lock_wait_seconds: float = LOCK_WAIT_SECONDS
 
     @property
     def tables(self) -> list[str]:
@@ -108,7 +105,7 @@ def run_sync(
         CommandError: It failed; what was loaded before stays, and the next sync goes on there.
     """
     result = result if result is not None else AccountResult(account.label)
-    with active_pipeline_kept(), warehouse.lock([account.label], options.lock_wait_seconds):
+    with active_pipeline_kept(), warehouse.lock([account.label]):
         _AccountSync(account, warehouse, options, result).run(watch)
     return result
 
@@ -142,7 +139,7 @@ def sync_accounts(
     began = time.monotonic()
     try:
         labels = [account.label for account in accounts]
-        with active_pipeline_kept(), warehouse.lock(labels, options.lock_wait_seconds):
+        with active_pipeline_kept(), warehouse.lock(labels):
             for account in accounts:
                 done = AccountResult(account.label)
                 result.accounts.append(done)
@@ -195,7 +192,7 @@ class _AccountSync:
                 pipeline = self._warehouse.pipeline(directory, label=self._account.label)
                 self._run_parts(pipeline)
                 with self._errors():
-                    self._warehouse.describe(pipeline, self._options.lock_wait_seconds)
+                    self._warehouse.describe(pipeline)
         except FineTuningSourceError as error:
             raise to_command_error(self._account, error) from error
         finally:
@@ -233,7 +230,7 @@ class _AccountSync:
     def _run_part(self, pipeline: dlt.Pipeline, source: Any, log: Any) -> list[str]:
         """Extract, normalise and load. Returns the ids of the loads."""
         if pipeline.first_run:
-            self._warehouse.attempt(lambda: self._restore(pipeline, source), self._options.lock_wait_seconds)
+            self._warehouse.attempt(lambda: self._restore(pipeline, source))
             self._is_first = not pipeline.state.get("sources", {}).get(SCHEMA)
         pipeline.extract([source, log])
         pa.default_memory_pool().release_unused()  # the C library keeps what Arrow's tables took, beside a load's
@@ -243,11 +240,10 @@ class _AccountSync:
             make_lacking(pipeline)
             return pipeline.load()
 
-        wait, largest = self._options.lock_wait_seconds, self._report.largest_batch
-        return list(self._warehouse.load(pipeline, load, wait, largest_batch=largest).loads_ids)
+        return list(self._warehouse.load(pipeline, load, largest_batch=self._report.largest_batch).loads_ids)
 
     def _restore(self, pipeline: dlt.Pipeline, source: Any) -> None:
-        with self._warehouse.session(pipeline, self._options.lock_wait_seconds):
+        with self._warehouse.session(pipeline):
             check_types = self._warehouse.keeps_types
             missing = set_aside_changed(pipeline, check_types=check_types)
             pipeline.sync_destination()
@@ -275,7 +271,7 @@ class _AccountSync:
 
         def apply(tables: Tables) -> Tables:
             with (
-                self._warehouse.session(pipeline, self._options.lock_wait_seconds),
+                self._warehouse.session(pipeline),
                 pipeline.destination_client() as client,
             ):
                 clients.append(client)
@@ -284,7 +280,7 @@ class _AccountSync:
         def new_or_changed(tables: Tables) -> Tables:
             if self._is_first or not any(table.num_rows for table in tables.values()):
                 return changes.all_of(tables)
-            return self._warehouse.attempt(lambda: apply(tables), self._options.lock_wait_seconds)
+            return self._warehouse.attempt(lambda: apply(tables))
 
         return new_or_changed
 

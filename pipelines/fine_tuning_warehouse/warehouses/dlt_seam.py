@@ -33,7 +33,6 @@ from fine_tuning_warehouse.errors import causes
 from openai_fine_tuning.schema import SCHEMA
 
 from .duckdb_extensions import load_extensions
-from .locking import LOCK_WAIT_SECONDS
 
 
 @configspec(init=False)
@@ -371,16 +370,15 @@ def set_lock_timeout(client: Any, seconds: float) -> None:
     sql.begin_transaction, sql.execute_query = begin_transaction, execute_query
 
 
-def with_lock_timeout(destination: Any) -> Any:
-    """Have the clients of a PostgreSQL destination take its attribute `lock_wait_seconds` for their lock timeout."""
+def with_lock_timeout(destination: Any, seconds: float) -> Any:
+    """Have the statements of a PostgreSQL destination wait for locks no longer than this. Return the destination."""
     original = destination.client
 
     def client(*args: Any, **kwargs: Any) -> Any:
         made = original(*args, **kwargs)
-        set_lock_timeout(made, destination.lock_wait_seconds)
+        set_lock_timeout(made, seconds)
         return made
 
-    destination.lock_wait_seconds = LOCK_WAIT_SECONDS
     destination.client = client
     return destination
 

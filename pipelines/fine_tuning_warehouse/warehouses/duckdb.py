@@ -103,7 +103,7 @@ class DuckDb(Warehouse):
 
     @override
     @contextmanager
-    def lock(self, labels: Sequence[str], lock_wait_seconds: float) -> Iterator[None]:
+    def lock(self, labels: Sequence[str]) -> Iterator[None]:
         """Hold the file for all accounts; another sync is not waited for."""
         check_database_file(self.database)
         with file_lock(self.database.with_name(f"{self.database.name}.lock"), self.shown):
@@ -116,19 +116,17 @@ class DuckDb(Warehouse):
         return True
 
     @override
-    def attempt(self, step: Callable[[], Result], lock_wait_seconds: float) -> Result:
+    def attempt(self, step: Callable[[], Result]) -> Result:
         """Do a step; repeat it while another program has the file open."""
-        return attempt(step, self.shown, lock_wait_seconds)
+        return attempt(step, self.shown, self.lock_wait_seconds)
 
     @override
-    def session(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> AbstractContextManager[None]:
+    def session(self, pipeline: dlt.Pipeline) -> AbstractContextManager[None]:
         """Keep the file open between dlt's steps."""
         return _kept_open(pipeline)
 
     @override
-    def load(
-        self, pipeline: dlt.Pipeline, step: Callable[[], LoadInfo], lock_wait_seconds: float, *, largest_batch: int = 0
-    ) -> LoadInfo:
+    def load(self, pipeline: dlt.Pipeline, step: Callable[[], LoadInfo], *, largest_batch: int = 0) -> LoadInfo:
         """Load with little memory, however much there is to load; what does not fit is loaded without a bound."""
         megabytes = _LEAST_MEGABYTES + largest_batch * _BATCHES_HELD // 1_000_000
 
@@ -143,24 +141,24 @@ class DuckDb(Warehouse):
             with _kept_open(pipeline):
                 return step()
 
-        return self.attempt(load, lock_wait_seconds)
+        return self.attempt(load)
 
-    def connect(self, directory: Path, stack: ExitStack, lock_wait_seconds: float) -> duckdb.DuckDBPyConnection:
+    def connect(self, directory: Path, stack: ExitStack) -> duckdb.DuckDBPyConnection:
         """Open a DuckDB connection over it that only reads."""
         from .rows.database import open_file  # noqa: PLC0415 - imports DuckDB
 
         self.require()
-        connection = self.attempt(lambda: open_file(self.database, self.shown, directory), lock_wait_seconds)
+        connection = self.attempt(lambda: open_file(self.database, self.shown, directory))
         return stack.enter_context(connection)
 
     @override
-    def read(self, wanted: Sequence[str], directory: Path, stack: ExitStack, lock_wait_seconds: float) -> Rows:
+    def read(self, wanted: Sequence[str], directory: Path, stack: ExitStack) -> Rows:
         from .rows.database import DuckdbRows  # noqa: PLC0415 - imports DuckDB
 
-        return DuckdbRows(self.connect(directory, stack, lock_wait_seconds), self, wanted)
+        return DuckdbRows(self.connect(directory, stack), self, wanted)
 
     @override
-    def maintain(self, directory: Path, keep_seconds: float, lock_wait_seconds: float) -> Iterator[str]:
+    def maintain(self, directory: Path, keep_seconds: float) -> Iterator[str]:
         import duckdb  # noqa: PLC0415 - see accounts
 
         log = self.database.with_name(f"{self.database.name}.wal")
@@ -175,8 +173,8 @@ class DuckDb(Warehouse):
                 connection.execute("VACUUM ANALYZE")
                 connection.execute("CHECKPOINT")
 
-        with self.lock((), lock_wait_seconds):
-            self.attempt(checkpoint, lock_wait_seconds)
+        with self.lock(()):
+            self.attempt(checkpoint)
         yield f"{self.shown}: vacuum and checkpoint, {before:,} bytes before and {size():,} after."
 
     @override
@@ -252,9 +250,9 @@ def explained(error: BaseException, shown: str) -> CommandError | None:
     return None
 
 
-def _holder(error: BaseException) -> str:
+def _holder(error: BaseException | None) -> str:
     """Return the program that has the file open, in words, as far as DuckDB knows it."""
-    process = re.search(r"held in (\S+) \(PID (\d+)\)", str(root_cause(error)))
+    process = re.search(r"held in (\S+) \(PID (\d+)\)", str(root_cause(error))) if error is not None else None
     return f" ({process[1]}, process {process[2]})" if process else ""
 
 

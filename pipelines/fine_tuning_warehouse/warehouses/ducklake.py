@@ -7,9 +7,7 @@ is a file, and by advisory locks of a PostgreSQL catalog.
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ from fine_tuning_warehouse.text import shown_path
 
 from .duckdb import DuckDb, attempt
 from .errors import destination_errors
-from .locking import READ_WAIT_SECONDS, file_lock
+from .locking import file_lock, retried
 from .sql_text import literal, quoted
 from .warehouse import DEFAULT_DATASET, Result, Warehouse
 
@@ -34,13 +32,10 @@ if TYPE_CHECKING:
 
     from .rows import Rows
 
-logger = logging.getLogger(__name__)
-
 _PREFIX = "DESTINATION__DUCKLAKE__"
 _CATALOG, _STORAGE = f"{_PREFIX}CREDENTIALS__CATALOG", f"{_PREFIX}CREDENTIALS__STORAGE__BUCKET_URL"
 _FILES = ("sqlite", "duckdb")
 _SERVERS = ("postgres", "postgresql")
-_PAUSE_SECONDS = 0.2
 _ALIAS = "lake"
 
 
@@ -80,25 +75,25 @@ class DuckLake(Warehouse):
 
     @override
     @contextmanager
-    def lock(self, labels: Sequence[str], lock_wait_seconds: float) -> Iterator[None]:
+    def lock(self, labels: Sequence[str]) -> Iterator[None]:
         from .working_directory import working_directory  # noqa: PLC0415
 
         with working_directory() as directory, ExitStack() as stack:
             pipeline = self.pipeline(directory)
             self._check_folder()
-            with self.exclusive_load(pipeline, lock_wait_seconds):  # of two that make the catalog, one comes first
-                self._look(pipeline, lock_wait_seconds)
+            with self.exclusive_load(pipeline):  # of two that make the catalog, one comes first
+                self._look(pipeline)
             for label in sorted(set(labels)):
                 what = f"Another sync of account {label} is running on {self.shown}"
                 name = f"{self.dataset}.{label_in_names(label)}"
-                stack.enter_context(self._held(pipeline, name, what, lock_wait_seconds))
+                stack.enter_context(self._held(pipeline, name, what))
             yield
 
     @override
     def preflight(self, pipeline: dlt.Pipeline) -> bool:
         """Open the catalog, and look into the bucket."""
         self._check_folder()
-        self._look(pipeline, READ_WAIT_SECONDS)
+        self._look(pipeline)
         return True
 
     def _check_folder(self) -> None:
@@ -109,7 +104,7 @@ class DuckLake(Warehouse):
         if file is not None and not os.access(file if file.exists() else file.parent, os.W_OK):
             raise CommandError(f"The catalog {shown_path(file)} cannot be written.")
 
-    def _look(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> None:
+    def _look(self, pipeline: dlt.Pipeline) -> None:
         """Open the catalog, which makes a missing one, and look into the bucket."""
 
         def look() -> None:
@@ -121,31 +116,32 @@ class DuckLake(Warehouse):
                     client.sql_client.execute_sql(f"SELECT count(*) FROM glob({files})")  # noqa: S608
 
         with destination_errors(self, f"The destination {self.destination} cannot be reached"):
-            self.attempt(look, lock_wait_seconds)
+            self.attempt(look)
 
     @override
-    def exclusive_load(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> AbstractContextManager[None]:
+    def exclusive_load(self, pipeline: dlt.Pipeline) -> AbstractContextManager[None]:
         what = f"Another sync is loading into {self.shown}"
-        return self._held(pipeline, "load", what, lock_wait_seconds)
+        return self._held(pipeline, "load", what)
 
     @override
-    def attempt(self, step: Callable[[], Result], lock_wait_seconds: float) -> Result:
-        return attempt(step, self.shown, lock_wait_seconds, BusyError)  # a catalog in DuckDB: another sync, as a rule
+    def attempt(self, step: Callable[[], Result]) -> Result:
+        """Do a step; repeat it while another program, as a rule another sync, has a catalog in DuckDB open."""
+        return attempt(step, self.shown, self.lock_wait_seconds, BusyError)
 
     @override
-    def session(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> AbstractContextManager[None]:
+    def session(self, pipeline: dlt.Pipeline) -> AbstractContextManager[None]:
         """Do all steps as one transaction, which makes one snapshot."""
         destination: Any = pipeline.destination
         transaction: AbstractContextManager[None] = destination.one_transaction(pipeline)
         return transaction
 
     @override
-    def read(self, wanted: Sequence[str], directory: Path, stack: ExitStack, lock_wait_seconds: float) -> Rows:
+    def read(self, wanted: Sequence[str], directory: Path, stack: ExitStack) -> Rows:
         from .rows.database import DuckdbRows  # noqa: PLC0415 - imports DuckDB
 
-        return DuckdbRows(self.connect(directory, stack, lock_wait_seconds), self, wanted)
+        return DuckdbRows(self.connect(directory, stack), self, wanted)
 
-    def connect(self, directory: Path, stack: ExitStack, lock_wait_seconds: float) -> duckdb.DuckDBPyConnection:
+    def connect(self, directory: Path, stack: ExitStack) -> duckdb.DuckDBPyConnection:
         """Open a DuckDB connection over it that only reads."""
         import duckdb  # noqa: PLC0415 - see accounts
 
@@ -168,7 +164,7 @@ class DuckLake(Warehouse):
                 raise
             return connection
 
-        connection = stack.enter_context(self.attempt(open_lake, lock_wait_seconds))
+        connection = stack.enter_context(self.attempt(open_lake))
         stack.callback(_roll_back, connection)
         files = client.config.credentials.storage_url.rstrip("/")
         connection.execute(f"SET allowed_directories = [{literal(files + '/')}]")
@@ -176,7 +172,7 @@ class DuckLake(Warehouse):
         return connection
 
     @override
-    def maintain(self, directory: Path, keep_seconds: float, lock_wait_seconds: float) -> Iterator[str]:
+    def maintain(self, directory: Path, keep_seconds: float) -> Iterator[str]:
         pipeline = self.pipeline(directory / "pipeline")
         older = f"older_than => now() - to_seconds({keep_seconds})"
         steps = (
@@ -193,8 +189,8 @@ class DuckLake(Warehouse):
             destination.sql_client.open_connection()
             return destination.sql_client
 
-        with self.exclusive_load(pipeline, lock_wait_seconds):
-            sql = self.attempt(open_lake, lock_wait_seconds)
+        with self.exclusive_load(pipeline):
+            sql = self.attempt(open_lake)
             try:
                 name = literal(sql.credentials.ducklake_name)
                 for what, function, arguments in steps:
@@ -227,12 +223,12 @@ class DuckLake(Warehouse):
         )
 
     @contextmanager
-    def _held(self, pipeline: dlt.Pipeline, name: str, what: str, lock_wait_seconds: float) -> Iterator[None]:
+    def _held(self, pipeline: dlt.Pipeline, name: str, what: str) -> Iterator[None]:
         """Hold a lock of the catalog. Raises `BusyError` if another sync holds it for too long."""
         file = self._catalog_file()
         if file is not None:
             lock = file.with_name(f"{file.name}.{name}.lock")
-            with file_lock(lock, shown_path(file), what=what, wait_seconds=lock_wait_seconds):
+            with file_lock(lock, shown_path(file), what=what, wait_seconds=self.lock_wait_seconds):
                 yield
             return
         client: Any = pipeline.destination_client()
@@ -242,7 +238,7 @@ class DuckLake(Warehouse):
         with ExitStack() as stack:
             with destination_errors(self, f"The catalog of {self.shown} cannot be locked"):
                 connection = _connected(credentials.catalog, stack)
-                _wait_for_lock(connection, int.from_bytes(digest[:8], "big", signed=True), what, lock_wait_seconds)
+                _wait_for_lock(connection, int.from_bytes(digest[:8], "big", signed=True), what, self.lock_wait_seconds)
             yield
 
 
@@ -281,14 +277,13 @@ def _wait_for_lock(connection: duckdb.DuckDBPyConnection, key: int, what: str, l
     Raises:
         BusyError: Another has held it for too long.
     """
-    until, announced = time.monotonic() + lock_wait_seconds, False
-    while not _ask(connection, f"SELECT pg_try_advisory_xact_lock({key})"):
-        if time.monotonic() >= until:
-            raise BusyError(f"{what} for longer than {lock_wait_seconds:g} s: wait for it to end.")
-        if not announced:
-            logger.warning("%s: waiting for it ...", what)
-            announced = True
-        time.sleep(_PAUSE_SECONDS)
+    taken = retried(
+        lambda: bool(_ask(connection, f"SELECT pg_try_advisory_xact_lock({key})")),
+        lock_wait_seconds,
+        waiting=lambda _: f"{what}: waiting for it ...",
+    )
+    if not taken:
+        raise BusyError(f"{what} for longer than {lock_wait_seconds:g} s: wait for it to end.")
 
 
 def _check_settings() -> None:

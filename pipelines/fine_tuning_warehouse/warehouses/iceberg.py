@@ -57,7 +57,7 @@ class Iceberg(Warehouse):
 
     @override
     @contextmanager
-    def lock(self, labels: Sequence[str], lock_wait_seconds: float) -> Iterator[None]:
+    def lock(self, labels: Sequence[str]) -> Iterator[None]:
         """Check that it can be written; hold a file for each account beside a dataset that is a folder."""
         from .dlt_seam import local_folder  # noqa: PLC0415 - see accounts
         from .working_directory import working_directory  # noqa: PLC0415
@@ -72,7 +72,7 @@ class Iceberg(Warehouse):
                 folder.mkdir(parents=True, exist_ok=True)
                 lock_file = folder / f"{self.dataset}.{label_in_names(label)}.lock"
                 what = f"Another sync of account {label} is running on {self.shown}"
-                stack.enter_context(file_lock(lock_file, self.shown, what=what, wait_seconds=lock_wait_seconds))
+                stack.enter_context(file_lock(lock_file, self.shown, what=what, wait_seconds=self.lock_wait_seconds))
             yield
 
     @override
@@ -87,7 +87,7 @@ class Iceberg(Warehouse):
         return False
 
     @override
-    def read(self, wanted: Sequence[str], directory: Path, stack: ExitStack, lock_wait_seconds: float) -> Rows:
+    def read(self, wanted: Sequence[str], directory: Path, stack: ExitStack) -> Rows:
         """Copy the tables into a DuckDB file, and compute the views there."""
         from .rows.computed import copied, needed_tables  # noqa: PLC0415 - see accounts
         from .rows.lake import lake_tables  # noqa: PLC0415
@@ -127,7 +127,7 @@ class Iceberg(Warehouse):
         }
 
     @override
-    def maintain(self, directory: Path, keep_seconds: float, lock_wait_seconds: float) -> Iterator[str]:
+    def maintain(self, directory: Path, keep_seconds: float) -> Iterator[str]:
         from .dlt_seam import read_stored_schema  # noqa: PLC0415 - see accounts
         from .rows.lake import open_tables  # noqa: PLC0415
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from filelock import FileLock, Timeout
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_fixed
+from tenacity import RetryCallState, Retrying, retry_if_exception, retry_if_result, stop_after_delay, wait_fixed
 
 from fine_tuning_warehouse.errors import BusyError, CommandError
 
@@ -39,29 +39,29 @@ def retried(
     step: Callable[[], Result],
     seconds: float,
     *,
-    is_held: Callable[[BaseException], bool],
-    waiting: Callable[[BaseException], str],
+    is_held: Callable[[BaseException], bool] = lambda _: False,
+    waiting: Callable[[BaseException | None], str],
 ) -> Result:
-    """Repeat a step while it fails because something is held; raise its error when the time is over.
+    """Repeat a step while it returns False, or fails because something is held. Return or raise its last outcome.
 
     Args:
-        step: What to do.
+        step: The step.
         seconds: How long to repeat it.
         is_held: Whether an error means that something is held.
-        waiting: Returns what to log when the waiting begins, given the error.
+        waiting: Returns what to log when the waiting begins, given the error of the step.
     """
 
     def announce(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
-        if state.attempt_number == 1 and error is not None:
+        if state.attempt_number == 1:
             logger.warning("%s", waiting(error))
 
     return Retrying(
-        retry=retry_if_exception(is_held),
+        retry=retry_if_exception(is_held) | retry_if_result(lambda result: result is False),
         stop=stop_after_delay(seconds),
         wait=wait_fixed(_PAUSE_SECONDS),
         before_sleep=announce,
-        reraise=True,
+        retry_error_callback=lambda state: state.outcome.result() if state.outcome is not None else None,
     )(step)
 
 

@@ -53,7 +53,7 @@ class OtherDestination(Warehouse):
 
     @override
     @contextmanager
-    def lock(self, labels: Sequence[str], lock_wait_seconds: float) -> Iterator[None]:
+    def lock(self, labels: Sequence[str]) -> Iterator[None]:
         """Check that it can be written; nothing keeps a second sync out."""
         from .working_directory import working_directory  # noqa: PLC0415
 
@@ -70,7 +70,7 @@ class OtherDestination(Warehouse):
         return False
 
     @override
-    def read(self, wanted: Sequence[str], directory: Path, stack: ExitStack, lock_wait_seconds: float) -> Rows:
+    def read(self, wanted: Sequence[str], directory: Path, stack: ExitStack) -> Rows:
         """Open it through dlt's client. If it has no views, they are computed over a copy of the tables."""
         from .rows.computed import copied, needed_tables  # noqa: PLC0415 - see accounts
         from .rows.sql import SqlRows, supports_views  # noqa: PLC0415

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing_extensions import override
 
 from fine_tuning_warehouse.errors import BusyError, CommandError
 
+from .locking import retried
 from .other import OtherDestination
 from .sql_text import quoted
 from .warehouse import DEFAULT_DATASET
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from .rows import Rows
 
 logger = logging.getLogger(__name__)
-
-_PAUSE_SECONDS = 0.2
 
 _RIGHTS = "SELECT, INSERT, UPDATE, DELETE, TRUNCATE"
 """The rights to grant on tables that another role has made. Fewer may do, and are not refused: see `_TABLES`."""
@@ -71,7 +69,7 @@ class PostgreSql(OtherDestination):
         """Return dlt's destination. All accounts share one staging schema, since their loads take turns."""
         from .dlt_seam import with_lock_timeout  # noqa: PLC0415 - see accounts
 
-        return with_lock_timeout(super().dlt_destination("default"))
+        return with_lock_timeout(super().dlt_destination("default"), self.lock_wait_seconds)
 
     @override
     def preflight(self, pipeline: dlt.Pipeline) -> bool:
@@ -94,42 +92,35 @@ class PostgreSql(OtherDestination):
 
     @override
     @contextmanager
-    def exclusive_load(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> Iterator[None]:
+    def exclusive_load(self, pipeline: dlt.Pipeline) -> Iterator[None]:
         """Hold an advisory lock for the dataset: dlt merges through staging tables that all pipelines share.
 
         The lock belongs to a transaction of its own: it ends with its connection, and a transaction pooler keeps that.
         """
+        dataset = f"dataset {pipeline.dataset_name}"
         digest = hashlib.sha256(f"fine_tuning_warehouse {pipeline.dataset_name}".encode()).digest()
         key = int.from_bytes(digest[:8], "big", signed=True)
-        until = time.monotonic() + lock_wait_seconds
         with pipeline.sql_client() as client, client.begin_transaction():
             client.execute_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
-            announced = False
             # Asked again and again instead of waiting inside the database, where Ctrl-C would not reach it.
-            while not (client.execute_sql("SELECT pg_try_advisory_xact_lock(%s)", key) or [[False]])[0][0]:
-                if time.monotonic() >= until:
-                    raise BusyError(
-                        f"Another sync{_holder(client, key)} has been loading into dataset {pipeline.dataset_name} for "
-                        f"longer than {lock_wait_seconds:g} s. Nothing is lost: sync again when it is done."
-                    )
-                if not announced:
-                    logger.warning(
-                        "Waiting for another sync%s that is loading into dataset %s ...",
-                        _holder(client, key),
-                        pipeline.dataset_name,
-                    )
-                    announced = True
-                time.sleep(_PAUSE_SECONDS)
+            taken = retried(
+                lambda: bool(client.execute_sql("SELECT pg_try_advisory_xact_lock(%s)", key)[0][0]),  # type: ignore[index]
+                self.lock_wait_seconds,
+                waiting=lambda _: f"Waiting for another sync{_holder(client, key)} that is loading into {dataset} ...",
+            )
+            if not taken:
+                raise BusyError(
+                    f"Another sync{_holder(client, key)} has been loading into {dataset} for longer than "
+                    f"{self.lock_wait_seconds:g} s. Nothing is lost: sync again when it is done."
+                )
             yield
 
     @override
     @contextmanager
-    def session(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> Iterator[None]:
+    def session(self, pipeline: dlt.Pipeline) -> Iterator[None]:
         """Bound the time that statements wait for a lock, and name who holds a table. Raises `BusyError`."""
         from .dlt_seam import is_lock_timeout  # noqa: PLC0415 - see accounts
 
-        destination: Any = pipeline.destination
-        destination.lock_wait_seconds = lock_wait_seconds
         try:
             yield
         except Exception as error:
@@ -139,17 +130,17 @@ class PostgreSql(OtherDestination):
                 holders = client.execute_sql(_HOLDERS, self.dataset) or ()
             named = "; ".join(f"{_session(*session)} on {tables}" for *session, tables in holders)
             raise BusyError(
-                f"Another session holds a table of {self.shown} for longer than {lock_wait_seconds:g} s"
+                f"Another session holds a table of {self.shown} for longer than {self.lock_wait_seconds:g} s"
                 f"{f': {named}' if named else ''}. Nothing is lost: end it, and sync again."
             ) from None
 
     @override
-    def describe(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> None:
+    def describe(self, pipeline: dlt.Pipeline) -> None:
         """Write comments, views, and the indexes by which rows are found."""
-        super().describe(pipeline, lock_wait_seconds)
+        super().describe(pipeline)
         with (
-            self.exclusive_load(pipeline, lock_wait_seconds),
-            self.session(pipeline, lock_wait_seconds),
+            self.exclusive_load(pipeline),
+            self.session(pipeline),
             pipeline.sql_client() as client,
         ):
             present = {str(name) for (name,) in client.execute_sql(_INDEXES, self.dataset) or ()}
@@ -172,7 +163,7 @@ class PostgreSql(OtherDestination):
         ]
 
     @override
-    def read(self, wanted: Sequence[str], directory: Path, stack: ExitStack, lock_wait_seconds: float) -> Rows:
+    def read(self, wanted: Sequence[str], directory: Path, stack: ExitStack) -> Rows:
         """Read in one transaction, through cursors in the server."""
         from .rows.sql import PostgresRows  # noqa: PLC0415 - see accounts
 

@@ -51,14 +51,13 @@ class Stored:
                 schema.update_table({"name": name, "columns": columns})
 
 
-def find_stored(label: str, warehouse: Warehouse, directory: Path, lock_wait_seconds: float) -> Stored:
+def find_stored(label: str, warehouse: Warehouse, directory: Path) -> Stored:
     """Read what the syncs of an account have left in a warehouse.
 
     Args:
         label: The label of the account.
         warehouse: The warehouse.
         directory: A fresh directory to work in.
-        lock_wait_seconds: How long to wait for a program that holds the database.
 
     Raises:
         CommandError: The warehouse does not exist or cannot be read, or a later release has synced into it.
@@ -66,7 +65,7 @@ def find_stored(label: str, warehouse: Warehouse, directory: Path, lock_wait_sec
     warehouse.require()
     pipeline = warehouse.pipeline(directory, label=label)
     with destination_errors(warehouse, f"{warehouse.shown} cannot be read"):
-        warehouse.restore(pipeline, lock_wait_seconds)
+        warehouse.restore(pipeline)
     return stored_by(pipeline)
 
 

@@ -9,12 +9,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+from typing_extensions import Self
 
 from fine_tuning_warehouse.accounts.labels import DEFAULT_LABEL, label_in_names
 from fine_tuning_warehouse.errors import CommandError, UsageError
 from fine_tuning_warehouse.paths import named_path
+
+from .locking import LOCK_WAIT_SECONDS
 
 if TYPE_CHECKING:
     import dlt
@@ -32,13 +37,19 @@ TableFormat = Literal["iceberg", "delta"]
 Result = TypeVar("Result")
 
 
-class Warehouse(ABC):
+@dataclass(frozen=True, kw_only=True)
+class _Waits:
+    lock_wait_seconds: float = field(default=LOCK_WAIT_SECONDS, compare=False)
+
+
+class Warehouse(_Waits, ABC):
     """A place that holds the tables of fine-tuning histories.
 
     Attributes:
         destination: dlt's name of the destination.
         dataset: The schema (or folder) that holds the tables.
         table_format: The format of the tables if the destination has several; else None.
+        lock_wait_seconds: How long to wait for another program that holds the database, or for another load.
     """
 
     destination: str
@@ -67,6 +78,10 @@ class Warehouse(ABC):
         del sql
         return []
 
+    def waiting(self, seconds: float) -> Self:
+        """Return the same warehouse with another `lock_wait_seconds`."""
+        return replace(self, lock_wait_seconds=seconds)
+
     @property
     def shown(self) -> str:
         """The name of the warehouse in messages."""
@@ -91,7 +106,7 @@ class Warehouse(ABC):
         if not self.exists():
             raise CommandError(f"There is no database {self.shown}: `ftw sync` makes it.")
 
-    def discard_empty(self) -> None:  # noqa: B027 - most have nothing to remove
+    def discard_empty(self) -> None:
         """Remove what a sync that loaded nothing has just made."""
 
     def pipeline(self, directory: Path, *, label: str = DEFAULT_LABEL) -> dlt.Pipeline:
@@ -119,12 +134,11 @@ class Warehouse(ABC):
         """Return dlt's destination for an account's pipeline. Raises `UsageError` if dlt or a package lacks it."""
 
     @abstractmethod
-    def lock(self, labels: Sequence[str], lock_wait_seconds: float) -> AbstractContextManager[None]:
+    def lock(self, labels: Sequence[str]) -> AbstractContextManager[None]:
         """Check that it can be written, and hold it while some accounts are synced or copied into it.
 
         Args:
             labels: The accounts.
-            lock_wait_seconds: How long to wait for another sync, if waiting helps.
 
         Raises:
             BusyError: Another sync holds it.
@@ -150,63 +164,59 @@ class Warehouse(ABC):
 
         return merge_hints(self, pipeline)
 
-    def exclusive_load(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> AbstractContextManager[None]:
+    def exclusive_load(self, pipeline: dlt.Pipeline) -> AbstractContextManager[None]:
         """Keep other loads out, if the destination itself does not keep them apart.
 
         Raises:
             BusyError: Another load took longer than `lock_wait_seconds`.
         """
-        del pipeline, lock_wait_seconds
+        del pipeline
         return nullcontext()
 
-    def attempt(self, step: Callable[[], Result], lock_wait_seconds: float) -> Result:
+    def attempt(self, step: Callable[[], Result]) -> Result:
         """Do a step, and repeat it while another program holds the database.
 
         Raises:
             CommandError: The database was held for too long.
         """
-        del lock_wait_seconds
         return step()
 
-    def session(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> AbstractContextManager[None]:
+    def session(self, pipeline: dlt.Pipeline) -> AbstractContextManager[None]:
         """Keep what is opened for one step of dlt open for the next.
 
         Raises:
             BusyError: Another session of a server held a table for longer than `lock_wait_seconds`.
         """
-        del pipeline, lock_wait_seconds
+        del pipeline
         return nullcontext()
 
-    def restore(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> None:
+    def restore(self, pipeline: dlt.Pipeline) -> None:
         """Give a new pipeline the state and schema that the last load has left."""
 
         def restore() -> None:
-            with self.session(pipeline, lock_wait_seconds):
+            with self.session(pipeline):
                 pipeline.sync_destination()
 
-        self.attempt(restore, lock_wait_seconds)
+        self.attempt(restore)
 
-    def load(
-        self, pipeline: dlt.Pipeline, step: Callable[[], LoadInfo], lock_wait_seconds: float, *, largest_batch: int = 0
-    ) -> LoadInfo:
+    def load(self, pipeline: dlt.Pipeline, step: Callable[[], LoadInfo], *, largest_batch: int = 0) -> LoadInfo:
         """Load what a pipeline has normalised.
 
         Args:
             pipeline: The pipeline.
             step: Loads. It may be called again, and then continues.
-            lock_wait_seconds: How long to wait for a program that holds the database, or for another load.
             largest_batch: Bytes of the largest Arrow table in it.
         """
         del largest_batch
 
         def load() -> LoadInfo:
-            with self.session(pipeline, lock_wait_seconds):
+            with self.session(pipeline):
                 return step()
 
-        with self.exclusive_load(pipeline, lock_wait_seconds):
-            return self.attempt(load, lock_wait_seconds)
+        with self.exclusive_load(pipeline):
+            return self.attempt(load)
 
-    def describe(self, pipeline: dlt.Pipeline, lock_wait_seconds: float) -> None:
+    def describe(self, pipeline: dlt.Pipeline) -> None:
         """Write comments and views after a load, if they are missing or have changed.
 
         Raises:
@@ -217,27 +227,26 @@ class Warehouse(ABC):
         from .comments import write_comments  # noqa: PLC0415
 
         def describe() -> None:
-            with self.session(pipeline, lock_wait_seconds):
+            with self.session(pipeline):
                 write_comments(pipeline, self)
                 write_views(pipeline, self)
 
-        with self.exclusive_load(pipeline, lock_wait_seconds):
-            self.attempt(describe, lock_wait_seconds)
+        with self.exclusive_load(pipeline):
+            self.attempt(describe)
 
     @abstractmethod
-    def read(self, wanted: Sequence[str], directory: Path, stack: ExitStack, lock_wait_seconds: float) -> Rows:
+    def read(self, wanted: Sequence[str], directory: Path, stack: ExitStack) -> Rows:
         """Open it for reading; `rows.open_rows` is what others call.
 
         Args:
             wanted: The tables and views.
             directory: A directory for temporary files.
             stack: Closes what is opened.
-            lock_wait_seconds: How long to wait for a sync that holds the database.
         """
 
-    def maintain(self, directory: Path, keep_seconds: float, lock_wait_seconds: float) -> Iterator[str]:
+    def maintain(self, directory: Path, keep_seconds: float) -> Iterator[str]:
         """Merge small files and let go of what is older than `keep_seconds`; yields what was done, a line each."""
-        del directory, keep_seconds, lock_wait_seconds
+        del directory, keep_seconds
         yield f"{self.shown} maintains itself: nothing to do."
 
     def rows_with(self, client: Any, name: str, conditions: Mapping[str, Sequence[Any]]) -> pa.Table | None:

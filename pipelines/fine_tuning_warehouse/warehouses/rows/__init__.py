@@ -20,15 +20,12 @@ __all__ = ["Relation", "Rows", "open_rows", "readable", "relation"]
 
 
 @contextmanager
-def open_rows(
-    warehouse: Warehouse, *, names: Collection[str] | None = None, lock_wait_seconds: float
-) -> Iterator[Rows]:
+def open_rows(warehouse: Warehouse, *, names: Collection[str] | None = None) -> Iterator[Rows]:
     """Open a warehouse for reading, in one transaction if it has those. Nothing is written to it.
 
     Args:
         warehouse: The warehouse.
         names: The tables and views to read; None for all. Others are not looked at.
-        lock_wait_seconds: How long to wait for a sync that holds the DuckDB file.
 
     Raises:
         CommandError: The warehouse does not exist or cannot be read.
@@ -38,5 +35,5 @@ def open_rows(
     with ExitStack() as stack:
         directory = stack.enter_context(working_directory())
         with readable(warehouse):
-            rows = warehouse.read(wanted, directory, stack, lock_wait_seconds)
+            rows = warehouse.read(wanted, directory, stack)
         yield rows
