@@ -401,6 +401,82 @@ def test_a_download_may_take_longer_than_a_page() -> None:
         assert api.download(CONTENT, io.BytesIO(), size=40_000) == 40_000
 
 
+def endless(head: bytes, part: bytes) -> Any:
+    """Answers with a head, and then with the same again and again, as fast as it is taken."""
+
+    def answer(*_: Any) -> Iterator[bytes]:
+        yield head
+        while True:
+            yield part * 1000
+
+    return answer
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("size", [None, 10**12])
+@pytest.mark.parametrize(
+    ("head", "part"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (CHUNKED + b"1\r\nx\r\n0\r\n", b"x-trailer: 1\r\n"),
+        (CHUNKED + b"1\r\nx\r\n0\r\nx: ", b"x" * 1000),
+    ],
+    ids=["100 Continue", "trailers", "long trailer"],
+)
+def test_what_stands_around_an_answer_has_an_end(head: bytes, part: bytes, size: int | None) -> None:
+    with (
+        RawHost(endless(head, part)) as host,
+        FineTuningApi(host.base_url, "key") as api,
+        pytest.raises(RequestError, match="its headers are more than 100"),
+    ):
+        api.download(CONTENT, io.BytesIO(), size=size)
+    assert len(host.requests) == 1
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_a_download_of_unknown_size_is_no_larger_than_the_bound(encoding: str) -> None:
+    file = io.BytesIO()
+    policy = settings.RequestPolicy(max_answer_megabytes=2)
+    with (
+        RawHost(lambda *_: [answer_with(bomb(encoding), f"content-encoding: {encoding}")]) as host,
+        FineTuningApi(host.base_url, "key", policy=policy) as api,
+        pytest.raises(RequestError, match=r"more than 2 MB.*fine_tuning_max_answer_megabytes"),
+    ):
+        api.download(CONTENT, file)
+    assert len(host.requests) == 1
+    assert len(file.getvalue()) < 3 * MEGABYTE
+
+
+def test_a_download_of_unknown_size_ends_at_its_deadline() -> None:
+    hosts: list[RawHost] = []
+    policy = settings.RequestPolicy(answer_seconds=0.3, backoff=0.001)
+    with RawHost(dripping(hosts, HEADS["body"], seconds=0.02)) as host:
+        hosts.append(host)
+        with (
+            FineTuningApi(host.base_url, "key", policy=policy) as api,
+            pytest.raises(RequestError, match=r"longer than 0.3 s.*fine_tuning_answer_seconds"),
+        ):
+            api.download(CONTENT, io.BytesIO())
+    assert len(host.requests) == 1 + ODD_RETRIES
+
+
+def test_a_download_that_gets_a_byte_further_each_time_ends() -> None:
+    def answer(_: str, number: int) -> Iterator[bytes]:
+        head = f"HTTP/1.1 206 Partial\r\ncontent-range: bytes {number}-99999/100000\r\ncontent-length: 9\r\n\r\n"
+        yield (head.encode() if number else b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n") + b"x"
+
+    policy = settings.RequestPolicy(max_attempts=4, backoff=0.001)
+    with (
+        RawHost(answer) as host,
+        FineTuningApi(host.base_url, "key", policy=policy) as api,
+        pytest.raises(RequestError, match="ended too early"),
+    ):
+        api.download(CONTENT, io.BytesIO(), size=100_000)
+    assert len(host.requests) <= 5
+
+
 # headers -------------------------------------------------------------------------------------------------------------
 
 

@@ -136,7 +136,12 @@ HELD = {
         "test_answer_bounds::test_a_bomb_takes_no_more_memory_than_the_bound_and_is_told_with_its_setting",
         "test_answer_bounds::test_an_answer_that_drips_ends_at_its_deadline",
     ),
-    "A page or a result file is read up to": ("test_answer_bounds::test_an_answer_of_just_the_bound_is_read",),
+    "A page, a result file or any file": (
+        "test_answer_bounds::test_an_answer_of_just_the_bound_is_read",
+        "test_answer_bounds::test_a_download_of_unknown_size_is_no_larger_than_the_bound",
+        "test_answer_bounds::test_a_download_of_unknown_size_ends_at_its_deadline",
+        "test_answer_bounds::test_what_stands_around_an_answer_has_an_end",
+    ),
     "JSON is read 200 levels deep": (
         "test_answer_bounds::test_json_is_never_nested_more_deeply_than_python_can_follow",
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -50,6 +51,7 @@ _REASONS = {
     "ReadTimeout": "it stayed silent for too long",
     "ReadTimeoutError": "it stayed silent for too long",
     "IncompleteRead": "the connection ended too early",
+    "ProtocolError": "the connection ended too early",
     "EOFError": "the compressed body ended too early",
     "InvalidProxyURL": "the address of the proxy is not valid",
     "InvalidURL": "the address, or that of the proxy, is not valid",
@@ -194,7 +196,7 @@ class FineTuningApi:
     def download(
         self, path: str, file: BinaryIO, *, size: int | None = None, watch: Callable[[int], None] | None = None
     ) -> int:
-        """Write a file's content as it comes, however large. Raises as `get_json` does.
+        """Write a file's content as it comes, however large if its size is known. Raises as `get_json` does.
 
         If the connection breaks, the download goes on from there if the host takes ranges, else from the start. It
         is given up only after several attempts that got no further than those before.
@@ -202,18 +204,19 @@ class FineTuningApi:
         Args:
             path: What follows the base URL, ids quoted.
             file: Empty, open for reading and writing.
-            size: Bytes that it must have in the end; None if that is not known.
+            size: Bytes that it must have in the end. If None, an answer is bounded as that to `get_bytes` is.
             watch: Called for every piece with the bytes that came; a negative number if it starts again.
 
         Returns:
             The size of the file in bytes.
         """
-        download = Download(file, size, watch)
+        download = Download(file, size, self._policy.max_answer_megabytes, watch)
+        seconds = self._policy.answer_seconds if size is None else math.inf
 
         def attempt() -> None:
             expected = (416,) if download.position else ()
             try:
-                with self._response(path, self._query, download.headers, float("inf"), expected) as response:
+                with self._response(path, self._query, download.headers, seconds, expected) as response:
                     download.take(response, self.limiter.raise_if_cancelled)
             except AttemptError:
                 if download.write_error is not None:

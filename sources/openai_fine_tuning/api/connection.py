@@ -28,6 +28,8 @@ from openai_fine_tuning.errors import ConfigurationError
 from .retry import ODD_RETRIES, AttemptError
 
 _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_MAX_LINES, _MAX_LINE_BYTES = 100, 65_536
+"""Bounds on what stands around an answer; those of http.client for headers."""
 CERTIFICATES = (*_BUNDLES, "SSL_CERT_FILE", "SSL_CERT_DIR")
 """Variables that name trusted authorities, in the order in which they are looked at."""
 
@@ -107,6 +109,24 @@ class _PacedResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket, *arguments: Any, **options: Any) -> None:
         super().__init__(sock, *arguments, **options)
         self.fp = io.BufferedReader(_PacedStream(self.fp.detach(), sock, pace.get(Pace())))
+        self._statuses = 0
+
+    # Two methods of http.client that are not public: what it reads before and behind an answer has no end.
+
+    def _read_status(self) -> Any:
+        self._statuses += 1
+        if self._statuses > _MAX_LINES:
+            raise http.client.HTTPException(f"got more than {_MAX_LINES} answers 100 Continue")
+        return super()._read_status()  # type: ignore[misc]
+
+    def _read_and_discard_trailer(self) -> None:
+        for _ in range(_MAX_LINES):
+            line = self.fp.readline(_MAX_LINE_BYTES + 1)
+            if len(line) > _MAX_LINE_BYTES:
+                raise http.client.LineTooLong("trailer line")
+            if line in (b"", b"\n", b"\r\n"):
+                return
+        raise http.client.HTTPException(f"got more than {_MAX_LINES} trailers")
 
 
 class _Connection(HTTPConnection):

@@ -11,6 +11,8 @@ import requests
 from . import answers, decoding
 from .retry import AttemptError
 
+_PROGRESS_BYTES = 1_000
+
 
 class Download:
     """The state of one download, over all its attempts.
@@ -18,17 +20,21 @@ class Download:
     Args:
         file: The file to write to; empty at first.
         size: Bytes that it must have in the end; None if that is not known.
+        max_megabytes: How much may come of a file of unknown size.
         watch: Called with the size of every piece.
 
     Attributes:
         position: How many bytes have come.
-        failures: Attempts since the last one that got further than ever before.
+        failures: Attempts since the last one that got further than all before it.
         write_error: The error of this machine's disk, which no other attempt mends.
     """
 
-    def __init__(self, file: BinaryIO, size: int | None, watch: Callable[[int], None] | None) -> None:
+    def __init__(
+        self, file: BinaryIO, size: int | None, max_megabytes: float, watch: Callable[[int], None] | None
+    ) -> None:
         self._file = file
         self._size = size
+        self._max_megabytes = max_megabytes
         self._watch = watch or (lambda _: None)
         self._furthest = 0
         self._version: str | None = None
@@ -90,6 +96,8 @@ class Download:
             self.position += len(piece)
             self._watch(len(piece))
             on_piece()
+            if self._size is None and self.position > self._max_megabytes * 1_000_000:
+                raise decoding.too_large(self._max_megabytes, response.status_code)
             if self._size is not None and self.position > self._size:
                 break
         self._check_size()
@@ -102,8 +110,11 @@ class Download:
             raise AttemptError(words, detail=words)
 
     def has_advanced(self) -> bool:
-        """Return whether an attempt that has ended got further than all before it; count a failure if not."""
-        advanced = self.position > self._furthest
+        """Return whether an attempt that has ended got further than all before it; count a failure if not.
+
+        Less than `_PROGRESS_BYTES` are not further: a byte at a time, no file would ever come whole.
+        """
+        advanced = self.position >= self._furthest + _PROGRESS_BYTES
         self._furthest = max(self._furthest, self.position)
         self.failures = 0 if advanced else self.failures + 1
         return advanced
