@@ -21,6 +21,7 @@ from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from fine_tuning_warehouse.warehouses.errors import destination_errors
 from fine_tuning_warehouse.warehouses.iceberg import Iceberg
 from fine_tuning_warehouse.warehouses.other import OtherDestination
+from fine_tuning_warehouse.warehouses.preflight import merge_hints
 from histories import add_history, assert_holds, truth_of
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def test_a_destination_that_cannot_merge_is_refused(tmp_path: Path) -> None:
         (Iceberg(table_format="hudi"), "has no tables in hudi: it has"),  # type: ignore[arg-type]
     ):
         with pytest.raises(UsageError, match=words):
-            warehouse.hints(warehouse.pipeline(tmp_path / str(warehouse.table_format)))
+            merge_hints(warehouse, warehouse.pipeline(tmp_path / str(warehouse.table_format)))
 
 
 @pytest.mark.engine

@@ -23,6 +23,7 @@ from openai_fine_tuning.schema import SYNCS, TABLES, schema
 from .errors import CommandError, UsageError
 from .warehouses.errors import destination_errors
 from .warehouses.load_id import LOAD_ID, add_load_ids
+from .warehouses.preflight import merge_hints
 from .warehouses.rows import Relation, Rows, open_rows
 from .warehouses.state import Stored, find_stored, stored_by
 from .warehouses.tables import make_lacking, set_aside_changed
@@ -95,7 +96,7 @@ def copy_history(source: Warehouse, target: Warehouse) -> Iterator[Copied]:
                     if not pipeline.has_pending_data:
                         # Another copy may have brought the same rows since the target was read.
                         is_new = history.label not in present and history.copied.has_state and not _has_state(there)
-                        history.extract(pipeline, target.hints(pipeline), is_new=is_new)
+                        history.extract(pipeline, merge_hints(target, pipeline), is_new=is_new)
                     make_lacking(pipeline)
                     return pipeline.load()
 

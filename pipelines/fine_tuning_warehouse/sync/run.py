@@ -26,6 +26,7 @@ from fine_tuning_warehouse.warehouses.changes import Changes, Tables
 from fine_tuning_warehouse.warehouses.dlt_process import active_pipeline_kept
 from fine_tuning_warehouse.warehouses.errors import destination_errors
 from fine_tuning_warehouse.warehouses.load_id import add_load_ids
+from fine_tuning_warehouse.warehouses.preflight import merge_hints
 from fine_tuning_warehouse.warehouses.tables import (
     add_stored_columns,
     added_columns,
@@ -220,7 +221,7 @@ class _AccountSync:
         while not self._report.is_complete:
             log = _sync_log(sync_id, started_at, self._account.label, report=self._report)
             add_load_ids(log.selected_resources.values())
-            hints = self._warehouse.hints(pipeline)
+            hints = merge_hints(self._warehouse, pipeline)
             for resource in (*source.selected_resources.values(), *log.selected_resources.values()):
                 resource.apply_hints(**hints)
             with self._errors():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,13 +176,6 @@ class DuckDb(Warehouse):
         with self.lock(()):
             self.attempt(checkpoint)
         yield f"{self.shown}: vacuum and checkpoint, {before:,} bytes before and {size():,} after."
-
-    @override
-    def columns(self, client: Any, names: Collection[str]) -> dict[str, dict[str, str]]:
-        """Return what the database says of its tables."""
-        from .other import storage_columns  # noqa: PLC0415
-
-        return storage_columns(client, names)
 
 
 @contextmanager

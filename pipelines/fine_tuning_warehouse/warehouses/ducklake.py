@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,12 +198,6 @@ class DuckLake(Warehouse):
                     yield f"{self.shown}: {what}: {len(rows)}."
             finally:
                 sql.close_connection()
-
-    @override
-    def columns(self, client: Any, names: Collection[str]) -> dict[str, dict[str, str]]:
-        from .other import storage_columns  # noqa: PLC0415
-
-        return storage_columns(client, names)
 
     def _catalog_file(self) -> Path | None:
         """Return the file that holds the catalog; None if a server does."""

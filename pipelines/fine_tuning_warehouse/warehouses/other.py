@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,16 +84,3 @@ class OtherDestination(Warehouse):
         if has_views:
             return rows
         return copied({one.name: rows.reader(one) for one in rows.relations}, self, wanted, directory, stack)
-
-    @override
-    def columns(self, client: Any, names: Collection[str]) -> dict[str, dict[str, str]]:
-        """Return what the database says of its tables."""
-        return storage_columns(client, names)
-
-
-def storage_columns(client: Any, names: Collection[str]) -> dict[str, dict[str, str]]:
-    """Return the columns of tables as a SQL database knows them, and dlt's type of each."""
-    return {
-        name: {str(column).lower(): str(hints.get("data_type")) for column, hints in columns.items()}
-        for name, columns in client.get_storage_tables(names)
-    }

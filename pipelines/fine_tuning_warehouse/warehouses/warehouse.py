@@ -158,12 +158,6 @@ class Warehouse(_Waits, ABC):
             CommandError: The destination refuses.
         """
 
-    def hints(self, pipeline: dlt.Pipeline) -> dict[str, Any]:
-        """Return the hints of dlt by which a resource is merged into it."""
-        from .preflight import merge_hints  # noqa: PLC0415 - see accounts
-
-        return merge_hints(self, pipeline)
-
     def exclusive_load(self, pipeline: dlt.Pipeline) -> AbstractContextManager[None]:
         """Keep other loads out, if the destination itself does not keep them apart.
 
@@ -265,7 +259,6 @@ class Warehouse(_Waits, ABC):
 
         return rows_with(client, name, conditions) if is_sql(client) else None
 
-    @abstractmethod
     def columns(self, client: Any, names: Collection[str]) -> dict[str, dict[str, str]]:
         """Return the columns of tables that exist: table to column to dlt's type, all in lower case.
 
@@ -273,6 +266,10 @@ class Warehouse(_Waits, ABC):
             client: dlt's client of the destination.
             names: The tables to look at.
         """
+        return {
+            name: {str(column).lower(): str(hints.get("data_type")) for column, hints in columns.items()}
+            for name, columns in client.get_storage_tables(names)
+        }
 
     def locations(self, client: Any, names: Collection[str]) -> Mapping[str, tuple[str, str]]:
         """Return the location of each table's files: table to (format, URL). Empty for tables that have names."""
