@@ -38,6 +38,7 @@ SUMMARY_KEYS = {
     "requests",
     "retries",
     "jobs",
+    "jobs_in_progress",
     "skipped",
     "rejected",
     "warnings",

@@ -49,7 +49,7 @@ def test_a_sync_is_a_line_with_its_time_and_so_is_a_failure(
     assert len(lines) >= 2
     first = re.compile(
         STAMP + r"Synced account default into \S+ in \d+\.\d s: [\d,]+ rows new or changed, \d+ requests, 1 job seen, "
-        r"1 still open, 1 skipped \(see sync_history\), 1 rejected \(see rejected_records\)\."
+        r"0 in progress, 1 to be read again, 1 skipped \(see sync_history\), 1 rejected \(see rejected_records\)\."
     )
     assert first.fullmatch(lines[0]), lines[0]
     assert all(re.match(STAMP + "Synced ", line) for line in lines)

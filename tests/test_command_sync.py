@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from command import HOUR, KEY, NOW, SUMMARY_KEYS, Command, is_told_well, wait_until
+from command import HOUR, KEY, NOW, SUMMARY_KEYS, Command, Ended, is_told_well, wait_until
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from openai_fine_tuning.schema import TABLES
 
@@ -203,16 +203,17 @@ def test_job_and_since_are_bounded_and_hide_nothing_from_a_later_sync(world: Scr
     assert len(ftw.rows("FROM checkpoints")) == 4
 
 
-def test_jobs_that_are_all_unknown_are_told_and_a_host_of_no_jobs_is_a_failure(host: Simulator, ftw: Command) -> None:
+def test_jobs_that_are_all_unknown_are_a_failure_and_so_is_a_host_of_no_jobs(host: Simulator, ftw: Command) -> None:
     host.faults.append(Fault("status", path="ftjob-ended$", status=200, body={"id": "ftjob-other", "object": "x"}))
     other = ftw("sync", "--job", "ftjob-ended", "--strict")
     assert other.code == 3
     assert "ftjob-ended answered with another job or none" in other.err
 
-    none = ftw("sync", "--job", "ftjob-none", "--job", "a/b", "--output", "json", "--strict")
-    assert none.code == 3
-    assert {one["job"] for one in none.json["skipped"]} == {"a/b", "ftjob-none"}
-    assert "the host has no job ftjob-none: is the id right?" in none.err
+    none = ftw("sync", "--job", "ftjob-none", "--job", "ftjob-neither", "--output", "json")
+    assert none.code == 1
+    assert none.json["status"] == "failed"
+    assert "none of the jobs that were asked for (ftjob-none, ftjob-neither)" in none.json["error"]
+    assert is_told_well(Ended(1, "", none.err, 0), "ftjob-none", "the ids, the key and the project")
 
     astray = ftw("sync", "--job", "ftjob-ended", "--base-url", host.base_url.removesuffix("/v1"))
     assert astray.code == 1

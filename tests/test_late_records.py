@@ -121,7 +121,12 @@ def watch(record: dict[str, Any], *seconds: float) -> list[bool]:
 def test_an_ended_job_without_a_usable_time_closes_a_grace_period_after_it_was_first_seen_so(
     status: str, none: Any
 ) -> None:
-    assert watch({"status": status, "finished_at": none}, 0, HOUR, HOUR + 1) == [False, False, True]
+    record = {"status": status, "finished_at": none}
+    assert watch({**record, "created_at": NOW - 60}, 0, HOUR, 2 * HOUR) == [False, False, True]
+    if status.lower() == "succeeded":
+        assert watch(record, 0, HOUR, HOUR + 1) == [False, False, True]
+    else:
+        assert watch(record, 0) == [True], "it failed long before it was first seen"
 
 
 @pytest.mark.parametrize("status", ["completed", "error", "expired", "user_error", "something new", None, 7, ["ended"]])
@@ -333,3 +338,33 @@ def test_a_kept_checkpoint_counts_as_kept_after_a_full_refresh_of_jobs_alone(
     database.sync()
     database.sync(resources=("jobs",), full_refresh=True)
     assert database.rows(RETAINED) == [("ftckpt-a", True)]
+
+
+@pytest.mark.parametrize(
+    ("age", "last_event", "is_closed"), [(5, 2, True), (5, 0, False), (5, None, True), (0, None, False)]
+)
+def test_a_job_that_failed_without_an_end_closes_by_its_last_event_or_when_it_is_first_seen(
+    world: ScriptedWorld, database: Database, age: int, last_event: int | None, is_closed: bool
+) -> None:
+    world.add_job(id="ftjob-failed", created_at=NOW - age * HOUR, status="failed", finished_at=None)
+    if last_event is not None:
+        world.add_event("ftjob-failed", id="ftevent-last", created_at=NOW - last_event * HOUR)
+    first = database.sync()
+    assert first.jobs["open"] == (not is_closed)
+    assert first.jobs_in_progress == 0
+    assert (database.sync().requests == 1) == is_closed
+
+
+def test_a_job_that_fails_without_an_end_while_it_is_open_closes_when_that_was_seen_before(
+    world: ScriptedWorld, database: Database, clock: Clock
+) -> None:
+    world.add_job(id="ftjob-a", created_at=NOW - 5 * HOUR, status="running", finished_at=None)
+    world.add_event("ftjob-a", id="ftevent-old", created_at=NOW - 3 * HOUR)
+    assert database.sync().jobs_in_progress == 1
+    world.update_job("ftjob-a", status="failed")
+    seen = database.sync()
+    assert (seen.jobs["open"], seen.jobs_in_progress) == (1, 0)
+    world.add_event("ftjob-a", id="ftevent-late", created_at=NOW - 4 * HOUR)
+    assert database.sync().jobs["open"] == 0
+    assert database.ids("events") == ["ftevent-late", "ftevent-old"]
+    assert database.sync().requests == 1

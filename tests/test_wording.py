@@ -20,7 +20,7 @@ def test_one_of_anything_is_no_plural() -> None:
     one = AccountResult("mine", rows={"jobs": 1}, requests=1, retries=1, jobs={"seen": 1, "open": 0})
     assert summary_lines(one, "here", "there")[1:] == [
         "  jobs          1 row new or changed",
-        "1 request (1 of them a retry), 1 job seen, 0 still open.",
+        "1 request (1 of them a retry), 1 job seen, 0 in progress, 0 to be read again.",
     ]
 
 

@@ -33,6 +33,7 @@ class Report:
         jobs_to_read: Jobs found so far that are new or open.
         jobs_read: Jobs of these that were read.
         jobs_open: Jobs that the next sync reads again.
+        jobs_in_progress: Jobs of these that have not ended.
         rows: Rows yielded, by table.
         largest_batch: Bytes of the largest Arrow table yielded.
         skipped: What could not be read.
@@ -49,6 +50,7 @@ class Report:
     jobs_to_read: int = 0
     jobs_read: int = 0
     jobs_open: int = 0
+    jobs_in_progress: int = 0
     rows: Counter[str] = field(default_factory=Counter)
     largest_batch: int = 0
     skipped: list[Skipped] = field(default_factory=list)

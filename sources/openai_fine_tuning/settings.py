@@ -12,6 +12,9 @@ TERMINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled", "canceled"})
 """A job in one of these has ended, but its checkpoints may still appear for a while. With any other status, which hosts
 name as they like, a job has ended once its `finished_at` has passed."""
 
+FAILED_STATUSES = frozenset({"failed", "cancelled", "canceled"})
+"""Those with which a job ends before it has trained."""
+
 GRACE_SECONDS = 3600.0
 """How long after `finished_at` a job stays open: events were seen 2 s after it, checkpoints minutes after."""
 

@@ -31,9 +31,8 @@ def summary_lines(summary: AccountResult, host: str, warehouse: str) -> list[str
         if name != "rejected_records" or rows:
             lines.append(f"{table_line(name, rows, width)} new or changed")
     retries = f" ({counted(summary.retries, 'of them a retry', 'of them retries')})" if summary.retries else ""
-    seen, still_open = summary.jobs["seen"], summary.jobs["open"]
     requests = counted(summary.requests, "request")
-    lines.append(f"{requests}{retries}, {counted(seen, 'job')} seen, {still_open:,} still open.")
+    lines.append(f"{requests}{retries}, {_jobs(summary)}.")
     return lines
 
 
@@ -60,13 +59,18 @@ def sync_line(result: SyncResult, warehouse: str) -> str:
     line = (
         f"Synced {accounts} into {warehouse} in {result.seconds:.1f} s: "
         f"{counted(sum(total.rows.values()), 'row')} new or changed, {counted(total.requests, 'request')}, "
-        f"{counted(total.jobs['seen'], 'job')} seen, {total.jobs['open']:,} still open"
+        f"{_jobs(total)}"
     )
     missing = {
         "skipped (see sync_history)": len(total.skipped),
         "rejected (see rejected_records)": total.rejected,
     }
     return ", ".join([line, *(f"{count:,} {what}" for what, count in missing.items() if count)]) + "."
+
+
+def _jobs(result: AccountResult) -> str:
+    seen, again = counted(result.jobs["seen"], "job"), result.jobs["open"]
+    return f"{seen} seen, {result.jobs_in_progress:,} in progress, {again:,} to be read again"
 
 
 def skip_lines(summary: AccountResult, *, several: bool = False) -> list[str]:

@@ -143,7 +143,7 @@ def freshness(syncs: Sequence[Row] | None, problem: str | None) -> str:
         return ""
     lines = [
         f"Last sync of account **{escaped(sync['account'])}**: **{ago(sync['finished_at'])}** "
-        f"({time(sync['finished_at'])} UTC), {count(sync['jobs_open'], 'job')} still open."
+        f"({time(sync['finished_at'])} UTC), {count(sync['jobs_open'], 'job')} to be read again."
         for sync in syncs[:_SHOWN_ACCOUNTS]
         if isinstance(sync["finished_at"], datetime)
     ]
@@ -175,7 +175,7 @@ def totals(jobs: Sequence[Row]) -> list[tuple[str, str, str]]:
     costs = [job["cost_of_final"] for job in jobs if job["cost_of_final"] is not None]
     tokens = sum(job["trained_tokens"] or 0 for job in jobs)
     return [
-        ("Jobs", count(len(jobs)), f"{count(len(jobs) - ended)} not ended, {count(failed)} failed"),
+        ("Jobs", count(len(jobs)), f"{count(len(jobs) - ended)} in progress, {count(failed)} failed"),
         ("Checkpoints", count(sum(job["checkpoints"] or 0 for job in jobs)), "dropped ones included"),
         ("Overfitting at the end", f"{over:,} of {len(bands):,}", "with validation loss"),
         ("Final is not the best", f"{sum(cost > 0 for cost in costs):,} of {len(costs):,}", "that compare"),

@@ -294,6 +294,7 @@ class _AccountSync:
         result.rows = {name: self._loaded[name] for name in self._options.tables}
         result.requests, result.retries = report.requests, report.retries
         result.jobs = {"seen": report.jobs_seen, "open": report.jobs_open}
+        result.jobs_in_progress = report.jobs_in_progress
         result.skipped = [asdict(skip) for skip in report.skipped]
         result.rejected = report.rejected
         result.notes, result.warnings = list(report.notes), list(report.warnings)

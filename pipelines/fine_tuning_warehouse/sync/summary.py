@@ -25,7 +25,8 @@ class AccountResult:
         rows: Rows written, by table.
         requests: Requests sent, retries included.
         retries: Requests that were sent again.
-        jobs: Jobs `seen` on the host, and those of them that are still `open`.
+        jobs: Jobs `seen` on the host, and those that are `open`: the next sync reads them again.
+        jobs_in_progress: Jobs of these that have not ended.
         skipped: What could not be read: `account`, `job`, `resource` and `reason` of each.
         rejected: Records that could not be typed.
         warnings: What is probably wrong though the sync succeeded, as sentences.
@@ -46,6 +47,7 @@ class AccountResult:
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+    jobs_in_progress: int = 0
 
     @property
     def is_incomplete(self) -> bool:
@@ -151,6 +153,7 @@ class SyncResult:
             sum(account.rejected for account in self.accounts),
             [warning for account in self.accounts for warning in account.warnings],
             self.seconds,
+            jobs_in_progress=sum(account.jobs_in_progress for account in self.accounts),
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -50,6 +50,11 @@ class Job:
         return self.finished_at is not None and self.finished_at <= self.seen_at
 
     @property
+    def has_failed(self) -> bool:
+        """Whether the job failed or was cancelled. Such jobs often have no `finished_at`."""
+        return str(self.record.get("status")).lower() in settings.FAILED_STATUSES
+
+    @property
     def path(self) -> str:
         """The job's address below the base URL."""
         return job_path(str(self.record["id"]))

@@ -25,11 +25,13 @@ class JobTask:
         job_id: Its id.
         job: The job, as the listing showed it; None to fetch it by its id.
         watermarks: Those of the resources that are due of it. A worker looks at them and changes nothing.
+        last_event: When the newest event happened that an earlier read has found, in unix seconds.
     """
 
     job_id: str
     job: Job | None
     watermarks: Mapping[str, Watermark]
+    last_event: float | None = None
 
 
 @dataclass
@@ -69,7 +71,7 @@ def read_job(host: Host, task: JobTask, bounds: Bounds) -> Generator[Found, None
         if name not in task.watermarks or not bounds.admit(job):
             continue
         watermark = task.watermarks[name]
-        due = Due(job, dict(watermark.open.get(job.id, {})), watermark.is_over(job))
+        due = Due(job, dict(watermark.open.get(job.id, {})), watermark.is_over(job, task.last_event))
         try:
             result.next_states[name] = yield from read(host, due)
         except UnavailableError:

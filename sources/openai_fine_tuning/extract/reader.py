@@ -31,6 +31,9 @@ from .probes import Probes
 from .resources import Found, Host, Missing
 from .workers import Ended, Workers
 
+_MOST_NAMED = 5
+"""Jobs that an error names."""
+
 _JOBS_A_THREAD = 2
 """Jobs under way for each thread: enough that none waits for the next, few enough that a part soon ends."""
 
@@ -84,7 +87,7 @@ class Reader:
         self._met: set[str] = set()
         self._failed: list[tuple[Job, str, Exception]] = []
         self._missing: set[tuple[str, str]] = set()
-        self._unknown: set[str] = set()
+        self._absent: set[str] = set()
         self._is_left_over = False
         self._has_progressed = False
         self._before = (report.requests, report.retries, report.rejected)
@@ -100,12 +103,12 @@ class Reader:
             if self._bounds.job_ids:
                 yield from self._read_by_id(self._bounds.job_ids)
                 yield from self._collect(down_to=0)
-                self._check_unknown_jobs()
+                self._check_asked_jobs()
             else:
                 yield from self._read_listing()
             self._report_failures()
             self._count()
-            self._report.jobs_open = len(set().union(*(watermark.open for watermark in self._watermarks.values())))
+            self._count_open()
             now_known = 0 if self._bounds.is_partial else max(one.known_jobs for one in self._watermarks.values())
             self._report.jobs_known = max(self._known_jobs, now_known)
             yield self._take(at_least=1)
@@ -196,7 +199,7 @@ class Reader:
             self._run.postponed[job.id] = job
             self._is_left_over = True
         else:
-            self._start(JobTask(job.id, job, due))
+            self._start(JobTask(job.id, job, due, self._last_event(job.id)))
 
     def _readable(self) -> dict[str, Watermark]:
         """Return the watermarks of the resources that are not known to be unavailable."""
@@ -252,7 +255,7 @@ class Reader:
                 self._is_left_over = True
                 return
             due = {n: w for n, w in self._readable().items() if self._bounds.is_partial or job_id in w.open}
-            self._start(JobTask(job_id, self._run.postponed.pop(job_id, None), due))
+            self._start(JobTask(job_id, self._run.postponed.pop(job_id, None), due, self._last_event(job_id)))
             yield from self._collect(down_to=_JOBS_A_THREAD * self._api.limiter.concurrency)
 
     def _start(self, task: JobTask) -> None:
@@ -323,6 +326,7 @@ class Reader:
         self._report.seen.add(hash(job.id))
         self._met.add(job.id)
         self._run.done.add(job.id)
+        known_event = self._last_event(job.id)
         listed_at = result.next_states.get("checkpoints", {}).get("listed_at")
         jobs = self._watermarks.get("jobs")
         if jobs is not None and self._bounds.admit(job) and ("jobs" in task.watermarks or listed_at is not None):
@@ -331,9 +335,17 @@ class Reader:
             self._batches.add("jobs", job.record, job_id=None, own={"checkpoints_listed_at": listed_at})
             result.next_states["jobs"] = {} if listed_at is None else {"listed_at": listed_at}
         if result.error is None:
+            read_event = result.next_states.get("events", {}).get("newest_event")
             for name, next_state in result.next_states.items():
-                self._watermarks[name].mark_read(job, **next_state)
+                watermark = self._watermarks[name]
+                last_event = known_event if job.id in watermark.open else read_event
+                watermark.mark_read(job, last_event=last_event, **next_state)
             self._failed += [(job, name, error) for name, error in result.failures.items()]
+
+    def _last_event(self, job_id: str) -> float | None:
+        """Return the time of a job's newest event that an earlier read has found, in unix seconds."""
+        events = self._watermarks.get("events")
+        return None if events is None else events.open.get(job_id, {}).get("newest_event")
 
     # What could not be read ------------------------------------------------------------------------------------------
 
@@ -344,8 +356,9 @@ class Reader:
     def _skip_job(self, job_id: str, error: RequestError, *, is_gone: bool) -> None:
         """Report a job that cannot be read. Close it if the host no longer has it."""
         is_open = any(job_id in watermark.open for watermark in self._watermarks.values())
+        if is_gone or error.status == 404:
+            self._absent.add(job_id)
         if not is_gone and error.status == 404 and job_id in self._bounds.job_ids and not is_open:
-            self._unknown.add(job_id)
             self._skip(job_id, "jobs", f"the host has no job {job_id}: is the id right? ({error})")
         elif is_gone or (error.status == 404 and not error.is_missing_endpoint):
             self._skip(job_id, "jobs", f"the host no longer has this job: {error}")
@@ -363,10 +376,25 @@ class Reader:
                 self._skip(job.id, resource, str(error))
                 self._watermarks[resource].mark_pending(job)
 
-    def _check_unknown_jobs(self) -> None:
-        """Raise `HostError` if no job that the user named exists, and the job listing cannot be read either."""
-        if self._unknown.issuperset(self._bounds.job_ids) and (error := listing_failure(self._api)) is not None:
+    def _check_asked_jobs(self) -> None:
+        """Raise `HostError` if the host has none of the jobs that the user named: what of them could be loaded?"""
+        if not self._absent.issuperset(self._bounds.job_ids):
+            return
+        if (error := listing_failure(self._api)) is not None:
             raise HostError.of(error, self._api.base_url)
+        named = ", ".join(escaped(job_id) for job_id in self._bounds.job_ids[:_MOST_NAMED])
+        more = " ..." if len(self._bounds.job_ids) > _MOST_NAMED else ""
+        raise HostError(
+            f"{self._api.base_url} has none of the jobs that were asked for ({named}{more}): are the ids, the key and "
+            "the project right?"
+        )
+
+    def _count_open(self) -> None:
+        """Count the jobs that the next sync reads again, and those of them that have not ended."""
+        opened = [item for watermark in self._watermarks.values() for item in watermark.open.items()]
+        ended = {job_id for job_id, known in opened if "terminal_at" in known}
+        self._report.jobs_open = len({job_id for job_id, _ in opened})
+        self._report.jobs_in_progress = self._report.jobs_open - len(ended)
 
     def _count(self) -> None:
         requests, retries, rejected = self._before

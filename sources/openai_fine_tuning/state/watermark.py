@@ -112,14 +112,15 @@ class Watermark:
         point, upper = self.resume_point, self.resume_bound
         return point is None or upper is None or not point["oldest"] < job.created_at < upper
 
-    def mark_read(self, job: Job, **known: Any) -> None:
+    def mark_read(self, job: Job, *, last_event: float | None = None, **known: Any) -> None:
         """Note that a read of the job has succeeded, and close the job if nothing more can come.
 
         Args:
             job: The job as the host showed it before that read began.
+            last_event: When the job's last event happened (unix seconds), as far as it is known.
             known: What the next read of the job must know, if it stays open.
         """
-        if self.is_over(job):
+        if self.is_over(job, last_event):
             if "tally" in self._state and job.id not in self._state["recent"]:
                 checksum = JobSetChecksum(**self._state["tally"])
                 checksum.add(job.id, job.created_at)
@@ -127,26 +128,38 @@ class Watermark:
             self._close(job.id, job.created_at)
             return
         self.mark_pending(job, **known)
+
+    def mark_pending(self, job: Job, **known: Any) -> None:
+        """Note that the job must be read again."""
+        self.open[job.id] = {"created_at": job.created_at, **self.open.get(job.id, {}), **known}
         if job.is_terminal:
             self.open[job.id].setdefault("terminal_at", job.seen_at)
         else:
             self.open[job.id].pop("terminal_at", None)
 
-    def mark_pending(self, job: Job, **known: Any) -> None:
-        """Note that the job must be read again."""
-        self.open[job.id] = {"created_at": job.created_at, **self.open.get(job.id, {}), **known}
-
     def mark_gone(self, job_id: str) -> None:
         """Close a job that the host no longer has. The checksum leaves it out, since no listing shows it."""
         self._close(job_id, self.open.get(job_id, {}).get("created_at"))
 
-    def is_over(self, job: Job) -> bool:
-        """Return whether a read that begins now is the last one: the job ended longer ago than the grace period."""
+    def is_over(self, job: Job, last_event: float | None = None) -> bool:
+        """Return whether a read that begins now is the last one: the job ended longer ago than the grace period.
+
+        Without a `finished_at`, it ended when it was first seen so. A job that had failed or was cancelled when it was
+        first seen at all ended with its last event, or as it was created.
+
+        Args:
+            job: The job as the host shows it now.
+            last_event: When its last event happened (unix seconds), as far as it is known.
+        """
         if not job.is_terminal:
             return False
+        known = self.open.get(job.id)
         ended = job.finished_at
         if ended is None or ended > job.seen_at:  # no host knows the end of a job beforehand
-            ended = self.open.get(job.id, {}).get("terminal_at")
+            ended = None if known is None else known.get("terminal_at")
+            if job.has_failed and (known is None or ended is not None):
+                times = [time for time in (ended, last_event) if time is not None]
+                ended = min(times, default=job.created_at)
         return ended is not None and job.seen_at - ended > self._grace
 
     def listing_ended(self, order: Order, began_at: float, met: Iterable[str]) -> None:
