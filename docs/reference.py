@@ -20,7 +20,14 @@ def command_sections() -> str:
     """A section for each command of `ftw`, with every option, as `--help` shows them."""
     parent = click.Context(ftw, info_name="ftw", **ftw.context_settings)
     sections = []
-    for name, command in sorted(ftw.commands.items()):
+    commands = dict(ftw.commands)
+    commands.update(
+        (f"{name} {below}", one)
+        for name, command in ftw.commands.items()
+        if isinstance(command, click.Group)
+        for below, one in command.commands.items()
+    )
+    for name, command in sorted(commands.items()):
         with click.Context(command, parent=parent, info_name=name) as context:
             usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
             purpose = _shown(inspect.cleandoc(command.help or ""))

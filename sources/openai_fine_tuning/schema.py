@@ -288,6 +288,7 @@ SYNCS = Table(
         Column("skipped", "json", "What was skipped and why, as a JSON array."),
         Column("rejected", "bigint", "Records that do not fit, as a whole or in a value."),
         Column("version", "text", "Release that did it."),
+        Column("host", "text", "Host that was read: its base URL."),
     ),
 )
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from .check import Checked, Damage, check
 from .manifest import Manifest, Missing
 from .plan import Archived, Plan
+from .rewrite import rewrite
 from .run import archive
 from .store import open_store
 
-__all__ = ["Archived", "Checked", "Damage", "Manifest", "Missing", "Plan", "archive", "check", "open_store"]
+__all__ = ["Archived", "Checked", "Damage", "Manifest", "Missing", "Plan", "archive", "check", "open_store", "rewrite"]

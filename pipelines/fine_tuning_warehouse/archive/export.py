@@ -9,7 +9,7 @@ from fine_tuning_warehouse.text import counted
 from fine_tuning_warehouse.warehouses.rows import Relation, open_rows
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
-from .manifest import Entry, Manifest
+from .manifest import Entry, Manifest, Tombstone
 from .parquet import lost_columns, lost_rows, path_of, write
 from .plan import Progress
 from .store import Store, digest
@@ -55,8 +55,22 @@ def export(store: Store, warehouse: Warehouse, progress: Progress) -> list[Expor
     return exported
 
 
-def refuse_losses(store: Store, before: Manifest | None, warehouse: Warehouse, exported: list[Exported]) -> None:
-    """Raise `UsageError` if rows of the archive would be lost: then it is an archive of another warehouse."""
+def refuse_losses(
+    store: Store,
+    before: Manifest | None,
+    warehouse: Warehouse,
+    exported: list[Exported],
+    removed: Tombstone | None = None,
+) -> None:
+    """Raise `UsageError` if rows of the archive would be lost: then it is an archive of another warehouse.
+
+    Args:
+        store: The archive.
+        before: Its manifest so far; None for a new archive.
+        warehouse: The warehouse.
+        exported: What was exported from it.
+        removed: What was removed from the warehouse on purpose.
+    """
     if before is None:
         return
     advice = f"Archive {warehouse.shown} into another folder; nothing was changed here."
@@ -66,14 +80,14 @@ def refuse_losses(store: Store, before: Manifest | None, warehouse: Warehouse, e
         )
     now = {one.path: one for one in exported}
     for path, entry in before.files.items():
-        if entry.kind in ("table", "view") and (lost := _lost(store, path, entry, now.get(path))):
+        if entry.kind in ("table", "view") and (lost := _lost(store, path, entry, now.get(path), removed)):
             raise UsageError(
                 f"{store.shown} holds {lost}, and {warehouse.shown} does not: it is an archive of another warehouse. "
-                f"{advice}"
+                f"{advice} If rows were removed on purpose, name this archive with `ftw forget --archive`."
             )
 
 
-def _lost(store: Store, path: str, entry: Entry, now: Exported | None) -> str | None:
+def _lost(store: Store, path: str, entry: Entry, now: Exported | None, removed: Tombstone | None) -> str | None:
     """Describe what the earlier file of a table or view has and the new one lacks; None if it lacks nothing."""
     if now is None:
         return f"the {entry.kind} {entry.name}"
@@ -82,5 +96,5 @@ def _lost(store: Store, path: str, entry: Entry, now: Exported | None) -> str | 
     earlier, draft = store.local_copy(path), store.draft(path)
     if columns := lost_columns(earlier, draft):
         return f"columns of {entry.name} such as {columns[0]}"
-    count, example = lost_rows(now.relation, earlier, draft)
+    count, example = lost_rows(now.relation, earlier, draft, removed)
     return f"{counted(count, 'row')} of {entry.name} such as {example}" if count else None

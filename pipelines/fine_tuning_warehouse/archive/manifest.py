@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -74,6 +74,42 @@ class Missing:
     reason: str
 
 
+@dataclass(frozen=True)
+class Tombstone:
+    """What was removed from an archive on purpose, or given another label.
+
+    Attributes:
+        account: The account.
+        at: When (ISO 8601, UTC).
+        job: The job that was removed; None for the whole account.
+        files: Ids of the files that only this job has named.
+        renamed_to: The account's new label; None if it was removed.
+    """
+
+    account: str
+    at: str
+    job: str | None = None
+    files: tuple[str, ...] = ()
+    renamed_to: str | None = None
+
+    def entry_after(self, entry: Entry) -> Entry | None:
+        """Return the entry of a file of the host afterwards; None if the file is removed too."""
+        if entry.account != self.account:
+            return entry
+        if self.renamed_to is not None:
+            return replace(entry, account=self.renamed_to)
+        jobs = tuple(one for one in entry.jobs or () if one != self.job)
+        return replace(entry, jobs=jobs) if self.job is not None and jobs else None
+
+    def missing_after(self, missing: Missing) -> Missing | None:
+        """Return a missing file afterwards; None if nobody misses it any more."""
+        if missing.account != self.account:
+            return missing
+        if self.renamed_to is not None:
+            return replace(missing, account=self.renamed_to)
+        return None if self.job in (None, missing.job) else missing
+
+
 @dataclass
 class Manifest:
     """What an archive holds.
@@ -86,6 +122,7 @@ class Manifest:
         files: Every file, by its path.
         missing: The files that jobs name and that are not there.
         versions: The versions of the software that wrote it.
+        tombstones: What was removed or renamed on purpose, in order.
         digest: The SHA-256 of `manifest.json`, in hex. A copy kept elsewhere shows whether the archive was changed.
     """
 
@@ -96,6 +133,7 @@ class Manifest:
     files: dict[str, Entry] = field(default_factory=dict)
     missing: list[Missing] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
+    tombstones: list[Tombstone] = field(default_factory=list)
     digest: str = ""
 
     def rows(self, kind: Kind) -> dict[str, int]:
@@ -125,6 +163,10 @@ class Manifest:
             "versions": self.versions,
             "views": self.rows("view"),
         }
+        if self.tombstones:
+            content["tombstones"] = [
+                {name: value for name, value in asdict(one).items() if value} for one in self.tombstones
+            ]
         return {**content, "sha256": _checksum(content)}
 
     def sums(self) -> bytes:
@@ -177,6 +219,9 @@ def read_manifest(store: Store) -> Manifest:
             },
             missing=[Missing(**about) for about in found["missing"]],
             versions=dict(found["versions"]),
+            tombstones=[
+                Tombstone(**{**about, "files": tuple(about.get("files", ()))}) for about in found.get("tombstones", ())
+            ],
             digest=hashlib.sha256(content).hexdigest(),
         )
     except FileNotFoundError:

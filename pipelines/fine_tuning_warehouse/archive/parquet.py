@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 
 from fine_tuning_warehouse.warehouses.rows import Relation
 
+from .manifest import Tombstone
+
 ROW_GROUP_ROWS = 100_000
 
 
@@ -52,14 +54,38 @@ def lost_columns(before: Path, now: Path) -> list[str]:
     return [name for name in gone if pq.read_table(before, columns=[name])[name].null_count < rows]
 
 
-def lost_rows(relation: Relation, before: Path, now: Path) -> tuple[int, str]:
-    """Return how many rows of an earlier file are not in the new one, and the key of one of them."""
+def lost_rows(relation: Relation, before: Path, now: Path, removed: Tombstone | None = None) -> tuple[int, str]:
+    """Return how many rows of an earlier file are not in the new one, and the key of one of them.
+
+    Rows that a tombstone stands for are not lost.
+    """
     keys = ", ".join(f'"{key}"' for key in relation.keys)
     words = ", ".join(f"'{key} ' || \"{key}\"" for key in relation.keys)
+    earlier, values = _without(relation, before, removed)
     with duckdb.connect(config={"temp_directory": str(now.parent)}) as connection:
         count, example = connection.execute(
             f"SELECT count(*), min(concat_ws(', ', {words})) FROM "  # noqa: S608 - names of our own tables
-            f"(SELECT {keys} FROM read_parquet(?) EXCEPT SELECT {keys} FROM read_parquet(?))",
-            [str(before), str(now)],
+            f"(SELECT {keys} FROM ({earlier}) EXCEPT SELECT {keys} FROM read_parquet(?))",
+            [*values, str(now)],
         ).fetchall()[0]
     return int(count), str(example)
+
+
+def _without(relation: Relation, before: Path, removed: Tombstone | None) -> tuple[str, list[str]]:
+    """Return a query for the rows of an earlier file as they are after a removal, and its values."""
+    if removed is None:
+        return "FROM read_parquet(?)", [str(before)]
+    if removed.renamed_to is not None:
+        label = "CASE account WHEN ? THEN ? ELSE account END AS account"
+        values = [removed.account, removed.renamed_to, str(before)]
+        return f"SELECT * REPLACE ({label}) FROM read_parquet(?)", values  # noqa: S608 - no names
+    if removed.job is None:
+        return "FROM read_parquet(?) WHERE account <> ?", [str(before), removed.account]
+    ids = {"jobs": [removed.job], "files": [*removed.files]}.get(relation.name)
+    column = "id" if ids is not None else "fine_tuning_job_id"
+    if column not in relation.schema.names or ids == []:
+        return "FROM read_parquet(?)", [str(before)]
+    ids = ids or [removed.job]
+    marks = ", ".join("?" * len(ids))
+    where = f"account = ? AND {column} IN ({marks})"
+    return f"FROM read_parquet(?) WHERE ({where}) IS NOT TRUE", [str(before), removed.account, *ids]

@@ -17,7 +17,7 @@ from fine_tuning_warehouse.sync.summary import SyncResult
 from .export import Exported, export, refuse_losses
 from .host_files import HostFiles
 from .lock import Marker, only_run, unfinished
-from .manifest import Entry, Kind, Manifest, current_versions, read_manifest
+from .manifest import Entry, Kind, Manifest, Tombstone, current_versions, read_manifest
 from .originals import named
 from .plan import Archived, Plan, Progress, no_progress
 from .readme import readme
@@ -63,7 +63,7 @@ def archive(
                     raise archived.sync.failure
                 archived.failures = {label: str(error) for label, error in archived.sync.failures.items()}
             with store.errors(), unfinished(store) as marker:
-                _Run(store, plan, before, archived, progress or no_progress).run(marker)
+                Run(store, plan, before, archived, progress or no_progress).run(marker)
     finally:
         archived.seconds = time.monotonic() - began
     if archived.failures:
@@ -91,11 +91,19 @@ def _read_before(store: Store) -> Manifest | None:
     return None
 
 
-class _Run:
+class Run:
     """A run, after the sync."""
 
     def __init__(
-        self, store: Store, plan: Plan, before: Manifest | None, archived: Archived, progress: Progress
+        self,
+        store: Store,
+        plan: Plan,
+        before: Manifest | None,
+        archived: Archived,
+        progress: Progress,
+        *,
+        removed: Tombstone | None = None,
+        removed_files: Sequence[str] = (),
     ) -> None:
         self._store = store
         self._plan = plan
@@ -104,12 +112,17 @@ class _Run:
         self._found = store.files()
         self._archived = archived
         self._progress = progress
-        self._manifest = Manifest(plan.warehouse.dataset, versions=current_versions())
+        self._removed = removed
+        self._removed_files = removed_files
+        tombstones = list(before.tombstones) if before else []
+        self._manifest = Manifest(plan.warehouse.dataset, versions=current_versions(), tombstones=tombstones)
 
     def run(self, marker: Marker) -> None:
         """Write everything that has changed."""
         exported = export(self._store, self._plan.warehouse, self._progress)
-        refuse_losses(self._store, self._before, self._plan.warehouse, exported)
+        refuse_losses(self._store, self._before, self._plan.warehouse, exported, self._removed)
+        for path in self._removed_files:
+            self._store.remove(path)
         self._manifest.account, self._manifest.accounts = self._accounts(exported)
         drafts = {one.path: self._store.draft(one.path) for one in exported}
         if "tables/jobs.parquet" not in drafts:

@@ -32,11 +32,13 @@ from fine_tuning_warehouse.hard_exit import exit_now
 from fine_tuning_warehouse.text import safe_lines
 
 _COMMANDS = (
+    "accounts",
     "archive",
     "best",
     "check",
     "copy",
     "explore",
+    "forget",
     "health",
     "maintain",
     "query",

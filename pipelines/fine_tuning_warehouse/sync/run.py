@@ -6,11 +6,13 @@ the comments on tables, and the views.
 
 from __future__ import annotations
 
+import logging
+import shlex
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -22,8 +24,10 @@ from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.accounts.diagnosis import to_command_error
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.version import __version__
+from fine_tuning_warehouse.warehouses.account_rows import label_of
 from fine_tuning_warehouse.warehouses.changes import Changes, Tables
 from fine_tuning_warehouse.warehouses.dlt_process import active_pipeline_kept
+from fine_tuning_warehouse.warehouses.dlt_seam import source_state
 from fine_tuning_warehouse.warehouses.errors import destination_errors
 from fine_tuning_warehouse.warehouses.load_id import add_load_ids
 from fine_tuning_warehouse.warehouses.preflight import merge_hints
@@ -46,6 +50,8 @@ __all__ = ["AccountResult", "SyncOptions", "SyncResult", "Watch", "run_sync", "s
 
 if TYPE_CHECKING:
     from dlt.common.pipeline import LoadInfo
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +225,7 @@ class _AccountSync:
         source.resources["account"].add_map(self._changes(pipeline, source, started_at))
         add_load_ids(source.selected_resources.values())
         while not self._report.is_complete:
-            log = _sync_log(sync_id, started_at, self._account.label, report=self._report)
+            log = _sync_log(sync_id, started_at, self._account, report=self._report)
             add_load_ids(log.selected_resources.values())
             hints = merge_hints(self._warehouse, pipeline)
             for resource in (*source.selected_resources.values(), *log.selected_resources.values()):
@@ -231,8 +237,14 @@ class _AccountSync:
     def _run_part(self, pipeline: dlt.Pipeline, source: Any, log: Any) -> list[str]:
         """Extract, normalise and load. Returns the ids of the loads."""
         if pipeline.first_run:
-            self._warehouse.attempt(lambda: self._restore(pipeline, source))
+            other = self._warehouse.attempt(lambda: self._restore(pipeline, source))
             self._is_first = not pipeline.state.get("sources", {}).get(SCHEMA)
+            if other is not None:
+                logger.warning(
+                    "Host and key of account %s were read as account %s before: everything is read again, and stands "
+                    "there twice. To go on with what is there, run `ftw accounts rename %s %s` first.",
+                    *(self._account.label, other, shlex.quote(other), shlex.quote(self._account.label)),
+                )
         pipeline.extract([source, log])
         pa.default_memory_pool().release_unused()  # the C library keeps what Arrow's tables took, beside a load's
         pipeline.normalize()
@@ -243,17 +255,23 @@ class _AccountSync:
 
         return list(self._warehouse.load(pipeline, load, largest_batch=self._report.largest_batch).loads_ids)
 
-    def _restore(self, pipeline: dlt.Pipeline, source: Any) -> None:
+    def _restore(self, pipeline: dlt.Pipeline, source: Any) -> str | None:
+        """Restore the state. Returns the label that host and key had before, if the account is new."""
+        other = None
         with self._warehouse.session(pipeline):
             check_types = self._warehouse.keeps_types
             missing = set_aside_changed(pipeline, check_types=check_types)
             pipeline.sync_destination()
             missing += add_stored_columns(pipeline, source.schema, check_types=check_types)
+            if not missing and not source_state(pipeline):
+                with closing(self._account.api()) as api:
+                    other = label_of(pipeline, api.identity)
         if missing:
             self._report.notes.append(
                 f"Missing or changed in the warehouse: {'; '.join(missing)}. They are made again, and all is read "
                 "once more, for each account at its next sync. What the host no longer has cannot be read again."
             )
+        return other
 
     def _changes(self, pipeline: dlt.Pipeline, source: Any, started_at: datetime) -> Callable[[Tables], Tables]:
         """Return what leaves out the rows that the warehouse holds already."""
@@ -301,12 +319,12 @@ class _AccountSync:
 
 
 @dlt.source(section="openai_fine_tuning", schema=schema())
-def _sync_log(sync_id: str, started_at: datetime, account: str, *, report: Report) -> Any:
+def _sync_log(sync_id: str, started_at: datetime, account: Account, *, report: Report) -> Any:
     # Under the source's own schema, and after it: the row is loaded last, in the same package as what it tells of.
     @dlt.resource(name=SYNCS.name, write_disposition=MERGE)
     def syncs() -> Iterator[Any]:
         """Yield the row of this sync: what it did, and how fresh the data is."""
-        batches = Batches(account, dlt.current.source_schema())
+        batches = Batches(account.label, dlt.current.source_schema())
         record = {
             "id": sync_id,
             "started_at": started_at.isoformat(),
@@ -319,6 +337,7 @@ def _sync_log(sync_id: str, started_at: datetime, account: str, *, report: Repor
             "skipped": [asdict(skip) for skip in report.skipped],
             "rejected": report.rejected,
             "version": __version__,
+            "host": account.host,
         }
         batches.add(SYNCS.name, record, job_id=None)
         yield batches.take()[SYNCS.name]

@@ -79,10 +79,10 @@ class DuckdbRows(Rows):
                 yield pa.RecordBatch.from_arrays(arrays, schema=relation.schema)
 
     @override
-    def accounts(self, relation: Relation) -> list[str]:
-        query = f"SELECT DISTINCT account FROM {self._dataset}.{quoted(relation.name)}"  # noqa: S608
+    def counts(self, relation: Relation) -> dict[str, int]:
+        query = f"SELECT account, count(*) FROM {self._dataset}.{quoted(relation.name)} GROUP BY 1"  # noqa: S608
         with readable(self._warehouse):
-            return [str(label) for (label,) in self._connection.execute(query).fetchall()]
+            return {str(label): int(number) for label, number in self._connection.execute(query).fetchall()}
 
 
 def reader_of(cursor: duckdb.DuckDBPyConnection) -> pa.RecordBatchReader:

@@ -101,8 +101,12 @@ class Rows(ABC):
         """
 
     @abstractmethod
+    def counts(self, relation: Relation) -> dict[str, int]:
+        """Return the accounts that have rows in a table or view, with the number of rows."""
+
     def accounts(self, relation: Relation) -> list[str]:
         """Return the accounts that have rows in a table or view."""
+        return list(self.counts(relation))
 
     def reader(self, relation: Relation, *, account: str | None = None) -> pa.RecordBatchReader:
         """Return the rows of `batches` as a stream that DuckDB reads."""

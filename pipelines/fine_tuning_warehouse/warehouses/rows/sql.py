@@ -88,11 +88,12 @@ class SqlRows(Rows):
                 yield pa.RecordBatch.from_arrays(arrays, schema=relation.schema)
 
     @override
-    def accounts(self, relation: Relation) -> list[str]:
+    def counts(self, relation: Relation) -> dict[str, int]:
         name = self._sql.escape_column_name(self._names[relation.name]["account"])
-        query = f"SELECT DISTINCT {name} FROM {self._sql.make_qualified_table_name(relation.name)}"  # noqa: S608
+        table = self._sql.make_qualified_table_name(relation.name)
+        query = f"SELECT {name}, count(*) FROM {table} GROUP BY {name}"  # noqa: S608
         with readable(self._warehouse):
-            return [str(label) for (label,) in self._sql.execute_sql(query) or ()]
+            return {str(label): int(number) for label, number in self._sql.execute_sql(query) or ()}
 
     def _fetched(self, query: str, *parameters: str) -> Iterator[list[tuple[Any, ...]]]:
         with self._sql.execute_query(query, *parameters) as cursor:
