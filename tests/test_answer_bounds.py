@@ -74,6 +74,19 @@ def test_an_answer_of_just_the_bound_is_read() -> None:
         assert asked(host, CONTENT, max_answer_megabytes=2) == body
 
 
+def test_a_page_has_no_more_records_than_a_page_of_its_size_could_hold() -> None:
+    def page(count: int) -> bytes:
+        return answer_with(b'{"object": "list", "data": [' + b",".join([b"{}"] * count) + b'], "has_more": false}')
+
+    with RawHost(lambda *_: [page(2001)]) as host:
+        error = asked(host, max_answer_megabytes=1)
+    assert "more than 2,000 records" in str(error)
+    assert "fine_tuning_max_answer_megabytes" in str(error)
+    assert len(host.requests) == 1
+    with RawHost(lambda *_: [page(2000)]) as host:
+        assert len(asked(host, max_answer_megabytes=1)["data"]) == 2000
+
+
 PAGE = b'{"object": "list", "data": [{"id": "ftjob-\xc3\xa9"}], "has_more": false}'
 ENCODED: dict[str, Callable[[], bytes]] = {
     "identity": lambda: PAGE,

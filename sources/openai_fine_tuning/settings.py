@@ -71,6 +71,12 @@ FREE_RETRIES = 100
 MAX_ANSWER_MEGABYTES = 64.0
 """The largest page or result file that is read, decompressed: pages of 100 records have less than one."""
 
+RECORDS_PER_MEGABYTE = 2_000
+"""The most records of a page, for each megabyte that it may have: each takes memory of its own, however small it is."""
+
+MAX_RESULT_ROWS = 1_000_000
+"""The most steps of a result file: so many take some 600 MB of memory."""
+
 ANSWER_SECONDS = 300.0
 """How long one page or result file may take from the request to its last byte."""
 

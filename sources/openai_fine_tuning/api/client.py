@@ -187,7 +187,15 @@ class FineTuningApi:
 
     def get_page(self, path: str, params: Mapping[str, Any] | None = None, *, attempts: int | None = None) -> Answer:
         """Request a page of a listing. The content is a dict whose `data` is a list. See `get_json`."""
-        return self._get(path, params, answers.page_of_records, attempts)
+
+        def page(body: bytes, response: requests.Response) -> dict[str, Any]:
+            found = answers.page_of_records(body, response)
+            most = int(self._policy.max_answer_megabytes * settings.RECORDS_PER_MEGABYTE)
+            if len(found["data"]) > most:
+                raise decoding.too_large(f"{most:,} records", response.status_code)
+            return found
+
+        return self._get(path, params, page, attempts)
 
     def get_bytes(self, path: str) -> Answer:
         """Request a file's content, as bytes. Raises as `get_json` does."""

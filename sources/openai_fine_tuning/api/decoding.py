@@ -59,14 +59,14 @@ def read_body(response: requests.Response, max_megabytes: float) -> bytes:
     for piece in pieces(response):
         left -= len(piece)
         if left < 0:
-            raise too_large(max_megabytes, response.status_code)
+            raise too_large(f"{max_megabytes:g} MB", response.status_code)
         found.append(piece)
     return b"".join(found)
 
 
-def too_large(max_megabytes: float, status: int) -> AttemptError:
-    """Return the error for a body of more megabytes than are read."""
-    words, setting = f"answered with more than {max_megabytes:g} MB", "fine_tuning_max_answer_megabytes"
+def too_large(bound: str, status: int) -> AttemptError:
+    """Return the error for an answer that has more than a bound, such as "64 MB"."""
+    words, setting = f"answered with more than {bound}", "fine_tuning_max_answer_megabytes"
     advice = f", the bound on one answer. The setting {setting} lifts it"
     return AttemptError(words, advice=advice, retries=0, setting=setting, status=status)
 

@@ -97,7 +97,7 @@ class Download:
             self._watch(len(piece))
             on_piece()
             if self._size is None and self.position > self._max_megabytes * 1_000_000:
-                raise decoding.too_large(self._max_megabytes, response.status_code)
+                raise decoding.too_large(f"{self._max_megabytes:g} MB", response.status_code)
             if self._size is not None and self.position > self._size:
                 break
         self._check_size()

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from openai_fine_tuning import settings
+
 from .values import UnfitError, to_bigint
 
 _STEP = "step"
@@ -59,6 +61,8 @@ def rows(content: bytes) -> Iterator[dict[str, str]]:
             earlier = by_step.get(step, {})
             agrees = all(earlier.get(name, cell) == cell for name, cell in row.items())
             by_step[step] = {**earlier, **row} if agrees else row
+            if len(by_step) > settings.MAX_RESULT_ROWS:
+                raise UnfitError(f"the file has more than {settings.MAX_RESULT_ROWS:,} rows")
     except csv.Error as error:
         raise UnfitError(f"the file is not CSV: {error}") from None
     yield from by_step.values()

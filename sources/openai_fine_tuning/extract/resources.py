@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping, 
 from dataclasses import dataclass, field
 from typing import Any
 
+from openai_fine_tuning import settings
 from openai_fine_tuning.api.client import FineTuningApi
 from openai_fine_tuning.api.files import Files
 from openai_fine_tuning.api.jobs import Job
@@ -133,9 +134,11 @@ def read_result_metrics(host: Host, due: Due) -> Reading:
             shown = {"file_id": file_id, "content": content[:_KEPT_BYTES].decode("utf-8", "replace")}
             yield Records("result_metrics", [shown], reason=reason)
             return True
-        typed = [{name: number_from_text(cell) for name, cell in row.items()} for row in rows]
         own = {"file_id": escaped(file_id), "fine_tuning_job_id": due.job.id}
-        yield Records("result_metrics", typed, own, shown=[{**row, "file_id": file_id} for row in rows])
+        for start in range(0, len(rows), settings.BATCH_ROWS):
+            batch = rows[start : start + settings.BATCH_ROWS]
+            typed = [{name: number_from_text(cell) for name, cell in row.items()} for row in batch]
+            yield Records("result_metrics", typed, own, shown=[{**row, "file_id": file_id} for row in batch])
         return True
 
     return _read_files(host, due, "result_metrics", due.job.result_files, read_file=read_file)
