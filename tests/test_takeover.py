@@ -11,7 +11,7 @@ import pytest
 from command import Command
 from fine_tuning_simulator import FILES_SCOPE, Clock, Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
-from fine_tuning_warehouse.errors import CommandError, root_cause
+from fine_tuning_warehouse.errors import CommandError, UsageError, root_cause
 from fine_tuning_warehouse.sync.run import AccountResult, SyncOptions, run_sync
 from fine_tuning_warehouse.verify import Comparison, verify
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
@@ -22,7 +22,7 @@ from openai_fine_tuning import Report, StateTooNewError, settings
 from openai_fine_tuning.api.client import FineTuningApi
 from openai_fine_tuning.settings import RESOURCES
 from openai_fine_tuning.state.takeover import Candidate, take_over
-from openai_fine_tuning.state.watermark import watermark_state
+from openai_fine_tuning.state.watermark import other_hosts, watermark_state
 
 JOBS = 5
 
@@ -296,3 +296,54 @@ def test_a_verification_of_a_state_of_a_later_release_is_refused(
     with pytest.raises(CommandError, match="Upgrade fine-tuning-warehouse"):
         compared(database, "key")
     assert database.host.requests == []
+
+
+def elsewhere(database: Database, host: Simulator, label: str = "default", **reading: Any) -> AccountResult:
+    """Sync from a host by another name than the database's own."""
+    url = host.base_url.replace("127.0.0.1", "localhost")
+    return run_sync(Account(label, "key", url), DuckDb(database.path), SyncOptions(**reading))
+
+
+def test_another_host_with_other_jobs_is_refused_until_a_full_refresh(database: Database, clock: Clock) -> None:
+    database.begin()
+    before = database.ids("jobs")
+    other = ScriptedWorld()
+    add_history(other, range(100, 103))
+    with Simulator(other, clock=clock) as host:
+        for reading in ({}, {"job_ids": ["ftjob-101"]}, {"since": "2020-01-01"}):
+            with pytest.raises(
+                UsageError, match=r"was read from 127\.0\.0\.1, and its host is localhost now"
+            ) as refused:
+                elsewhere(database, host, **reading)
+            assert "--full-refresh" in str(refused.value)
+        assert {request.path for request in host.requests} == {"/v1/fine_tuning/jobs"}
+        assert database.ids("jobs") == before
+        assert elsewhere(database, host, label="beside").rows["jobs"] == 3
+        assert elsewhere(database, host, full_refresh=True).rows["jobs"] == 3
+        assert elsewhere(database, host).requests == 1
+    with pytest.raises(UsageError, match="was read from localhost"):
+        database.sync()
+
+
+def test_another_host_with_the_same_jobs_is_taken_over(database: Database, host: Simulator) -> None:
+    database.begin()
+    assert "not read again" in elsewhere(database, host).notes[0]
+    assert elsewhere(database, host).requests == 1
+    assert database.sync().requests == 1, "both are known now"
+
+
+@pytest.mark.parametrize(
+    ("states", "others"),
+    [
+        ([], []),
+        ([{"newest": 1.0, "host": "here"}], []),
+        ([{"newest": 1.0, "host": "there"}], ["there"]),
+        ([{"own": True, "host": "there"}, {"newest": 1.0, "host": "yonder"}], ["there", "yonder"]),
+        ([{"newest": 1.0, "host": "there"}, {"newest": 1.0, "host": "here"}], []),
+        ([{"newest": 1.0, "host": "there"}, {"newest": 1.0}], []),
+        ([{"host": "there", "newest": None}], []),
+    ],
+)
+def test_an_account_is_of_another_host_if_all_that_was_read_is(states: list[dict[str, Any]], others: list[str]) -> None:
+    kept = {"frontiers": {"mine": dict(enumerate(states)), "other": {"0": {"newest": 1.0, "host": "far"}}}}
+    assert other_hosts([kept], "mine", "here") == others

@@ -50,7 +50,7 @@ from .schema import REJECTED_RECORDS, TABLES, schema
 from .state.resource_state import load, store, tables_to_make
 from .state.run import Run
 from .state.takeover import take_over
-from .state.watermark import Watermark, known_jobs
+from .state.watermark import Watermark, known_jobs, other_hosts
 
 __all__ = [
     "CancelledError",
@@ -173,13 +173,15 @@ def openai_fine_tuning(
         loaded = {name: load(name, account_label, identity, is_partial=bounds.is_partial) for name in resources}
         states = [candidate.state for candidate in loaded.values()]
         is_continued = run.begin(states)
-        known = known_jobs(dlt.current.source_state().get("resources", {}).values(), account_label)
+        resource_states = dlt.current.source_state().get("resources", {}).values()
+        known = known_jobs(resource_states, account_label)
+        others = other_hosts(resource_states, account_label, api.host)
         if fine_tuning_full_refresh:
             for state in [] if is_continued else states:
                 state.clear()
                 state.update(used_at=time.time(), own=True)
-        elif not bounds.is_partial:
-            take_over(api, account_label, loaded, report)
+        else:
+            take_over(api, account_label, loaded, report, others=others)
         batches = Batches(account_label, dlt.current.source_schema())
         yield batches.empty(tables_to_make(resources))
         reader = Reader(
@@ -201,7 +203,8 @@ def openai_fine_tuning(
         run.end(states, is_complete=report.is_complete)
         if not bounds.is_partial:
             for name, candidate in loaded.items():
-                store(name, account_label, identity, candidate.state, alone=fine_tuning_full_refresh)
+                state = {**candidate.state, "host": api.host}
+                store(name, account_label, identity, state, alone=fine_tuning_full_refresh)
 
     @dlt.resource(name="account", selected=False)
     def account() -> Iterator[dict[str, pa.Table]]:

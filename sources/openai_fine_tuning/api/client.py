@@ -153,6 +153,13 @@ class FineTuningApi:
         self.close()
 
     @property
+    def host(self) -> str:
+        """The host, with its port where that is given; on loopback the port does not count."""
+        parts = urlsplit(self.base_url)
+        name = parts.hostname or ""
+        return name if parts.port is None or is_loopback(name) else f"{name}:{parts.port}"
+
+    @property
     def identity(self) -> str:
         """A fingerprint of host, credential and headers (16 hex digits): whose history this is.
 

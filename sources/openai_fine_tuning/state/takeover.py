@@ -9,14 +9,14 @@ everything is read again, into the same rows.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 from openai_fine_tuning import settings
 from openai_fine_tuning.api.client import FineTuningApi
 from openai_fine_tuning.api.jobs import Job, job_pages
 from openai_fine_tuning.api.pagination import Order
-from openai_fine_tuning.errors import FineTuningSourceError
+from openai_fine_tuning.errors import ConfigurationError, FineTuningSourceError
 from openai_fine_tuning.report import Report
 
 from .watermark import JobSetChecksum, State, Watermark, has_begun
@@ -53,7 +53,14 @@ class Candidate:
         return sorted(usable, key=lambda earlier: earlier.get("used_at", 0), reverse=True)
 
 
-def take_over(api: FineTuningApi, account: str, candidates: Mapping[str, Candidate], report: Report) -> None:
+def take_over(
+    api: FineTuningApi,
+    account: str,
+    candidates: Mapping[str, Candidate],
+    report: Report,
+    *,
+    others: Collection[str] = (),
+) -> None:
     """Decide once for each new fingerprint whether it takes over an earlier state.
 
     Reads the whole job listing if there is something to decide, and nothing otherwise.
@@ -63,9 +70,11 @@ def take_over(api: FineTuningApi, account: str, candidates: Mapping[str, Candida
         account: Label of the account, for the report.
         candidates: By resource.
         report: Its `notes` say what was decided, and why.
+        others: The hosts that the account was read from, if this is not one of them.
 
     Raises:
         HostError: The listing cannot be read, and nothing is decided.
+        ConfigurationError: Another host than before does not show the same jobs.
     """
     new = {resource: candidate for resource, candidate in candidates.items() if candidate.is_new}
     trials = {resource: [_Trial(earlier) for earlier in candidate.usable] for resource, candidate in new.items()}
@@ -91,6 +100,14 @@ def take_over(api: FineTuningApi, account: str, candidates: Mapping[str, Candida
             own = {name: candidate.state[name] for name in ("used_at", "own") if name in candidate.state}
             candidate.state.update(copy.deepcopy(match.earlier), **own, newest_first=order.is_newest_first)
         (left if match is None else taken).append(resource)
+    if others and (left or not taken):
+        report.requests += api.requests
+        raise ConfigurationError(
+            f"Account {account} was read from {', '.join(others)}, and its host is {api.host} now, with other jobs. "
+            "Nothing was loaded. Set the host back (openai_base_url), or give this one a label of its own. If it "
+            "replaces the other, a full refresh (--full-refresh) reads everything from it, into the same rows.",
+            setting="base_url",
+        )
     if taken:
         report.notes.append(
             f"The key or host of account {account} is new, and shows the jobs of the one before: what was read of "

@@ -9,6 +9,7 @@ The state of one resource, for each identity (account, host and key), under the 
     cut            the resume point of a listing that was not read to its end: everything from `newest` down to
                    `oldest` is accounted for, and the rest stands after the record `after`
     tally          the checksum of the closed jobs; missing if an early release has closed some without it
+    host           the host that it was last read from; missing where an early release has read it
     own            set once it is decided that this identity takes over the state of no other (see `takeover`)
     part           set if another load of the same sync is to follow: which one wrote this (see `run`)
 
@@ -204,6 +205,13 @@ class Watermark:
 def has_begun(state: Mapping[str, Any]) -> bool:
     """Return whether a state says that anything was read."""
     return state.get("newest") is not None or any(state.get(name) for name in ("open", "recent", "cut"))
+
+
+def other_hosts(resource_states: Iterable[State], account: str, host: str) -> list[str]:
+    """Return the hosts that an account was read from; none if this host may be one of them, or nothing was read."""
+    states = [state for one in resource_states for state in one.get("frontiers", {}).get(account, {}).values()]
+    hosts = {state.get("host", host) for state in states if has_begun(state) or state.get("own")}
+    return [] if host in hosts else sorted(hosts)
 
 
 def known_jobs(resource_states: Iterable[State], account: str) -> int:
