@@ -87,7 +87,11 @@ def test_the_health_file_tells_of_the_last_success_and_is_always_whole(host: Sim
         wait_until(lambda: listings(host) > began + 1)
         before = file.read_text()
         wait_until(lambda: listings(host) > began + 2)
-        assert file.read_text() == before
+        last_success = json.loads(before)["last_success"]
+        failed = json.loads(file.read_text())
+        assert (failed["last_success"], failed["accounts"]["default"]["last_success"]) == (last_success,) * 2
+        assert "401" in failed["error"]
+        assert "401" in failed["accounts"]["default"]["error"]
         running.signal(signal.SIGTERM)
         running.end()
     health = json.loads(before)
@@ -149,7 +153,11 @@ def test_health_is_exit_1_where_no_sync_succeeded_lately(ftw: Command) -> None:
 def test_with_strict_a_sync_that_skipped_is_no_success(host: Simulator, ftw: Command) -> None:
     host.faults.append(Fault("status", path="ftjob-1/events", times=None, status=403))
     assert ftw("sync", "--strict", "--quiet", "--health-file", "health.json").code == 3
-    assert not (ftw.folder / "health.json").exists()
+    health = json.loads((ftw.folder / "health.json").read_text())
+    assert (health["last_success"], health["accounts"]["default"]["last_success"]) == (None, None)
+    ended = ftw("health", "health.json", "--max-age", "1h")
+    assert ended.code == 1
+    assert is_told_well(ended, "account default", "--strict")
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
-from fine_tuning_warehouse.errors import DONE
-from fine_tuning_warehouse.sync.health import check_health
+from fine_tuning_warehouse.errors import DONE, CommandError
+from fine_tuning_warehouse.sync.health import check_health, span
 
+from . import output
+from .failures import json_on_failure
 from .options import seconds_of
 
 
@@ -17,11 +19,27 @@ from .options import seconds_of
 @click.option(
     "--max-age", metavar="TIME", help="How old the last success may be: 45m, 6h, 1d ...  [default: three times --every]"
 )
-def health(*, file: Path, max_age: str | None) -> int:
-    """Check whether a sync has succeeded lately.
+@click.option(
+    "--account", "labels", metavar="LABEL", multiple=True, help="Only this account (repeatable).  [default: all]"
+)
+@output.format_option("text", "json")
+def health(*, file: Path, max_age: str | None, labels: tuple[str, ...], output_format: str) -> int:
+    """Check whether each account was synced lately.
 
-    FILE is the one that `ftw sync --health-file` writes. Exits with 0 if the last success is young enough, else with 1:
-    for the health check of a container.
+    FILE is the one that `ftw sync --health-file` writes. Exits with 0 if the last success of every account is young
+    enough, else with 1, and names those that are too old: for the health check of a container.
     """
-    click.echo(check_health(file, None if max_age is None else seconds_of(max_age, "--max-age")))
+    fields: dict[str, object] = {"max_age_seconds": None, "accounts": []}
+    with json_on_failure(output_format, lambda: fields):
+        limit, checked = check_health(file, None if max_age is None else seconds_of(max_age, "--max-age"), labels)
+        fields = {"max_age_seconds": limit, "accounts": [one.as_json() for one in checked]}
+        late = [one for one in checked if not one.healthy]
+        if late:
+            words = " ".join(output.safe(one.sentence) for one in late)
+            raise CommandError(f"{words} The limit is {span(limit)}.")
+    if output_format == "json":
+        click.echo(output.as_json({"status": "done", "error": None, **fields}))
+    else:
+        for one in checked:
+            click.echo(output.safe(one.sentence))
     return DONE

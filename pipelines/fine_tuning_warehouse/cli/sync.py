@@ -55,7 +55,8 @@ _RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
 @concurrency_option
 @lock_wait_option
 @click.option("--every", metavar="TIME", help="Stay, and sync again every 15m, 6h, 1d ...")
-@click.option("--health-file", metavar="PATH", help="Write when a sync succeeded, for `ftw health`.")
+@click.option("--health-file", metavar="PATH", help="Write when each account was synced, for `ftw health`.")
+@click.option("--metrics-file", metavar="PATH", help="With --health-file: write the same for Prometheus.")
 @output.format_option("text", "json")
 @click.option("--strict", is_flag=True, help="Exit 3 if something was rejected or skipped, or a warning was given.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
@@ -73,6 +74,7 @@ def sync(
     lock_wait: float,
     every: str | None,
     health_file: str | None,
+    metrics_file: str | None,
     output_format: str,
     strict: bool,
     quiet: bool,
@@ -107,7 +109,7 @@ def sync(
         watch: Watch = watch_nothing
         if sys.stderr.isatty() and not quiet and not verbose:
             from .progress import progress_bar as watch  # noqa: PLC0415 - imports rich
-        health = None if health_file is None else HealthFile(Path(health_file).expanduser().absolute(), seconds)
+        health = _health_file(health_file, metrics_file, seconds, is_whole=not chosen_accounts.labels and not demo)
         interval = None if seconds is None else Interval(seconds)
         printer = _Printer(
             warehouse.shown,
@@ -120,11 +122,11 @@ def sync(
     while True:
         result, failure = _sync_once(accounts, label, warehouse, options, watch=watch, printer=printer)
         is_short = strict and result.is_incomplete
-        if health is not None and failure is None and not is_short:
+        if health is not None:
             try:
-                health.write(result)
+                health.write(result, strict=strict)
             except CommandError as error:
-                failure = error
+                failure = failure or error
         # A key that was good once may be so again; one that is refused from the start has to be changed.
         if interval is None or (failure is not None and failure.is_lasting and not interval.has_begun):
             if failure is not None:
@@ -135,6 +137,18 @@ def sync(
             text = safe(result.text or str(failure))
             click.echo(f"{_now()} Error: {text} Trying again in {pause:.0f} s.", err=True)
         time.sleep(pause)
+
+
+def _health_file(
+    health_file: str | None, metrics_file: str | None, every: float | None, *, is_whole: bool
+) -> HealthFile | None:
+    """Return what writes the health file, and the metrics beside it. Raises `UsageError`."""
+    if health_file is None:
+        if metrics_file is not None:
+            raise UsageError("--metrics-file needs --health-file, which keeps the last success of each account.")
+        return None
+    path, metrics = (None if one is None else Path(one).expanduser().absolute() for one in (health_file, metrics_file))
+    return None if path is None else HealthFile(path, every, metrics=metrics, is_whole=is_whole)
 
 
 def _sync_once(
