@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import duckdb
 
 from .errors import CommandError, UsageError
 from .text import shown_path
-from .warehouses.duckdb import advice, is_locked
+from .warehouses.duckdb import open_read_only
 from .warehouses.locking import READ_WAIT_SECONDS
 
 CONFIG: dict[str, str | bool | int | float | list[str]] = {
@@ -52,7 +51,7 @@ def query(database: Path, sql: str, dataset: str) -> tuple[list[str], list[tuple
         >>> query(Path("fine_tuning_warehouse.duckdb"), "SELECT count(*) AS n FROM jobs", "fine_tuning")
         (['n'], [(42,)])
     """
-    with _opened(database) as connection:
+    with open_read_only(database, CONFIG, READ_WAIT_SECONDS) as connection:
         schemas = connection.execute("SELECT 1 FROM duckdb_schemas() WHERE schema_name = ?", [dataset])
         has_dataset = schemas.fetchone() is not None
         if has_dataset:
@@ -118,23 +117,3 @@ def _with_ascii_letters(sql: str) -> str:
     The tokenizer counts bytes, and takes some characters for letters that DuckDB takes for spaces.
     """
     return "".join(one if one.isascii() else "x" if one.isalnum() else " " for one in sql)
-
-
-def _opened(database: Path) -> duckdb.DuckDBPyConnection:
-    shown = shown_path(database)
-    if not database.is_file():
-        raise CommandError(f"There is no database {shown}: `ftw sync` makes it, or name one with --database.")
-    until = time.monotonic() + READ_WAIT_SECONDS
-    while True:
-        try:
-            return duckdb.connect(str(database), read_only=True, config=CONFIG)
-        except duckdb.Error as error:
-            if not is_locked(error):
-                first_line = str(error).splitlines()[0]
-                raise CommandError(f"The database {shown} cannot be opened: {first_line}{advice(error)}") from None
-            if time.monotonic() >= until:
-                raise CommandError(
-                    f"Another program is writing to {shown}, or holds it open, for longer than "
-                    f"{READ_WAIT_SECONDS:g} s: try again when a sync is done, or close it."
-                ) from None
-            time.sleep(0.1)

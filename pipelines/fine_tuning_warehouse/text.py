@@ -35,6 +35,11 @@ def safe_lines(text: str) -> str:
     return "\n".join(map(safe, text.splitlines()))
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message that is not blank; the type of an error without a message."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def without_credentials(text: str) -> str:
     """Return a text without the user names and passwords of the URLs in it."""
     return re.sub(r"(\w://)[^/\s]*@", r"\1", text)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlglot import exp, parse_one
 
 from fine_tuning_warehouse.errors import CommandError, is_bug, root_cause
+from fine_tuning_warehouse.text import first_line
 from fine_tuning_warehouse.warehouses.sql_text import literal
 
 from .build import DIALECTS, READ_TABLES, SOURCES, Builder
@@ -42,7 +43,7 @@ def write_views(pipeline: dlt.Pipeline, warehouse: Warehouse) -> None:
     except Exception as error:
         if is_bug(root_cause(error)):
             raise
-        raise CommandError(f"The tables are loaded, but their views could not be made: {_first_line(error)}") from error
+        raise CommandError(f"The tables are loaded, but their views could not be made: {first_line(error)}") from error
 
 
 class _RefusedViewError(CommandError):
@@ -51,7 +52,7 @@ class _RefusedViewError(CommandError):
     def __init__(self, view: View, error: Exception) -> None:
         # PostgreSQL says in the second line what hangs on a view.
         details = [line.strip() for line in str(error).splitlines() if line.startswith("DETAIL:")]
-        reason = " ".join([_first_line(error), *(f"({detail.removeprefix('DETAIL:').strip()})" for detail in details)])
+        reason = " ".join([first_line(error), *(f"({detail.removeprefix('DETAIL:').strip()})" for detail in details)])
         if re.search(r"is of type Table|is not a view", reason):
             reason = (
                 "there is a table of that name, which is not ours. Rename or drop it, or choose another --dataset, and "
@@ -158,7 +159,3 @@ class _Views:
 
 def _digest(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:8]
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

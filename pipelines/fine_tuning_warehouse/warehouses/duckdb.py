@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from typing_extensions import override
 
 from fine_tuning_warehouse.errors import CommandError, root_cause
-from fine_tuning_warehouse.text import shown_path
+from fine_tuning_warehouse.text import first_line, shown_path
 
 from .locking import NO_LOCKS, file_lock, retried
 from .warehouse import DEFAULT_DATABASE, DEFAULT_DATASET, Result, Warehouse
@@ -145,11 +145,9 @@ class DuckDb(Warehouse):
 
     def connect(self, directory: Path, stack: ExitStack) -> duckdb.DuckDBPyConnection:
         """Open a DuckDB connection over it that only reads."""
-        from .rows.database import open_file  # noqa: PLC0415 - imports DuckDB
+        from .rows.database import bounded  # noqa: PLC0415 - imports DuckDB
 
-        self.require()
-        connection = self.attempt(lambda: open_file(self.database, self.shown, directory))
-        return stack.enter_context(connection)
+        return stack.enter_context(open_read_only(self.database, bounded(directory), self.lock_wait_seconds))
 
     @override
     def read(self, wanted: Sequence[str], directory: Path, stack: ExitStack) -> Rows:
@@ -193,6 +191,34 @@ def _kept_open(pipeline: dlt.Pipeline, *, megabytes: int | None = None) -> Itera
         yield
 
 
+def open_read_only(
+    database: Path, config: dict[str, str | bool | int | float | list[str]], lock_wait_seconds: float
+) -> duckdb.DuckDBPyConnection:
+    """Open a DuckDB file for reading, and wait while another program has it open.
+
+    Raises:
+        CommandError: The file does not exist, cannot be opened, or was held for too long.
+    """
+    import duckdb  # noqa: PLC0415 - see accounts
+
+    shown = shown_path(database)
+    if not database.is_file():
+        raise CommandError(f"There is no database {shown}: `ftw sync` makes it, or name one with --database.")
+    try:
+        return _retried_while_locked(
+            lambda: duckdb.connect(str(database), read_only=True, config=config), shown, lock_wait_seconds
+        )
+    except duckdb.Error as error:
+        if is_locked(error):
+            raise CommandError(
+                f"Another program is writing to {shown}, or holds it open{_holder(error)}, for longer than "
+                f"{lock_wait_seconds:g} s: try again when a sync is done, or close it."
+            ) from None
+        raise explained(error, shown) or CommandError(
+            f"The database {shown} cannot be opened: {first_line(error)}{advice(error)}"
+        ) from None
+
+
 def attempt(
     step: Callable[[], Result], shown: str, lock_wait_seconds: float, held: type[CommandError] = CommandError
 ) -> Result:
@@ -205,12 +231,7 @@ def attempt(
         held: The error to raise if the file was held for too long.
     """
     try:
-        return retried(
-            step,
-            lock_wait_seconds,
-            is_held=is_locked,
-            waiting=lambda error: f"Waiting for another program{_holder(error)} that holds {shown} ...",
-        )
+        return _retried_while_locked(step, shown, lock_wait_seconds)
     except Exception as error:
         known = explained(error, shown)
         if known is not None:
@@ -221,6 +242,15 @@ def attempt(
             f"Another program{_holder(error)} holds {shown} for longer than {lock_wait_seconds:g} s. "
             "Nothing is lost: close it, and sync again."
         ) from None
+
+
+def _retried_while_locked(step: Callable[[], Result], shown: str, lock_wait_seconds: float) -> Result:
+    return retried(
+        step,
+        lock_wait_seconds,
+        is_held=is_locked,
+        waiting=lambda error: f"Waiting for another program{_holder(error)} that holds {shown} ...",
+    )
 
 
 def is_locked(error: BaseException) -> bool:

@@ -9,8 +9,6 @@ import duckdb
 import pyarrow as pa
 from typing_extensions import override
 
-from fine_tuning_warehouse.errors import CommandError
-from fine_tuning_warehouse.warehouses.duckdb import advice, explained, is_locked
 from fine_tuning_warehouse.warehouses.sql_text import quoted
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
@@ -18,23 +16,10 @@ from .relations import (
     BATCH_ROWS,
     Relation,
     Rows,
-    first_line,
     readable,
     relations_of,
 )
 from .types import kept_type
-
-
-def open_file(database: Path, shown: str, directory: Path) -> duckdb.DuckDBPyConnection:
-    """Open a file for reading. Raises `CommandError`, or DuckDB's own error if another program has the file open."""
-    try:
-        return duckdb.connect(str(database), read_only=True, config=bounded(directory))
-    except duckdb.Error as error:
-        if is_locked(error):
-            raise
-        raise explained(error, shown) or CommandError(
-            f"The database {shown} cannot be opened: {first_line(error)}{advice(error)}"
-        ) from None
 
 
 def bounded(directory: Path) -> dict[str, str | bool | int | float | list[str]]:

@@ -116,8 +116,3 @@ class Rows(ABC):
 def readable(warehouse: Warehouse) -> AbstractContextManager[None]:
     """Raise errors of reading a warehouse as `CommandError`, in one line."""
     return destination_errors(warehouse, f"{warehouse.shown} cannot be read")
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
