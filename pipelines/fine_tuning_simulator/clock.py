@@ -18,7 +18,7 @@ class Clock:
         self._lock = threading.Lock()
 
     def now(self) -> float:
-        """The simulated time in Unix seconds."""
+        """Return the simulated time in Unix seconds."""
         with self._lock:
             return self.start + self._advanced + (time.monotonic() - self._began) * self.speed
 

@@ -269,7 +269,7 @@ class ScriptedWorld:
         self._hidden.add((job_id, kind))
 
     def show(self, job_id: str, kind: Child) -> None:
-        """Undo `hide`."""
+        """Show a listing of a job again that `hide` has hidden."""
         self._hidden.discard((job_id, kind))
 
     # -- what the host shows -------------------------------------------------------------------------------------------

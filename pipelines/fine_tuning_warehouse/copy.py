@@ -183,7 +183,7 @@ class _History:
                 yield {relation.name: found}
 
     def _completed_syncs(self) -> pa.Array | None:
-        """Return the ids of the syncs whose load completed; None if that is not known."""
+        """Return the ids of the syncs that were loaded completely; None if that is not known."""
         history = self._rows.relation("sync_history")
         if history is None:
             return None

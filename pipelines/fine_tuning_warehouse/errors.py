@@ -66,7 +66,7 @@ def root_cause(error: BaseException) -> BaseException:
 
 _OURS = ("fine_tuning_warehouse", "openai_fine_tuning", "fine_tuning_simulator")
 _PLAIN = ("builtins", "pyarrow", *sys.stdlib_module_names)
-"""Packages whose errors say nothing of who is wrong: Python, and the library that rows are made with."""
+"""Packages with errors that do not show who is wrong: Python, and the library that rows are made with."""
 _INSTALLED = re.compile(r"[/\\](?:site|dist)-packages[/\\]")
 
 

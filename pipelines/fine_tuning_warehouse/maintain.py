@@ -13,7 +13,7 @@ KEEP_SECONDS = 7 * 86_400.0
 
 
 def maintain(warehouse: Warehouse, *, keep_seconds: float = KEEP_SECONDS) -> Iterator[str]:
-    """Maintain a warehouse; no load runs beside it, and readers go on.
+    """Keep the files of a warehouse few and small. No load runs meanwhile; readers go on.
 
     DuckDB: checkpoint and vacuum. DuckLake: merge small files, rewrite those
     with deleted rows, expire snapshots, and remove files that nothing names. Iceberg: merge small files and expire

@@ -10,5 +10,5 @@ except PackageNotFoundError:  # the source tree, without an installation
 
 
 def versions() -> str:
-    """The release, and those of what it stands on: what a report of a fault begins with."""
+    """Return the versions of this release, Python and the main libraries, for bug reports."""
     return f"{__version__} (dlt {version('dlt')}, DuckDB {version('duckdb')}, Python {platform.python_version()})"

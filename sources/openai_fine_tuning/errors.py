@@ -79,7 +79,7 @@ class RequestError(FineTuningSourceError):
         status: The HTTP status, or None if no whole answer came.
         code: The `error.code` of the body, if it has one.
         detail: The host's own words, cut to 300 characters.
-        about: What a 404 says is missing (the requested `object` or the `endpoint` itself); `page` where a web page or
+        about: What a 404 says is missing (the requested `object` or the `endpoint` itself); `page` if a web page or
             a stream came instead of the API's answer; `unclear` otherwise.
         expected_host: The host that the key belongs to, if this host says that it is the wrong one.
         setting: The source's argument that lifts the bound which the answer exceeded.

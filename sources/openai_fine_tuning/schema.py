@@ -42,7 +42,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Flattened:
-    """A nested object whose fields become columns `<field>__<key>`.
+    """A nested object with fields that become columns `<field>__<key>`.
 
     Attributes:
         type: The type of all its columns; None if each takes the type of its first value.

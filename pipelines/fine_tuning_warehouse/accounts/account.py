@@ -214,7 +214,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def _check_sources(settings: Mapping[str, Setting], section: tuple[str, ...]) -> None:
     """Raise `UsageError` if a file of the working directory decides where a credential from elsewhere goes.
 
-    What says where a credential goes must come from the place that holds the credential, or from the user. Hosts of
+    The address for a credential must come from the place that holds the credential, or from the user. Hosts of
     OpenAI and Azure need no such care: nobody else can read what goes there.
     """
     key = settings.get("api_key")

@@ -162,7 +162,7 @@ def _litellm(failure: _Failure) -> str:
 
 
 def _version(failure: _Failure) -> str | None:
-    """Azure's `api-version` is missing, too old, or not for this path."""
+    """Return what to do about Azure's `api-version`: it is missing, too old, or not for this path."""
     parts = urlsplit(failure.account.base_url)
     says_version = "version" in failure.error.detail.lower()
     is_classic, has_version = parts.path.rstrip("/").endswith("/openai"), "api-version" in parts.query
@@ -206,7 +206,7 @@ def _scope(failure: _Failure) -> str:
 
 
 def _header(failure: _Failure) -> str | None:
-    """The host takes the key, in the other header."""
+    """Return what to set if the host takes the key in the other header; else None."""
     used = failure.account.auth or ("api-key" if is_azure(failure.host) else "bearer")
     other = "bearer" if used == "api-key" else "api-key"
     if not failure.answers(auth=other):

@@ -73,7 +73,7 @@ class Builder:
         """The views that can be made."""
 
     def select(self, view: View) -> str:
-        """A view's SELECT."""
+        """Return the SELECT of a view."""
         query = self._query(view)
         for identifier in query.find_all(exp.Identifier):
             identifier.set("this", self._fold(identifier.name))
@@ -93,7 +93,7 @@ class Builder:
         return query
 
     def _table(self, table: exp.Table, used: set[str]) -> Any:
-        """What stands for a table or view: itself, or what has all the columns that are used."""
+        """Return a table or view in a SELECT: its name, or a subquery that adds the columns it lacks."""
         name, alias = table.name, table.alias_or_name
         view = next((view for view in VIEWS if view.name == name), None)
         if view is not None and view not in self.views:
@@ -167,7 +167,7 @@ def _renamed(node: Any, each: str, metric: str) -> Any:
 
 
 def _usable(node: Any) -> Any:
-    """Write `USABLE(number)` out: the number, or null where it is NaN or infinite."""
+    """Write `USABLE(number)` out: the number, or null if it is NaN or infinite."""
     if isinstance(node, exp.Anonymous) and node.name.upper() == "USABLE":
         (number,) = node.expressions
         return exp.Case().when(number.copy().between(-1e30, 1e30), number)
@@ -175,7 +175,7 @@ def _usable(node: Any) -> Any:
 
 
 def _columns(table: str, used: set[str]) -> Iterator[tuple[str, str]]:
-    """The columns of a table that a view may read, with their types: those that are used."""
+    """Return the columns of a table that views use, with their types."""
     declared = TABLES[table].types if table in TABLES else {}
     for name, type_ in {**declared, **_MORE_COLUMNS.get(table, {})}.items():
         if name in used:

@@ -1,4 +1,4 @@
-"""Makes the views of a destination after a sync: those that are missing, and those whose SQL has changed."""
+"""Make the views of a destination after a sync: those that are missing, and those that have changed."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class _Views:
                 in_the_way = [view for view in self._builder.views if view in in_the_way or view in readers]
 
     def _readers(self, view: View) -> list[View]:
-        """A view and all views that read it, whether by themselves or through others."""
+        """Return a view and all views that read it, directly or through others."""
         readers = [view]
         for other in self._builder.views:
             read = {table.name for table in parse_one(other.text, read="duckdb").find_all(exp.Table)}

@@ -20,7 +20,7 @@ _TABLES_AT_A_PLACE = ("spark", "databricks")
 
 
 def script(warehouse: Warehouse, dialect: str | None, directory: Path) -> Iterator[str]:
-    """The statements, in their order, that make a warehouse's views; over a lake, its tables too.
+    """Return the statements that make a warehouse's views, in order; over a lake, those for its tables too.
 
     Args:
         warehouse: Whose tables.

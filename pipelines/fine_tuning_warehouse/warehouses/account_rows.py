@@ -43,7 +43,7 @@ class AccountRows:
 
     Args:
         warehouse: The warehouse.
-        pipeline: The pipeline of the account, whose state was restored.
+        pipeline: The pipeline of the account, with its state restored.
     """
 
     def __init__(self, warehouse: Warehouse, pipeline: dlt.Pipeline) -> None:
@@ -183,7 +183,7 @@ def _delete_sql(client: Any, wanted: Mapping[str, Condition]) -> dict[str, int]:
 
 
 def _wheres(client: Any, wanted: Mapping[str, Condition]) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield each table that is there, with the WHERE clause and its values."""
+    """Yield each table that exists, with the WHERE clause and its values."""
     if not client.is_storage_initialized():
         return
     for name, columns in list(client.get_storage_tables(list(wanted))):

@@ -18,7 +18,7 @@ from openai_fine_tuning.schema import CHECKPOINTS, EVENTS, JOBS, RESULT_METRICS,
 
 Tables = dict[str, pa.Table]
 LookUp = Callable[[str, Mapping[str, Sequence[Any]]], pa.Table | None]
-"""Returns the rows of a table that have one of some values in each of some columns; None where it cannot tell."""
+"""Returns the rows of a table that have one of some values in each of some columns; None if it cannot say."""
 
 BOOKKEEPING = frozenset({"_dlt_load_id", "last_listed_at", "checkpoints_listed_at", "rejected_at", "synced_at"})
 """Columns that depend on the sync that wrote the row."""
@@ -33,7 +33,7 @@ _JOB_OF = {CHECKPOINTS.name: "fine_tuning_job_id", EVENTS.name: "fine_tuning_job
 class Changes:
     """What is new or changed, among the rows of one sync of an account.
 
-    A checkpoint is retained by the host where its `last_listed_at` equals `checkpoints_listed_at` of its job. Both stay
+    A checkpoint is retained by the host if its `last_listed_at` equals `checkpoints_listed_at` of its job. Both stay
     as they are, and further checkpoints get the same time, until the host has dropped one of those that it retained.
 
     Args:
@@ -142,7 +142,7 @@ class Changes:
         return self._stored(JOBS.name, {JOBS.name: only})
 
     def _changed(self, name: str, table: pa.Table, stored: pa.Table | None) -> pa.Table | None:
-        """Return the rows that differ from the stored ones, with what somebody has added; None where all are equal."""
+        """Return the rows that differ from the stored ones, with what somebody has added; None if all are equal."""
         if stored is None or not table.num_rows:
             return table
         keys = [key for key in TABLES[name].keys if key != "account"]
@@ -176,10 +176,10 @@ class _Listing:
     Args:
         kept: The stored checkpoints, each with `last_listed_at`.
         mark: The stored `checkpoints_listed_at` of the job.
-        listed: The checkpoints that were listed now; None where they were not.
+        listed: The checkpoints that were listed now; None if they were not.
 
     Attributes:
-        settled: Ids of checkpoints that need not be written where nothing else has changed.
+        settled: Ids of checkpoints that need not be written if nothing else has changed.
         listed_at: `last_listed_at` of the checkpoints that are written; None for what the source gave.
     """
 

@@ -96,7 +96,7 @@ class DuckDb(Warehouse):
 
     @override
     def dlt_destination(self, label: str) -> Any:
-        """Return a destination whose clients share one open file."""
+        """Return a destination with clients that share one open file."""
         from .dlt_seam import DuckDbFile  # noqa: PLC0415 - imports dlt
 
         return DuckDbFile(self.database)

@@ -40,7 +40,7 @@ def merge(table: Any, rows: pa.Table, keys: Sequence[str]) -> None:
 
 
 def rows_with(table: Any, conditions: Mapping[str, Sequence[Any]]) -> pa.Table | None:
-    """Return the rows with one of some values in each of some columns; None where one is missing."""
+    """Return the rows with one of some values in each of some columns; None if a column is missing."""
     if not conditions.keys() <= set(table.schema().column_names):
         return None
     first, *others = (In(column, set(values)) for column, values in conditions.items())

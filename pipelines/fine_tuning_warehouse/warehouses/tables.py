@@ -41,13 +41,13 @@ Columns = Mapping[str, Any]
 
 
 def add_stored_columns(pipeline: dlt.Pipeline, schema: Schema, *, check_types: bool) -> list[str]:
-    """Compare the tables with what was read into them; forget what was read where a table or a column is missing.
+    """Compare the tables with what was read into them; forget what was read if a table or a column is missing.
 
     A new account and a pipeline whose stored schema was dropped learn from the database which columns are there, so
     that a value is read as the type of its column.
 
     Args:
-        pipeline: A pipeline that has restored its state. Its state is emptied where something is missing.
+        pipeline: A pipeline that has restored its state. Its state is emptied if something is missing.
         schema: The schema that is about to be loaded; gets the columns that the database has beside the declared ones.
         check_types: Refuse a column of another type than declared.
 
@@ -134,7 +134,7 @@ def set_aside_changed(pipeline: dlt.Pipeline, *, check_types: bool) -> list[str]
 def _made(pipeline: dlt.Pipeline, client: Any) -> dict[str, str]:
     """Return the tables that syncs have made, each with the digest of the columns that it was made with.
 
-    The states of the other accounts are only read where this account has not made all tables.
+    The states of the other accounts are only read if this account has not made all tables.
     """
     made = _made_by(pipeline.state)
     if not {*TABLES} - {SYNCS.name} <= made.keys():
@@ -154,7 +154,7 @@ def _made_by(state: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _stored_schema(pipeline: dlt.Pipeline, client: Any) -> Mapping[str, Any]:
-    """Return the tables of the schema that the last load has left; none where it is gone."""
+    """Return the tables of the schema that the last load has left; none if it is gone."""
     if SCHEMA in pipeline.schema_names:
         return pipeline.schemas[SCHEMA].tables
     stored = client.get_stored_schema(SCHEMA)

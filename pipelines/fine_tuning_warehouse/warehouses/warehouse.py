@@ -252,7 +252,7 @@ class Warehouse(_Waits, ABC):
             conditions: Column to its values.
 
         Returns:
-            The rows; None where the table or a column is missing, or the destination cannot be asked.
+            The rows; None if the table or a column is missing, or the destination cannot be asked.
         """
         from .dlt_seam import is_sql  # noqa: PLC0415 - see accounts
         from .rows.sql import rows_with  # noqa: PLC0415

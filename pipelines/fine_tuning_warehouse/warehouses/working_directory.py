@@ -30,7 +30,7 @@ def working_directory() -> Iterator[Path]:
     """Make a private directory for one sync, and remove it at the end; what killed syncs left is removed first."""
     root = _root()
     try:
-        # One at a time: a directory whose lock another is just about to take looks abandoned.
+        # One at a time: a directory looks abandoned before its sync has taken the lock.
         with FileLock(root / _TIDYING):
             _remove_abandoned(root)
             directory = Path(tempfile.mkdtemp(prefix="sync-", dir=root))

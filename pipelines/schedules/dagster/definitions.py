@@ -31,7 +31,7 @@ class FineTuningWarehouse(dg.ConfigurableResource):
 
 
 def column_schema(table: Table) -> dg.TableSchema:
-    """The columns that are always there."""
+    """Return the columns that a table always has."""
     return dg.TableSchema(
         [
             dg.TableColumn(
@@ -46,12 +46,12 @@ def column_schema(table: Table) -> dg.TableSchema:
 
 
 def asset_key(resource: str) -> dg.AssetKey:
-    """The key of a table's asset."""
+    """Return the key of a table's asset."""
     return dg.AssetKey(["fine_tuning", resource])
 
 
 def check_key(resource: str) -> dg.AssetCheckKey:
-    """The key of a table's check."""
+    """Return the key of a table's check."""
     return dg.AssetCheckKey(asset_key(resource), CHECK)
 
 
@@ -78,7 +78,7 @@ def check_key(resource: str) -> dg.AssetCheckKey:
 def fine_tuning_tables(
     context: dg.AssetExecutionContext, warehouse: FineTuningWarehouse
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-    """One sync: what is new of the selected tables, of every configured account."""
+    """Sync what is new of the selected tables, of every configured account."""
     assets = [resource for resource in RESOURCES if asset_key(resource) in context.selected_asset_keys]
     checks = [resource for resource in RESOURCES if check_key(resource) in context.selected_asset_check_keys]
     try:
@@ -100,7 +100,7 @@ def fine_tuning_tables(
 
 
 def sync_metadata(totals: SyncResult) -> dict[str, dg.MetadataValue | int | float]:
-    """What there is to say of a sync as a whole."""
+    """Return what Dagster shows of a sync as a whole."""
     done = totals.as_json()
     return {
         "requests": done["requests"],

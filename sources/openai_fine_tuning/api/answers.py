@@ -42,7 +42,7 @@ def page_of_records(body: bytes, response: requests.Response) -> dict[str, Any]:
 
 
 def record(body: bytes, response: requests.Response) -> dict[str, Any]:
-    """Return a single record: an object with an id, whose `error` is its own. Raises `AttemptError`."""
+    """Return a single record: an object with an id. Its `error` is a field of the record. Raises `AttemptError`."""
     found = _json(body, response)
     if isinstance(found, dict) and found.get("id") not in (None, "") and found.get("object") != "error":
         return found
@@ -50,7 +50,7 @@ def record(body: bytes, response: requests.Response) -> dict[str, Any]:
 
 
 def file_content(body: bytes, response: requests.Response) -> bytes:
-    """Return a file as it is. Raises `AttemptError` where an error, a web page or nothing came in its place."""
+    """Return a file as it is. Raises `AttemptError` if an error, a web page or nothing came instead."""
     raise_if_page(body, response)
     if response.status_code not in (200, 203):  # but 202 (not yet), 204 (no content) or 206 (a part)
         raise _unexpected(response, None, "no file")
@@ -64,7 +64,7 @@ def file_content(body: bytes, response: requests.Response) -> bytes:
 
 
 def raise_if_page(body: bytes, response: requests.Response) -> None:
-    """Raise `AttemptError` where a body begins as a page of HTML, which proxies put in an answer's place."""
+    """Raise `AttemptError` if a body begins as a page of HTML, which proxies send instead of an answer."""
     if _first_character(body) == b"<":
         words = f"a web page ({_kind(response)}) in its place: {_start(body)!r}"
         raise _unexpected(response, None, words, retries=retry.ODD_RETRIES, about="page")
@@ -205,5 +205,5 @@ def _unexpected(response: requests.Response, body: Any, what: str, **details: An
     if code or words:
         what = f"an error{f' ({code})' if code else ''}: {words}"
     status, retries = response.status_code, 0 if code == "insufficient_quota" else None
-    told = {"status": status, "code": code, "detail": what, "retries": retries, **details}
-    return AttemptError(f"answered {status} with {what}", **told)
+    details = {"status": status, "code": code, "detail": what, "retries": retries, **details}
+    return AttemptError(f"answered {status} with {what}", **details)

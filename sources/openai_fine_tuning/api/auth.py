@@ -82,8 +82,8 @@ def chosen_scheme(name: str | None, *, host: str, is_token: bool) -> Scheme:
 class Credential(AuthBase):
     """A key or a provider of tokens, with the headers that go along.
 
-    requests calls it for each request, so that secrets stand in no log of one. It attaches itself only to a request
-    whose connection goes to its own origin.
+    requests calls it for each request, so that no log of a request holds a secret. It adds itself only to a request
+    that goes to its own origin.
 
     Args:
         secret: The key, or a function that returns the token to send.

@@ -57,7 +57,7 @@ _REASONS = {
     "InvalidURL": "the address, or that of the proxy, is not valid",
     "InvalidSchema": "a proxy of this kind (SOCKS) needs the package PySocks",
 }
-"""Where the operating system has no word for it."""
+"""Reasons of failures that the operating system has no words for."""
 _TOO_MANY_HEADERS = "its headers are more than 100, or one is longer than 64 KB"
 _ERROR_MEGABYTES = 0.1
 """How much is read of an answer that only matters for its words."""
@@ -154,14 +154,14 @@ class FineTuningApi:
 
     @property
     def host(self) -> str:
-        """The host, with its port where that is given; on loopback the port does not count."""
+        """The host, with its port if one is given; on loopback the port does not count."""
         parts = urlsplit(self.base_url)
         name = parts.hostname or ""
         return name if parts.port is None or is_loopback(name) else f"{name}:{parts.port}"
 
     @property
     def identity(self) -> str:
-        """A fingerprint of host, credential and headers (16 hex digits): whose history this is.
+        """The fingerprint of host, credential and headers (16 hex digits), which tells histories apart.
 
         On loopback the port does not count.
 
@@ -193,7 +193,7 @@ class FineTuningApi:
         return self._get(path, params, answers.record, attempts)
 
     def get_page(self, path: str, params: Mapping[str, Any] | None = None, *, attempts: int | None = None) -> Answer:
-        """Request a page of a listing. The content is a dict whose `data` is a list. See `get_json`."""
+        """Request a page of a listing. The content is a dict with a list under `data`. See `get_json`."""
 
         def page(body: bytes, response: requests.Response) -> dict[str, Any]:
             found = answers.page_of_records(body, response)
@@ -317,7 +317,7 @@ class FineTuningApi:
         seconds: float,
         also: tuple[int, ...] = (),
     ) -> Iterator[requests.Response]:
-        """Give an answer whose status is one of success, or one of `also`, to be read within so many seconds."""
+        """Send a request, and yield the unread answer if its status is a success or in `also`."""
         response = None
         try:
             with self.limiter.slot():

@@ -1,4 +1,4 @@
-"""Connections to a host: whose certificates are trusted, and bounds on the time of an answer from its first byte on."""
+"""Connections to a host: the trusted certificates, and bounds on the time of an answer from its first byte on."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ class Adapter(HTTPAdapter):
 
 
 class Session(requests.Session):
-    """A session that leaves redirects alone: even told not to follow one, requests parses where it leads."""
+    """A session that ignores redirects: requests parses their address even with `allow_redirects=False`."""
 
     @override
     def get_redirect_target(self, resp: requests.Response) -> None:

@@ -19,7 +19,7 @@ MAX_DEPTH = 200
 
 _PIECE_BYTES = 1 << 16
 _LARGE_INTEGER = re.compile(rb"(?<![\d.eE+])\d{19,}(?![\d.eE])")
-# The same but for what follows, found in a tenth of the time where it is not there: digits as 0, what may stand before
+# The same but for what follows, with a tenth of the time if nothing is found: digits as 0, what may stand before
 # them in a fraction or an exponent as a point, all else as a space.
 _KINDS = bytes(b"0"[0] if one in b"0123456789" else b"."[0] if one in b".eE+" else b" "[0] for one in range(256))
 _MAYBE_LARGE_INTEGER = b" " + 19 * b"0"

@@ -23,7 +23,7 @@ class Page:
     """A page of a listing.
 
     Attributes:
-        records: The records as the host sent them, without those whose id was on this listing before.
+        records: The records as the host sent them, without those with an id that was on this listing before.
         times: `created_at` of each record in unix seconds, None if it has none.
         host_time: The host's time in unix seconds when it sent the page.
         cursor: The `after` of the next page; None on the last page.

@@ -51,7 +51,7 @@ class Redactor:
         return self.body(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
     def body(self, body: bytes) -> bytes:
-        """Return the bytes of an answer without any secret. Costs little where there is none."""
+        """Return the bytes of an answer without any secret. Costs little if there is none."""
         if b"\0" in body:  # UTF-16 and UTF-32, which are read as well
             with suppress(ValueError):
                 text = body.decode(json.detect_encoding(body)).encode().replace(b"\0", b"")

@@ -50,7 +50,7 @@ class Unfit(NamedTuple):
 
 @dataclass
 class _Level:
-    """Where fields stand in a record: at its top, or in one of its flattened objects.
+    """A level of a record that holds fields: its top, or one of its flattened objects.
 
     Attributes:
         prefix: The name of the object; empty for the record itself.
@@ -264,7 +264,7 @@ class TableBuilder:
     # names of columns -----------------------------------------------------------------------------------------------
 
     def _name_new_columns(self, levels: Sequence[tuple[_Level, Sequence[Record]]]) -> None:
-        """Decide where fields go that have a value for the first time, in the order in which the host sent them."""
+        """Choose columns for fields that have their first value, in the order in which the host sent them."""
         found: list[tuple[int, _Level, str, Any]] = []
         for level, objects in levels:
             unnamed = set().union(*objects) - level.columns.keys()

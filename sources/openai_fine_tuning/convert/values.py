@@ -192,7 +192,7 @@ def _iso_seconds(text: str) -> int | float | None:
 
 
 def _json_step_by_step(value: Any, encode: Any) -> str:
-    """Encode without recursion, and numbers that are not finite as strings."""
+    """Return JSON without recursion, with numbers that are not finite as strings."""
     parts: list[str] = []
     left: list[tuple[Any, bool]] = [(value, False)]  # the last one comes next; whether it is JSON text already
     while left:

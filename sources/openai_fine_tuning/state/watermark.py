@@ -9,7 +9,7 @@ The state of one resource, for each identity (account, host and key), under the 
     cut            the resume point of a listing that was not read to its end: everything from `newest` down to
                    `oldest` is accounted for, and the rest stands after the record `after`
     tally          the checksum of the closed jobs; missing if an early release has closed some without it
-    host           the host that it was last read from; missing where an early release has read it
+    host           the host that it was last read from; missing if an early release has read it
     own            set once it is decided that this identity takes over the state of no other (see `takeover`)
     part           set if another load of the same sync is to follow: which one wrote this (see `run`)
 

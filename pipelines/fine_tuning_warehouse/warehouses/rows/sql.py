@@ -29,7 +29,7 @@ def supports_views(client: Any) -> bool:
 
 
 def rows_with(client: Any, name: str, conditions: Mapping[str, Sequence[Any]]) -> pa.Table | None:
-    """Return the rows of a table with one of some values in each of some columns; None where one is missing."""
+    """Return the rows with one of some values in each of some columns; None if the table or a column is missing."""
     hints = dict(client.get_storage_tables([name]))[name]
     names = {str(column).lower(): str(column) for column in hints}
     if not conditions.keys() <= names.keys():
