@@ -105,6 +105,20 @@ def test_a_connection_over_it_reads_and_does_nothing_else(
 
 
 @in_sqlite
+def test_a_query_shows_which_tables_there_are(
+    world: ScriptedWorld, host: Simulator, ftw: Command, ducklake: Engine
+) -> None:
+    ftw.env.update(ducklake.env)
+    add_history(world, range(1))
+    ducklake.sync(host)
+    for sql in ("SHOW TABLES", "DESCRIBE ;", "SELECT table_name FROM information_schema.tables"):
+        ended = ftw("query", sql, *ducklake.options, "--output", "csv")
+        assert ended.code == 0, ended.err
+        assert "checkpoints" in ended.out, sql
+        assert "best_checkpoints" in ended.out, sql
+
+
+@in_sqlite
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [

@@ -235,6 +235,11 @@ def test_telemetry_stays_off_where_the_configuration_turns_it_on(
     site.mkdir()
     (site / "sitecustomize.py").write_text(AUDIT.format(log=str(log)))
     asked = {"RUNTIME__DLTHUB_TELEMETRY": "true", "DLTHUB_TELEMETRY": "true", "PYTHONPATH": str(site)}
+    configuration = ftw.folder / ".dlt"
+    configuration.mkdir()
+    (configuration / "config.toml").write_text('[runtime]\nsentry_dsn = "http://key@192.0.2.1/1"\n')
+    (configuration / "secrets.toml").write_text('[runtime]\ndlthub_dsn = "http://192.0.2.1/2"\n')
+    (site / "sentry_sdk.py").write_text("raise SystemExit('sentry is used')")
     assert ftw("sync", env=asked).code == 0
     lines = log.read_text().splitlines()
     assert lines

@@ -51,6 +51,8 @@ _COMMANDS = (
 
 _ENVIRONMENT = {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
+    "RUNTIME__SENTRY_DSN": "",  # the configuration of a folder may name a host for errors, or for traces
+    "RUNTIME__DLTHUB_DSN": "",
     "RUNTIME__INTERCEPT_SIGNALS": "false",  # dlt would swallow SIGTERM until all of a load is done
 }
 """Settings of dlt that hold for the whole process, which belongs to the command."""

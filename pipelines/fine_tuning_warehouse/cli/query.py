@@ -17,6 +17,11 @@ from . import output
 from .child import run_in_child
 from .options import WarehouseOptions, prepare, warehouse_options
 
+_ABOUT_TABLES = re.compile(
+    r"\b(?:show|pragma|information_schema|duckdb_\w+|pg_\w+|sqlite_\w+|describe\W*$)", re.IGNORECASE
+)
+"""How a query asks which tables there are, and not only what is in those that it names."""
+
 
 @click.command()
 @click.argument("sql", required=False)
@@ -55,7 +60,8 @@ def _run(sql: str, target: WarehouseOptions) -> tuple[list[str], list[tuple[Any,
     prepare()
     from fine_tuning_warehouse.snapshot import snapshot  # noqa: PLC0415 - imports dlt, after `prepare`
 
-    with snapshot(warehouse, set(re.findall(r"\w+", sql.lower()))) as copied:
+    names = None if _ABOUT_TABLES.search(sql) else set(re.findall(r"\w+", sql.lower()))
+    with snapshot(warehouse, names) as copied:
         return run(copied, sql, warehouse.dataset)
 
 
