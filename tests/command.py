@@ -43,6 +43,8 @@ SUMMARY_KEYS = {
     "rejected",
     "warnings",
     "seconds",
+    "started_at",
+    "finished_at",
     "accounts",
 }
 """What `--output json` prints: no more, no less."""

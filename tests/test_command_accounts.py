@@ -102,7 +102,7 @@ def test_all_are_read_each_from_its_host_with_its_key(team: Team) -> None:
     assert alone["account"] == "production"
     assert alone["accounts"] == [
         {name: value for name, value in alone.items() if name != "accounts"}
-        | {"seconds": alone["accounts"][0]["seconds"]}
+        | {name: alone["accounts"][0][name] for name in ("seconds", "started_at", "finished_at")}
     ]
 
     assert counts(team.ftw, "best_checkpoints") == {"research": 2, "production": 3}

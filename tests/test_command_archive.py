@@ -30,6 +30,8 @@ KEYS = [
     "bytes",
     "manifest_sha256",
     "seconds",
+    "started_at",
+    "finished_at",
 ]
 
 

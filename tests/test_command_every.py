@@ -43,16 +43,19 @@ def test_a_sync_is_a_line_with_its_time_and_so_is_a_failure(
         ended = running.end()
     assert ended.code == 128 + signal.SIGTERM
     failed, *more = filter(None, ended.err.splitlines())
-    assert re.fullmatch(STAMP + r"Error: .*Not now\..* Trying again in \d+ s\.", failed)
-    assert more == ["Stopped: what was loaded stays, and the next sync goes on there."]
+    assert re.fullmatch(STAMP + r"ERROR .*Not now\..* Trying again in \d+ s\.", failed)
+    assert [line.split(" ", 1)[1] for line in more] == [
+        "INFO Stopped: what was loaded stays, and the next sync goes on there."
+    ]
     lines = ended.out.splitlines()
     assert len(lines) >= 2
     first = re.compile(
-        STAMP + r"Synced account default into \S+ in \d+\.\d s: [\d,]+ rows new or changed, \d+ requests, 1 job seen, "
+        STAMP
+        + r"INFO Synced account default into \S+ in \d+\.\d s: [\d,]+ rows new or changed, \d+ requests, 1 job seen, "
         r"0 in progress, 1 to be read again, 1 skipped \(see sync_history\), 1 rejected \(see rejected_records\)\."
     )
     assert first.fullmatch(lines[0]), lines[0]
-    assert all(re.match(STAMP + "Synced ", line) for line in lines)
+    assert all(re.match(STAMP + "INFO Synced ", line) for line in lines)
 
 
 @pytest.mark.parametrize("moment", ["in a sync", "between two"])
@@ -117,7 +120,7 @@ def test_a_health_file_that_cannot_be_written_is_told_and_does_not_end_it(host: 
         wait_until(file.exists)
         running.signal(signal.SIGTERM)
         ended = running.end()
-    assert re.search(STAMP + r"Error: The health file \S+ cannot be written: .* Trying again in \d+ s\.", ended.err)
+    assert re.search(STAMP + r"ERROR The health file \S+ cannot be written: .* Trying again in \d+ s\.", ended.err)
 
 
 def test_health_is_exit_1_where_no_sync_succeeded_lately(ftw: Command) -> None:

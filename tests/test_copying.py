@@ -204,7 +204,7 @@ def test_the_command_tells_what_it_did_and_what_is_wrong(history: Database, tmp_
     ended = ftw("copy", "--database", str(history.path), "--to-database", "copy.duckdb", "--output", "json")
     assert ended.code == 0
     told = ended.json
-    assert list(told) == ["status", "error", "from", "to", "accounts", "rows", "seconds"]
+    assert list(told) == ["status", "error", "from", "to", "accounts", "rows", "seconds", "started_at", "finished_at"]
     assert (told["status"], told["rows"]["checkpoints"]) == ("done", 22)
     assert [(one["account"], one["has_state"], len(one["load_ids"])) for one in told["accounts"]] == [
         ("Another Team", True, 1),

@@ -20,6 +20,7 @@ NOT_SCHEDULED = {
     "full_refresh": "a repair, done once and by hand",
     "lock_wait": "a schedule tries again by itself",
     "every": "the scheduler keeps the time",
+    "log_format": "logging is the scheduler's",
     "metrics_file": "the scheduler has its own",
     "health_file": "the scheduler knows what succeeded",
     "output_format": "the result is returned",

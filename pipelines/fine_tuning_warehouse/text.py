@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timezone
 from pathlib import Path
 
 
@@ -43,3 +44,8 @@ def first_line(error: BaseException) -> str:
 def without_credentials(text: str) -> str:
     """Return a text without the user names and passwords of the URLs in it."""
     return re.sub(r"(\w://)[^/\s]*@", r"\1", text)
+
+
+def as_time(time: datetime) -> str:
+    """Return a time in UTC as ISO 8601, in seconds, such as 2026-11-20T09:15:02+00:00."""
+    return time.astimezone(timezone.utc).isoformat(timespec="seconds")

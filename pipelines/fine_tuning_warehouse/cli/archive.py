@@ -130,7 +130,7 @@ def _as_json(archived: Archived, files: dict[str, Any] | None = None, error: str
 def _print(archived: Archived, *, output_format: str, quiet: bool) -> None:
     manifest = archived.manifest
     if output_format == "json":
-        click.echo(output.as_json(_as_json(archived)))
+        output.print_result(_as_json(archived))
     if quiet or manifest is None:
         return
     results = archived.sync.accounts if archived.sync else []
@@ -186,7 +186,7 @@ def _check(where: str, *, output_format: str, strict: bool, quiet: bool) -> int:
     if output_format == "json":
         files = {"checked": checked.files, "damaged": [asdict(damage) for damage in checked.damaged]}
         result = library.Archived(store.shown, manifest.account, manifest=manifest, seconds=time.monotonic() - began)
-        click.echo(output.as_json(_as_json(result, files, error)))
+        output.print_result(_as_json(result, files, error))
     for damage in checked.damaged:
         click.echo(output.safe(f"{damage.path}: {damage.reason}"), err=True)
     if error is not None:

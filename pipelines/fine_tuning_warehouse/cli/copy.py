@@ -75,7 +75,7 @@ def copy(
             if not quiet:
                 click.echo(output.safe(line), err=output_format == "json")
     if output_format == "json":
-        click.echo(output.as_json(result()))
+        output.print_result(result())
     elif not quiet:
         click.echo(f"Copied {source.shown} into {target.shown} in {time.monotonic() - began:.1f} s.")
         width = max(map(len, done["rows"]))

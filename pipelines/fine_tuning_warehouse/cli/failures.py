@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import click
-
 from fine_tuning_warehouse.errors import CommandError, is_bug, root_cause
 from fine_tuning_warehouse.warehouses.errors import without_secrets
 
@@ -32,7 +30,7 @@ def json_on_failure(output_format: str, done: Callable[[], Mapping[str, Any]]) -
     except Exception as error:
         if output_format == "json":
             text = str(error) if isinstance(error, CommandError) else failure_name(error)
-            click.echo(output.as_json({**done(), "status": "failed", "error": text}))
+            output.print_result({**done(), "status": "failed", "error": text})
         raise
 
 

@@ -62,7 +62,7 @@ def forget(
     if output_format == "json":
         rows = {name: sum(one.rows.get(name, 0) for one in removed) for one in removed for name in one.rows}
         fields = {"account": label, "jobs": list(jobs), "rows": rows, "archives": [store.shown for store in stores]}
-        click.echo(output.as_json({"status": "done", "error": None, **fields}))
+        output.print_result({"status": "done", "error": None, **fields})
         return DONE
     for one in removed:
         whose = f"the account {label}" if one.job is None else f"the job {one.job}"

@@ -38,7 +38,7 @@ def health(*, file: Path, max_age: str | None, labels: tuple[str, ...], output_f
             words = " ".join(output.safe(one.sentence) for one in late)
             raise CommandError(f"{words} The limit is {span(limit)}.")
     if output_format == "json":
-        click.echo(output.as_json({"status": "done", "error": None, **fields}))
+        output.print_result({"status": "done", "error": None, **fields})
     else:
         for one in checked:
             click.echo(output.safe(one.sentence))

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from . import output
+from .log_lines import LineFormatter
 
 
 class SafeRecord(logging.LogRecord):
@@ -28,7 +29,7 @@ def set_up_logging(*, quiet: bool, verbose: bool) -> None:
     os.environ["RUNTIME__LOG_LEVEL"] = "INFO" if verbose else "CRITICAL"
     logging.setLogRecordFactory(SafeRecord)
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(LineFormatter("%(message)s"))
     ours = logging.getLogger("fine_tuning_warehouse")
     ours.handlers, ours.propagate = [handler], False
     ours.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)

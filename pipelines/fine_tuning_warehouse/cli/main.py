@@ -31,6 +31,8 @@ from fine_tuning_warehouse.errors import (
 from fine_tuning_warehouse.hard_exit import exit_now
 from fine_tuning_warehouse.text import safe_lines
 
+from .log_lines import echo, is_plain
+
 _COMMANDS = (
     "accounts",
     "archive",
@@ -100,6 +102,16 @@ class _Group(click.Group):
     """The command that runs, once that is known."""
 
     @override
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command. Click prints a line break after ^C, which has no place in a log."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            if is_plain():
+                raise
+            raise click.Abort from error
+
+    @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the names and the first sentences of the commands."""
         with formatter.section("Commands"):
@@ -165,7 +177,7 @@ def main() -> NoReturn:
         from .failures import bug_report, failure_name  # noqa: PLC0415
 
         if is_bug(root_cause(error)):
-            click.echo(bug_report(error), err=True)
+            echo(bug_report(error), "ERROR")
             code = FAILED
         else:
             code = _print_error(failure_name(error), FAILED)
@@ -205,10 +217,11 @@ def _show_unraisable(swallowed: sys.UnraisableHookArgs) -> None:
 
 def _print_stopped(number: int) -> int:
     kept = _KEPT.get(_Group.running or "")
-    click.echo(f"Stopped: {kept}." if kept else "Stopped.", err=True)
+    echo(f"Stopped: {kept}." if kept else "Stopped.")
     return TERMINATED if number == signal.SIGTERM else INTERRUPTED
 
 
 def _print_error(message: str, code: int) -> int:
-    click.echo(f"Error: {safe_lines(message)}", err=True)
+    text = safe_lines(message)
+    echo(text, "ERROR", plain=f"Error: {text}")
     return code

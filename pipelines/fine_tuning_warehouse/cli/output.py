@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from fine_tuning_warehouse.formats import as_csv, as_json
-from fine_tuning_warehouse.text import counted, safe, safe_lines, without_credentials
+from fine_tuning_warehouse.text import as_time, counted, safe, safe_lines, without_credentials
 
+from .log_lines import STARTED
 from .tables import as_table, table_width, terminal_width
 
 if TYPE_CHECKING:
@@ -86,6 +88,12 @@ def skip_lines(summary: AccountResult, *, several: bool = False) -> list[str]:
         records = counted(summary.rejected, "record")
         lines.append(f"Rejected {records} that could not be typed: see the table rejected_records.")
     return [f"{prefix}{line}" for line in lines]
+
+
+def print_result(fields: Mapping[str, Any]) -> None:
+    """Print the result of a command as a JSON object, with the times when the command started and finished."""
+    times = {"started_at": as_time(STARTED), "finished_at": as_time(datetime.now(timezone.utc))}
+    click.echo(as_json({**fields, **{name: time for name, time in times.items() if name not in fields}}))
 
 
 def print_csv(names: Sequence[str], rows: Sequence[Sequence[Any]], *, spreadsheet_safe: bool) -> None:

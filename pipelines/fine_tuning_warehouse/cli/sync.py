@@ -6,7 +6,7 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATABASE
 
 from . import output
 from .failures import failure_name, json_on_failure
+from .log_lines import echo, set_style
 from .options import (
     AccountOptions,
     WarehouseOptions,
@@ -57,6 +58,13 @@ _RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
 @click.option("--every", metavar="TIME", help="Stay, and sync again every 15m, 6h, 1d ...")
 @click.option("--health-file", metavar="PATH", help="Write when each account was synced, for `ftw health`.")
 @click.option("--metrics-file", metavar="PATH", help="With --health-file: write the same for Prometheus.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How to print lines about the sync. (Each has time and level with json, and with --every.)",
+)
 @output.format_option("text", "json")
 @click.option("--strict", is_flag=True, help="Exit 3 if something was rejected or skipped, or a warning was given.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
@@ -75,6 +83,7 @@ def sync(
     every: str | None,
     health_file: str | None,
     metrics_file: str | None,
+    log_format: str,
     output_format: str,
     strict: bool,
     quiet: bool,
@@ -86,6 +95,8 @@ def sync(
     is for), only what the warehouse lacks, and loads them as typed tables. What is interrupted is taken up by the next
     sync, and an account that fails does not stop the others.
     """
+    if log_format == "json":
+        set_style("json")
     with json_on_failure(output_format, SyncResult(chosen_accounts.label).as_json):
         prepare(quiet=quiet, verbose=verbose)
         seconds = None if every is None else seconds_of(every, "--every")
@@ -107,7 +118,7 @@ def sync(
             concurrency=concurrency,
         )
         watch: Watch = watch_nothing
-        if sys.stderr.isatty() and not quiet and not verbose:
+        if sys.stderr.isatty() and not quiet and not verbose and log_format == "text":
             from .progress import progress_bar as watch  # noqa: PLC0415 - imports rich
         health = _health_file(health_file, metrics_file, seconds, is_whole=not chosen_accounts.labels and not demo)
         interval = None if seconds is None else Interval(seconds)
@@ -115,10 +126,12 @@ def sync(
             warehouse.shown,
             "a simulated host" if demo else None,
             several=len(accounts) > 1,
-            stays=interval is not None,
+            is_log=interval is not None or log_format == "json",
             as_json=output_format == "json",
             quiet=quiet,
         )
+        if interval is not None and log_format == "text":
+            set_style("stamped")
     while True:
         result, failure = _sync_once(accounts, label, warehouse, options, watch=watch, printer=printer)
         is_short = strict and result.is_incomplete
@@ -135,7 +148,7 @@ def sync(
         pause = interval.pause(seconds=result.seconds, failed=failure is not None)
         if failure is not None:
             text = safe(result.text or str(failure))
-            click.echo(f"{_now()} Error: {text} Trying again in {pause:.0f} s.", err=True)
+            echo(f"{text} Trying again in {pause:.0f} s.", "ERROR")
         time.sleep(pause)
 
 
@@ -180,10 +193,6 @@ def _sync_once(
     return result, failure
 
 
-def _now() -> str:
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 @dataclass(frozen=True)
 class _Printer:
     """Print what was done for each account, and for all.
@@ -192,7 +201,7 @@ class _Printer:
         warehouse: The warehouse, as it is shown.
         host: The host, as it is shown; None for the base URL of each account.
         several: There are several accounts.
-        stays: The command stays (`--every`): each sync is a line of a log, and the warehouse knows what was skipped.
+        is_log: Each sync is a line of a log (`--every`), and the warehouse knows what was skipped.
         as_json: The results are printed as JSON.
         quiet: Only errors and JSON are printed.
     """
@@ -200,24 +209,26 @@ class _Printer:
     warehouse: str
     host: str | None
     several: bool
-    stays: bool
+    is_log: bool
     as_json: bool
     quiet: bool
 
     def account(self, account: Account, result: AccountResult) -> None:
         """Print what was done for one account. The failure of a single account ends the command, which prints it."""
         is_done = result.status == "done"
-        if not is_done and self.several and not self.stays:
-            click.echo(f"Account {account.label} failed: {safe(str(result.error))}", err=True)
+        if not is_done and self.several and not self.is_log:
+            echo(f"Account {account.label} failed: {safe(str(result.error))}", "ERROR")
         if self.quiet:
             return
-        if is_done and not self.as_json and not self.stays:
+        if is_done and not self.as_json and not self.is_log:
             click.echo("\n".join(output.summary_lines(result, self.host or account.host, self.warehouse)))
-        prefix = f"Account {account.label}: " if self.several or self.stays else ""
-        for line in [*(prefix + note for note in result.notes), *(f"Warning: {text}" for text in result.warnings)]:
-            click.echo(f"{_now()} {safe(line)}" if self.stays else safe(line), err=True)
+        prefix = f"Account {account.label}: " if self.several or self.is_log else ""
+        for note in result.notes:
+            echo(safe(prefix + note))
+        for warning in result.warnings:
+            echo(safe(warning), "WARNING", plain=f"Warning: {safe(warning)}")
         # What was skipped by one that failed before it loaded anything says no more than its failure.
-        if not self.stays and (is_done or result.load_ids):
+        if not self.is_log and (is_done or result.load_ids):
             for line in output.skip_lines(result, several=self.several):
                 click.echo(line, err=True)
 
@@ -226,8 +237,8 @@ class _Printer:
         if self.as_json:
             click.echo(as_json(result.as_json()))
         elif not self.quiet and any(account.status == "done" for account in result.accounts):
-            if self.stays:
-                click.echo(f"{_now()} {output.sync_line(result, self.warehouse)}")
+            if self.is_log:
+                echo(safe(output.sync_line(result, self.warehouse)), err=False)
             elif self.several:
                 click.echo(output.totals_line(result))
 

@@ -68,7 +68,7 @@ def verify(*, target: WarehouseOptions, chosen_accounts: AccountOptions, concurr
             _print(account, comparison, warehouse, several=len(accounts) > 1)
     if output_format == "json":
         label = accounts[0].label if len(accounts) == 1 else None
-        click.echo(output.as_json(_total(results, label)))
+        output.print_result(_total(results, label))
     if any(one["status"] == "differs" for one in results):
         return DIFFERS
     if failures and len(accounts) == 1:

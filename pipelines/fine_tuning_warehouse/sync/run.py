@@ -44,7 +44,7 @@ from openai_fine_tuning.convert.table_builder import Batches
 from openai_fine_tuning.schema import REJECTED_RECORDS, SCHEMA, SYNCS, schema
 from openai_fine_tuning.settings import CONCURRENCY, MERGE, RESOURCES
 
-from .summary import AccountResult, SyncResult
+from .summary import AccountResult, SyncResult, now
 
 __all__ = ["AccountResult", "SyncOptions", "SyncResult", "Watch", "run_sync", "sync_accounts", "watch_nothing"]
 
@@ -166,7 +166,7 @@ def sync_accounts(
         result.error = str(error)
         raise
     finally:
-        result.seconds = time.monotonic() - began
+        result.seconds, result.finished_at = time.monotonic() - began, now()
     return result
 
 
@@ -206,7 +206,7 @@ class _AccountSync:
             if is_new:
                 self._warehouse.discard_empty()
             self._record()
-            self._result.seconds = time.monotonic() - began
+            self._result.seconds, self._result.finished_at = time.monotonic() - began, now()
 
     def _run_parts(self, pipeline: dlt.Pipeline) -> None:
         """Read and load in turn until everything is read."""

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from fine_tuning_warehouse.errors import BUSY, FAILED, CommandError
+from fine_tuning_warehouse.text import as_time
 
 if TYPE_CHECKING:
     from fine_tuning_warehouse.accounts.account import Account
+
+
+def now() -> str:
+    """Return this machine's time in the form of a result."""
+    return as_time(datetime.now(timezone.utc))
 
 
 @dataclass
@@ -32,6 +39,8 @@ class AccountResult:
         warnings: What is probably wrong though the sync succeeded, as sentences.
         seconds: How long it took.
         notes: Sentences for people; not in the JSON.
+        started_at: When it started (ISO 8601, UTC).
+        finished_at: When it ended; None if it has not.
     """
 
     account: str | None
@@ -48,6 +57,8 @@ class AccountResult:
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     jobs_in_progress: int = 0
+    started_at: str = field(default_factory=now)
+    finished_at: str | None = None
 
     @property
     def is_incomplete(self) -> bool:
@@ -57,6 +68,7 @@ class AccountResult:
     def as_json(self) -> dict[str, Any]:
         """Return the fields as `--output json` prints them."""
         content = {"status": self.status, "error": self.error, **asdict(self), "seconds": round(self.seconds, 3)}
+        content["finished_at"] = self.finished_at or now()
         del content["notes"]
         return content
 
@@ -80,6 +92,8 @@ class SyncResult:
         error: What ended the sync as a whole, in words.
         seconds: How long it took.
         failures: What went wrong, by account.
+        started_at: When it started (ISO 8601, UTC).
+        finished_at: When it ended; None if it has not.
     """
 
     label: str | None = None
@@ -87,6 +101,8 @@ class SyncResult:
     error: str | None = None
     seconds: float = 0.0
     failures: dict[str, CommandError] = field(default_factory=dict)
+    started_at: str = field(default_factory=now)
+    finished_at: str | None = None
 
     @classmethod
     def of(cls, accounts: Sequence[Account]) -> SyncResult:
@@ -154,6 +170,8 @@ class SyncResult:
             [warning for account in self.accounts for warning in account.warnings],
             self.seconds,
             jobs_in_progress=sum(account.jobs_in_progress for account in self.accounts),
+            started_at=self.started_at,
+            finished_at=self.finished_at,
         )
 
     def as_json(self) -> dict[str, Any]:
