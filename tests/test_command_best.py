@@ -86,6 +86,48 @@ def test_people_get_a_table_with_the_reason(ftw: Command) -> None:
     assert all(character.isprintable() or character == "\n" for character in ended.out)
 
 
+def test_a_job_is_named_by_its_id_the_beginning_of_it_or_its_suffix(ftw: Command) -> None:
+    for name in ("ftjob-old", "ftjob-o", "old"):
+        assert [row["fine_tuning_job_id"] for row in ftw("best", "--job", name, "--output", "json").json] == [
+            "ftjob-old"
+        ]
+    both = ftw("best", "--job", "ftjob-", "--job", "old", "--output", "json").json
+    assert sorted(row["fine_tuning_job_id"] for row in both) == ["ftjob-new", "ftjob-old"]
+    assert is_told_well(ftw("best", "--job", "ftjob-r"), "ftjob-runs has no checkpoints", "running")
+    for name in ("", "ol", "FTJOB"):
+        assert is_told_well(ftw("best", "--job", name), "There is no job", "ftw sync")
+
+
+def test_jobs_are_sorted_limited_and_only_those_that_can_be_improved(tmp_path: Path) -> None:
+    world = ScriptedWorld()
+    for name, final in (("small", 0.6), ("none", 0.4), ("large", 0.9)):
+        world.add_job(id=f"ftjob-{name}", created_at=NOW - 90_000, user_provided_suffix=name)
+        for step, loss in ((10, 0.5), (20, final)):
+            world.add_checkpoint(
+                f"ftjob-{name}", id=f"ftckpt-{name}-{step}", step_number=step, metrics={"full_valid_loss": loss}
+            )
+    with Simulator(world, clock=Clock(start=NOW, speed=0)) as host:
+        ftw = Command(tmp_path, host.base_url)
+        assert ftw("sync", "--strict").code == 0
+
+    def suffixes(*options: str) -> list[str]:
+        return [row["suffix"] for row in ftw("best", *options, "--output", "json").json]
+
+    assert suffixes("--sort", "cost") == ["large", "small", "none"]
+    assert suffixes("--sort", "cost", "--limit", "1") == ["large"]
+    assert sorted(suffixes("--improvable")) == ["large", "small"]
+    assert ftw("best", "--limit", "0").code == 2
+    assert "No job" in ftw("best", "--improvable", "--job", "none").err
+
+
+def test_a_terminal_that_is_too_low_gets_a_pager(ftw: Command) -> None:
+    paged = Command(ftw.folder.parent)
+    paged.folder, paged.env = ftw.folder, {**ftw.env, "PAGER": "sed s/^/paged:/"}
+    many = in_a_terminal(paged, 400, "best", lines=3)
+    assert [line.startswith("paged:") for line in many[:4]] == [True] * 4
+    assert not any("paged:" in line for line in in_a_terminal(paged, 400, "best"))
+
+
 @pytest.mark.thorough
 def test_jobs_and_accounts_can_be_chosen(ftw: Command) -> None:
     chosen = ftw("best", "--job", "ftjob-old", "--job", "ftjob-new", "--account", "default", "--output", "json")
@@ -135,7 +177,7 @@ def test_the_sql_of_the_views_is_told(ftw: Command) -> None:
     assert is_told_well(other, "holds no dataset other", "ftw sync")
 
 
-def in_a_terminal(ftw: Command, columns: int, *arguments: str) -> list[str]:
+def in_a_terminal(ftw: Command, columns: int, *arguments: str, lines: int = 40) -> list[str]:
     """The lines that a command prints into a terminal of so many columns."""
     if sys.platform == "win32":
         pytest.skip("Windows has no pseudo-terminals")
@@ -146,7 +188,7 @@ def in_a_terminal(ftw: Command, columns: int, *arguments: str) -> list[str]:
     import termios
 
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     with subprocess.Popen(
         [str(FTW), *arguments], cwd=ftw.folder, env=ftw.env, stdin=theirs, stdout=theirs, stderr=theirs
     ) as process:

@@ -664,6 +664,22 @@ def test_a_port_that_is_taken_is_exit_1(ftw: Command) -> None:
 
 
 @pytest.mark.thorough
+def test_a_file_that_is_no_database_is_refused_as_a_query_refuses_it(ftw: Command, tmp_path: Path) -> None:
+    notes = tmp_path / "notes.duckdb"
+    notes.write_text("not a database")
+    refused = [ftw(*words, "--database", str(notes)) for words in (("query", "FROM jobs"), ("explore", "--headless"))]
+    assert [ended.code for ended in refused] == [1, 1]
+    assert refused[0].err == refused[1].err
+    assert is_told_well(refused[1], "notes.duckdb", "not a valid DuckDB database file")
+
+
+def test_what_is_shown_stays_in_the_address_when_the_token_goes(ftw: Command) -> None:
+    with explorer(ftw) as (_, url):
+        shown = requests.get(f"{url}&run=ftjob-1,ftjob-2&find=%22%3E%3Cscript%3E", timeout=30).text
+        assert 'content="0;url=/?run=ftjob-1%2Cftjob-2&amp;find=%22%3E%3Cscript%3E"' in shown
+        assert url.partition("token=")[2] not in shown
+
+
 def test_edit_writes_a_copy_once(ftw: Command, demo: Path) -> None:
     ended = ftw("explore", "--edit")
     copy = ftw.folder / "fine_tuning_explorer.py"

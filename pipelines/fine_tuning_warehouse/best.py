@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Literal
 
 from .errors import CommandError
 from .warehouses.locking import READ_WAIT_SECONDS
@@ -19,14 +19,23 @@ _NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
 
 def best_checkpoints(
-    warehouse: Warehouse, *, accounts: Sequence[str] = (), job_ids: Sequence[str] = ()
+    warehouse: Warehouse,
+    *,
+    accounts: Sequence[str] = (),
+    job_ids: Sequence[str] = (),
+    sort: Literal["created", "cost"] = "created",
+    limit: int | None = None,
+    improvable: bool = False,
 ) -> tuple[list[str], list[Row]]:
-    """Return the rows of the view `best_checkpoints`, newest job first: column names and rows.
+    """Return the rows of the view `best_checkpoints`: column names and rows.
 
     Args:
-        warehouse: The warehouse that holds the view. If its engine has no views, the rows are computed here.
+        warehouse: The warehouse that holds the view. Where its engine has no views, the rows are computed here.
         accounts: Only jobs of these accounts; all accounts if empty.
-        job_ids: Only these jobs; all jobs if empty.
+        job_ids: Only these jobs, each named by its id, the beginning of its id, or its suffix; all jobs if empty.
+        sort: What comes first: the newest job, or the one that loses most by its final checkpoint.
+        limit: How many rows to return at most.
+        improvable: Only jobs of which another checkpoint than the final one is advised.
 
     Raises:
         CommandError: The warehouse, the view or a job does not exist, or a job has no checkpoints.
@@ -39,11 +48,14 @@ def best_checkpoints(
         if job_ids:
             jobs = _rows(rows, all_jobs.only("account", "id", "status"), accounts) if all_jobs else []
             of_accounts = f" of account {' or '.join(accounts)}" if accounts else ""
-            _check_jobs(job_ids, chosen, jobs, f"{of_accounts} in {warehouse.shown}")
-            chosen = [row for row in chosen if row["fine_tuning_job_id"] in job_ids]
+            chosen = _named(job_ids, chosen, jobs, f"{of_accounts} in {warehouse.shown}")
+    if improvable:
+        chosen = [row for row in chosen if _is_improvable(row)]
     chosen.sort(key=lambda row: (row["account"], row["fine_tuning_job_id"]))
     chosen.sort(key=lambda row: row["job_created_at"] or _NEVER, reverse=True)  # stable; jobs without a time come last
-    return view.schema.names, chosen
+    if sort == "cost":
+        chosen.sort(key=lambda row: -1.0 if row["cost_of_final"] is None else row["cost_of_final"], reverse=True)
+    return view.schema.names, chosen[:limit]
 
 
 def _rows(rows: Rows, relation: Relation, accounts: Sequence[str]) -> list[Row]:
@@ -55,11 +67,26 @@ def _rows(rows: Rows, relation: Relation, accounts: Sequence[str]) -> list[Row]:
     ]
 
 
-def _check_jobs(job_ids: Sequence[str], best: Sequence[Row], jobs: Sequence[Row], where: str) -> None:
-    with_checkpoints = {row["fine_tuning_job_id"] for row in best}
+def _named(job_ids: Sequence[str], best: Sequence[Row], jobs: Sequence[Row], where: str) -> list[Row]:
+    """Return the rows of the jobs that are named by id, by the beginning of an id, or by suffix."""
+    chosen: list[Row] = []
     status = {job["id"]: job["status"] or "without a status" for job in jobs}
-    for job_id in job_ids:
-        if job_id not in with_checkpoints and job_id in status:
-            raise CommandError(f"The job {job_id} has no checkpoints (it is {status[job_id]}).")
-        if job_id not in with_checkpoints:
-            raise CommandError(f"There is no job {job_id}{where}: `ftw sync` brings new ones.")
+    for name in job_ids:
+        exact = [row for row in best if row["fine_tuning_job_id"] == name]
+        alike = [row for row in best if row["suffix"] == name or row["fine_tuning_job_id"].startswith(name or " ")]
+        without = [job_id for job_id in status if job_id == name] or [
+            id_ for id_ in status if id_.startswith(name or " ")
+        ]
+        if exact or (alike and name not in status):
+            chosen += [row for row in exact or alike if row not in chosen]
+        elif without:
+            raise CommandError(f"The job {without[0]} has no checkpoints (it is {status[without[0]]}).")
+        else:
+            raise CommandError(f"There is no job {name}{where}: `ftw sync` brings new ones.")
+    return chosen
+
+
+def _is_improvable(row: Row) -> bool:
+    name = row["fine_tuned_model_checkpoint"]
+    advised = row.get("advice", "deploy") in ("deploy", "retrain") and row.get("checkpoint_to_deploy", name) == name
+    return advised and row["checkpoint_id"] != row["final_checkpoint_id"] and row["cost_of_final"] != 0

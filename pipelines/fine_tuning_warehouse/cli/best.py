@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -30,8 +30,23 @@ _HEADS = {
 
 
 @click.command()
-@click.option("--job", "jobs", metavar="ID", multiple=True, help="Only this job (repeatable).")
+@click.option(
+    "--job",
+    "jobs",
+    metavar="ID",
+    multiple=True,
+    help="Only this job: its id, the beginning of its id, or its suffix (repeatable).",
+)
 @click.option("--account", "labels", metavar="LABEL", multiple=True, help="Only jobs of this account (repeatable).")
+@click.option("--improvable", is_flag=True, help="Only jobs of which another checkpoint than the final one is advised.")
+@click.option(
+    "--sort",
+    type=click.Choice(["created", "cost"]),
+    default="created",
+    show_default=True,
+    help="What comes first: the newest job, or the one that loses most by its final checkpoint.",
+)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Show only the first N jobs.  [default: all]")
 @warehouse_options
 @output.format_option("text", "json", "csv")
 @output.spreadsheet_safe_option
@@ -39,6 +54,9 @@ def best(
     *,
     jobs: tuple[str, ...],
     labels: tuple[str, ...],
+    improvable: bool,
+    sort: Literal["created", "cost"],
+    limit: int | None,
     target: WarehouseOptions,
     output_format: str,
     spreadsheet_safe: bool,
@@ -52,13 +70,17 @@ def best(
     from fine_tuning_warehouse.best import best_checkpoints  # noqa: PLC0415 - imports dlt, after `prepare`
 
     warehouse = target.find_existing()
-    names, rows = best_checkpoints(warehouse, accounts=labels, job_ids=jobs)
+    names, rows = best_checkpoints(
+        warehouse, accounts=labels, job_ids=jobs, sort=sort, limit=limit, improvable=improvable
+    )
     if output_format == "json":
         click.echo(output.as_json(rows))
     elif output_format == "csv":
         output.print_csv(names, [list(row.values()) for row in rows], spreadsheet_safe=spreadsheet_safe)
     elif rows:
-        click.echo(as_text(rows, output.terminal_width()))
+        output.print_pages(as_text(rows, output.terminal_width()))
+    elif improvable:
+        click.echo("No job is known to lose by its final checkpoint.", err=True)
     else:
         of_account = f" of account {' or '.join(labels)}" if labels else ""
         click.echo(f"{warehouse.shown} holds no checkpoints{of_account} yet.", err=True)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
 from fine_tuning_warehouse.errors import CommandError, UsageError
+from fine_tuning_warehouse.query import query
 from fine_tuning_warehouse.text import shown_path
+from fine_tuning_warehouse.warehouses.duckdb import InUseError
 
 from .options import WarehouseOptions, prepare, warehouse_options
 
@@ -32,11 +34,14 @@ def explore(*, target: WarehouseOptions, port: int, browser: bool, edit: bool) -
     """
     warehouse = target.find_existing()
     path = warehouse.duckdb_file
-    if path is not None and not path.is_file():
-        raise CommandError(
-            f"There is no database {shown_path(path)}: `ftw sync` makes it (`ftw sync --demo` one to look around in), "
-            "or name one with --database."
-        )
+    if path is not None:
+        if not path.is_file():
+            raise CommandError(
+                f"There is no database {shown_path(path)}: `ftw sync` makes it (`ftw sync --demo` one to look around "
+                "in), or name one with --database."
+            )
+        with suppress(InUseError):  # the page shows it when the sync is done
+            query(path, "SELECT 1", warehouse.dataset)
     if find_spec("marimo") is None or find_spec("altair") is None:
         raise UsageError("The explorer needs marimo and Altair: pip install 'fine-tuning-warehouse[explore]'.")
     from fine_tuning_warehouse.explorer.serve import NOTEBOOK, serve  # noqa: PLC0415 - needs the extra

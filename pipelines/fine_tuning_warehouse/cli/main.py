@@ -171,8 +171,8 @@ def main() -> NoReturn:
         code = _print_error(str(error), error.exit_code)
     except click.Abort as error:
         code = _print_stopped(signal.SIGTERM if isinstance(error.__cause__, _TerminatedError) else signal.SIGINT)
-    except SystemExit:  # by click, if nobody reads the output any more
-        code = FAILED
+    except SystemExit as error:  # by click: after a completion, and if nobody reads the output any more
+        code = error.code if isinstance(error.code, int) else FAILED
     except Exception as error:  # noqa: BLE001 - a bug, or what a library or the system says in a place of its own
         from .failures import bug_report, failure_name  # noqa: PLC0415
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -100,6 +101,14 @@ def print_csv(names: Sequence[str], rows: Sequence[Sequence[Any]], *, spreadshee
     """Print CSV: in a pipe or a file the bytes of the data in UTF-8, on a terminal with control characters escaped."""
     text = as_csv(names, rows, spreadsheet_safe=spreadsheet_safe, terminal=sys.stdout.isatty())
     click.echo(text.encode(), nl=False)
+
+
+def print_pages(text: str) -> None:
+    """Print a text, on a terminal that is too low for it by the user's pager."""
+    if sys.stdin.isatty() and sys.stdout.isatty() and text.count("\n") + 1 >= shutil.get_terminal_size().lines:
+        click.echo_via_pager(text + "\n", color=False)
+    else:
+        click.echo(text)
 
 
 def format_option(*formats: str) -> Callable[[_Command], _Command]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import re
 import secrets
+from urllib.parse import urlencode
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
@@ -30,7 +32,7 @@ _POLICY = (
 """The Content-Security-Policy of the page: marimo and Vega set styles on elements, and nothing needs `eval`."""
 
 # Browsers send a cookie of SameSite=Strict only with what a page of this server asks for, so the page asks once more.
-_WELCOME = '<!doctype html><meta http-equiv="refresh" content="0;url=/"><title>Fine-tuning explorer</title>'
+_WELCOME = '<!doctype html><meta http-equiv="refresh" content="0;url={}"><title>Fine-tuning explorer</title>'
 
 
 class Guard:
@@ -64,7 +66,7 @@ class Guard:
         if _is_from_our_page(request):
             if self._takes_token(request):
                 cookie = f"{self._cookie_name}={self._cookie}; Path=/; HttpOnly; SameSite=Strict"
-                response = HTMLResponse(_WELCOME, headers={"Set-Cookie": cookie})
+                response = HTMLResponse(_WELCOME.format(_without_token(request)), headers={"Set-Cookie": cookie})
             elif _equal(request.cookies.get(self._cookie_name, ""), self._cookie):
                 await self._app(scope, receive, _with_policy(send, request.headers["host"]))
                 return
@@ -81,6 +83,12 @@ class Guard:
             self._single_use_token = None
             return True
         return _equal(given, self._token)
+
+
+def _without_token(request: HTTPConnection) -> str:
+    """Return the address that a request asks for without its token, for an attribute in HTML."""
+    others = urlencode([(name, value) for name, value in request.query_params.multi_items() if name != "token"])
+    return html.escape(f"/?{others}" if others else "/")
 
 
 def _equal(given: str, expected: str) -> bool:

@@ -191,6 +191,10 @@ def _kept_open(pipeline: dlt.Pipeline, *, megabytes: int | None = None) -> Itera
         yield
 
 
+class InUseError(CommandError):
+    """Another program holds the database."""
+
+
 def open_read_only(
     database: Path, config: dict[str, str | bool | int | float | list[str]], lock_wait_seconds: float
 ) -> duckdb.DuckDBPyConnection:
@@ -210,7 +214,7 @@ def open_read_only(
         )
     except duckdb.Error as error:
         if is_locked(error):
-            raise CommandError(
+            raise InUseError(
                 f"Another program is writing to {shown}, or holds it open{_holder(error)}, for longer than "
                 f"{lock_wait_seconds:g} s: try again when a sync is done, or close it."
             ) from None

@@ -80,7 +80,9 @@ def checked_url(base_url: str, *, allow_http: bool = False) -> tuple[str, dict[s
         parts = urlsplit(base_url)
         host, _ = parts.hostname, parts.port
     if parts is None or not host or parts.scheme not in _PORTS or re.search(r"[\s\"'`<>\\]", base_url):
-        raise _wrong_url("is not an address: expected one such as https://api.openai.com/v1.")
+        is_azure = ".azure.com" in base_url.lower()
+        form = "https://<resource>.openai.azure.com/openai/v1" if is_azure else "https://api.openai.com/v1"
+        raise _wrong_url(f"is not an address: expected one such as {form}.")
     if parts.username is not None or parts.password is not None:
         raise _wrong_url("holds a user name or password: put the credential into the key instead.")
     if parts.scheme == "http" and not (allow_http or is_loopback(host)):
