@@ -125,7 +125,15 @@ def test_a_query_shows_which_tables_there_are(
         ("CREDENTIALS", "ducklake:catalog.sqlite", "CREDENTIALS__CATALOG"),
         ("CREDENTIALS__CATALOGUE", "sqlite:///catalog.sqlite", "would be ignored"),
         ("STORAGE__BUCKET_URL", "files", "would be ignored"),
+        ("CREDENTIALS__STORAGE__BUCKETURL", "files", "would be ignored"),
+        ("CREDENTIALS__STORAGE__CREDENTIAL__AWS_ACCESS_KEY_ID", "key", "would be ignored"),
+        ("CREDENTIALS__STORAGE__CREDENTIALS__AWS_ACCESS_KEY", "key", "would be ignored"),
         ("CREDENTIALS__CATALOG", "mysql://user@host/catalog", "not supported"),
+        ("CREDENTIALS__CATALOG", "catalog.sqlite", "expected postgres://"),
+        ("CREDENTIALS__CATALOG", "sqlite://", "sqlite:///FILE"),
+        ("CREDENTIALS__CATALOG", "duckdb:///:memory:", "a file"),
+        ("CREDENTIALS__CATALOG", "", "is not set up"),
+        ("CREDENTIALS__STORAGE__BUCKET_URL", "", "is not set up"),
     ],
 )
 def test_a_setting_that_dlt_ignores_is_an_error_that_names_it(
@@ -146,6 +154,38 @@ def test_a_setting_that_is_missing_is_an_error_and_nothing_is_made_up(
     with pytest.raises(UsageError, match="set DESTINATION__DUCKLAKE__CREDENTIALS__STORAGE__BUCKET_URL"):
         DuckLake().exists()
     assert not list(tmp_path.glob("*ducklake*"))
+
+
+@in_sqlite
+def test_a_setting_in_a_file_that_dlt_ignores_is_an_error_too(
+    *, tmp_path: Path, ducklake: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DESTINATION__DUCKLAKE__CREDENTIALS__CATALOG")
+    (tmp_path / ".dlt").mkdir()
+    (tmp_path / ".dlt" / "secrets.toml").write_text(
+        f'[destination.ducklake.credentials]\ncatalog = "sqlite:///{tmp_path}/catalog.sqlite"\ncatalogue = "another"\n'
+    )
+    ftw = Command(tmp_path)
+    ftw.folder = tmp_path
+    ended = ftw("best", "--destination", "ducklake", env=ducklake.env | {next(iter(ducklake.env)): None})
+    assert ended.code == 2
+    assert "DESTINATION__DUCKLAKE__CREDENTIALS__CATALOGUE is not a setting" in ended.err
+
+
+@in_sqlite
+def test_a_bucket_without_its_credentials_and_a_file_in_place_of_a_folder_are_told_before_anything_is_read(
+    tmp_path: Path, host: Simulator, ftw: Command, ducklake: Engine
+) -> None:
+    storage = "DESTINATION__DUCKLAKE__CREDENTIALS__STORAGE__"
+    ended = ftw("sync", *ducklake.options, env={**ducklake.env, f"{storage}BUCKET_URL": "s3://bucket/lake"})
+    assert ended.code == 2
+    assert f"{storage}CREDENTIALS__AWS_ACCESS_KEY_ID" in ended.err
+    assert "LOCAL_DIR" not in ended.err
+    (tmp_path / "file").write_text("")
+    ended = ftw("sync", *ducklake.options, env={**ducklake.env, f"{storage}BUCKET_URL": str(tmp_path / "file")})
+    assert ended.code == 1
+    assert "cannot be written" in ended.err
+    assert host.requests == []
 
 
 @pytest.mark.timeout(400)

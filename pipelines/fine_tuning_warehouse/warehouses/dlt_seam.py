@@ -9,14 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import dlt
 from dlt.common.configuration import configspec
+from dlt.common.configuration.specs import ConnectionStringCredentials
 from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.schema import Schema
 from dlt.common.schema.utils import get_columns_names_with_prop
+from dlt.common.storages.configuration import FilesystemConfiguration
 from dlt.destinations.exceptions import DatabaseTerminalException, DatabaseTransientException
 from dlt.destinations.impl.duckdb.configuration import ConnStatement, DuckDbClientConfiguration, DuckDbCredentials
 from dlt.destinations.impl.duckdb.factory import duckdb
@@ -266,9 +268,18 @@ def read_only_attachment(client: Any, alias: str) -> list[str]:
     return [*statements[:-1], f"{statements[-1].rstrip(';)')}, READ_ONLY)"]
 
 
-def ducklake_fields() -> tuple[set[str], set[str]]:
-    """Return the names of the settings of a DuckLake, and of those below `credentials`."""
-    return set(DuckLakeClientConfiguration.get_resolvable_fields()), set(DuckLakeCredentials.get_resolvable_fields())
+def ducklake_fields() -> dict[tuple[str, ...], set[str]]:
+    """Return the names of the settings of a DuckLake, by what they stand below: `()`, `("credentials",)` and so on."""
+    specs: dict[tuple[str, ...], Any] = {
+        (): [DuckLakeClientConfiguration],
+        ("credentials",): [DuckLakeCredentials],
+        ("credentials", "catalog"): [ConnectionStringCredentials],
+        ("credentials", "storage"): [FilesystemConfiguration],
+        ("credentials", "storage", "credentials"): [
+            one for kind in FilesystemConfiguration.PROTOCOL_CREDENTIALS.values() for one in get_args(kind) or (kind,)
+        ],
+    }
+    return {path: {name for one in kinds for name in one.get_resolvable_fields()} for path, kinds in specs.items()}
 
 
 def resolved_configuration(destination: Any, dataset: str) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 _PREFIX = "DESTINATION__DUCKLAKE__"
 _CATALOG, _STORAGE = f"{_PREFIX}CREDENTIALS__CATALOG", f"{_PREFIX}CREDENTIALS__STORAGE__BUCKET_URL"
+_REQUIRED = {_CATALOG: "catalog", _STORAGE: "storage.bucket_url"}
+_EXPECTED = f"{_CATALOG} (postgres://..., sqlite:///FILE or duckdb:///FILE) and {_STORAGE} (a folder, or s3://...)"
 _FILES = ("sqlite", "duckdb")
 _SERVERS = ("postgres", "postgresql")
 _ALIAS = "lake"
@@ -111,7 +114,11 @@ class DuckLake(Warehouse):
             destination: Any = pipeline.destination_client()
             with destination as client:
                 storage = client.config.credentials.storage
-                if not storage.is_local_filesystem:
+                if storage.is_local_filesystem:
+                    folder = Path(client.config.credentials.storage_url)
+                    if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
+                        raise CommandError(f"The files of {self.shown} cannot be written to {shown_path(folder)}.")
+                else:
                     files = literal(f"{storage.bucket_url.rstrip('/')}/*")
                     client.sql_client.execute_sql(f"SELECT count(*) FROM glob({files})")  # noqa: S608
 
@@ -206,7 +213,10 @@ class DuckLake(Warehouse):
         from .dlt_seam import resolved_configuration  # noqa: PLC0415
 
         del dlt
-        catalog = resolved_configuration(self.dlt_destination("default"), self.dataset).credentials.catalog
+        with destination_errors(self, f"The destination {self.destination} is not set up"):
+            catalog = resolved_configuration(self.dlt_destination("default"), self.dataset).credentials.catalog
+        if catalog.drivername in _FILES and str(catalog.database).endswith(":memory:"):
+            raise UsageError(f"Invalid {_CATALOG}: a catalog in memory is gone after a sync. Expected a file.")
         if catalog.drivername in _FILES:
             return Path(str(catalog.database))
         if catalog.drivername in _SERVERS:
@@ -281,26 +291,36 @@ def _wait_for_lock(connection: duckdb.DuckDBPyConnection, key: int, what: str, l
 
 
 def _check_settings() -> None:
-    """Raise `UsageError` if a setting is missing that dlt would make up, or dlt does not know a setting."""
+    """Raise `UsageError` if a setting is missing, wrong, or one that dlt ignores. dlt would make up what is missing."""
     import dlt  # noqa: PLC0415 - see accounts
 
     from .dlt_seam import ducklake_fields  # noqa: PLC0415
 
-    expected = f"{_CATALOG} (postgres://..., sqlite:///FILE or duckdb:///FILE) and {_STORAGE} (a folder, or s3://...)"
     if isinstance(dlt.secrets.get("destination.ducklake.credentials"), str):
-        raise UsageError(f"Invalid {_PREFIX}CREDENTIALS: dlt does not read a DuckLake from one text. Set {expected}.")
-    fields, credentials = ducklake_fields()
-    for name in sorted(os.environ):
-        if not name.startswith(_PREFIX):
-            continue
-        first, *rest = name.removeprefix(_PREFIX).lower().split("__")
-        if first not in fields or (first == "credentials" and rest and rest[0] not in credentials):
-            raise UsageError(f"{name} is not a setting of a DuckLake and would be ignored. Expected {expected}.")
+        raise UsageError(f"Invalid {_PREFIX}CREDENTIALS: dlt does not read a DuckLake from one text. Set {_EXPECTED}.")
+    names = {tuple(name.removeprefix(_PREFIX).lower().split("__")) for name in os.environ if name.startswith(_PREFIX)}
+    fields = ducklake_fields()
+    for path in sorted(names.union(_paths(dlt.secrets.get("destination.ducklake")))):
+        if any(path[depth] not in fields.get(path[:depth], path) for depth in range(len(path))):
+            name = _PREFIX + "__".join(path).upper()
+            raise UsageError(f"{name} is not a setting of a DuckLake and would be ignored. Expected {_EXPECTED}.")
+    given: dict[str, Any] = {
+        name: dlt.secrets.get(f"destination.ducklake.credentials.{path}") for name, path in _REQUIRED.items()
+    }
     missing = [
         name
-        for name, path in ((_CATALOG, "catalog"), (_STORAGE, "storage.bucket_url"))
-        if dlt.secrets.get(f"destination.ducklake.credentials.{path}") is None
-        and not any(setting.startswith(f"{name}__") for setting in os.environ)
+        for name, value in given.items()
+        if not value and not any(setting.startswith(f"{name}__") for setting in os.environ)
     ]
     if missing:
-        raise UsageError(f"The destination ducklake is not set up: set {' and '.join(missing)}. Expected {expected}.")
+        raise UsageError(f"The destination ducklake is not set up: set {' and '.join(missing)}. Expected {_EXPECTED}.")
+    catalog = given[_CATALOG]
+    if isinstance(catalog, str) and not re.match(r"(?!(sqlite|duckdb):(?!///.))[a-z][a-z0-9+]*://.", catalog):
+        raise UsageError(f"Invalid {_CATALOG}: expected postgres://..., sqlite:///FILE or duckdb:///FILE.")
+
+
+def _paths(settings: Any) -> Iterator[tuple[str, ...]]:
+    """Yield where the settings stand that a file gives."""
+    for name, value in settings.items() if isinstance(settings, dict) else ():
+        inner = list(_paths(value))
+        yield from ((name, *path) for path in inner) if inner else [(name,)]

@@ -105,5 +105,5 @@ def _missing(traces: Any, path: str = "") -> Iterator[str]:
         if nested:
             # Of several ways to give credentials, the first.
             yield from _missing(nested[0].traces, f"{name}__")
-        else:
+        elif field != "local_dir":  # follows from the others
             yield name
