@@ -57,7 +57,7 @@ def export(store: Store, warehouse: Warehouse, progress: Progress) -> list[Expor
 
 def refuse_losses(
     store: Store,
-    before: Manifest | None,
+    before: Manifest,
     warehouse: Warehouse,
     exported: list[Exported],
     removed: Tombstone | None = None,
@@ -66,13 +66,11 @@ def refuse_losses(
 
     Args:
         store: The archive.
-        before: Its manifest so far; None for a new archive.
+        before: Its manifest so far; an empty one for a new archive.
         warehouse: The warehouse.
         exported: What was exported from it.
         removed: What was removed from the warehouse on purpose.
     """
-    if before is None:
-        return
     advice = f"Archive {warehouse.shown} into another folder; nothing was changed here."
     if before.dataset != warehouse.dataset:
         raise UsageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -16,8 +16,7 @@ from fine_tuning_warehouse.text import counted
 from .fetch import Fetcher
 from .manifest import Entry, Manifest, Missing
 from .originals import Original
-from .plan import Archived, Plan, Progress
-from .store import Store
+from .plan import Context
 
 logger = logging.getLogger(__name__)
 
@@ -25,41 +24,20 @@ _NOT_REQUESTED = "not in the archive yet, and --no-sync makes no request"
 
 
 class HostFiles:
-    """The files of the host in an archive.
+    """The files of the host in an archive."""
 
-    Args:
-        store: The archive.
-        plan: What the run does.
-        before: The manifest of the archive so far.
-        found: The files that are there, with their sizes.
-        archived: The result of the run, which is filled in.
-        progress: Shows the progress of files.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        plan: Plan,
-        before: Manifest | None,
-        found: Mapping[str, int],
-        *,
-        archived: Archived,
-        progress: Progress,
-    ) -> None:
-        self._store = store
-        self._plan = plan
-        self._before = before
-        self._known = before.files if before else {}
-        self._reasons = {(one.account, one.id): one.reason for one in (before.missing if before else ())}
-        self._found = found
-        self._archived = archived
-        self._progress = progress
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._store = context.store
+        self._plan = context.plan
+        self._archived = context.archived
+        self._reasons = {(one.account, one.id): one.reason for one in context.before.missing}
 
     def add_to(self, manifest: Manifest, wanted: Sequence[Original]) -> None:
         """Add every file that jobs name to the manifest: as a file, or as missing."""
         failed = dict(self._archived.failures)
         # A file that came once stays, whatever the jobs name now.
-        manifest.files.update({path: entry for path, entry in self._known.items() if entry.is_original})
+        manifest.files.update({path: entry for path, entry in self._context.before.files.items() if entry.is_original})
         lacking = []
         for one in wanted:
             if (entry := self._held(one)) is None:
@@ -72,18 +50,18 @@ class HostFiles:
         for label, account in asked.items():
             if own := [one for one in lacking if one.account == label]:
                 self._fetch(manifest, account, own)
-        if not self._plan.training_files and self._before is not None:
+        if not self._plan.training_files:
             held_ids = {(entry.account, entry.id) for entry in manifest.files.values() if entry.is_original}
             manifest.missing += [
                 one
-                for one in self._before.missing
+                for one in self._context.before.missing
                 if one.kind != "result_file" and (one.account, one.id) not in held_ids
             ]
         manifest.missing.sort()
 
     def _held(self, original: Original) -> Entry | None:
         """Return the entry of a file that the archive holds; None if it must be fetched."""
-        entry, size = self._known.get(original.path), self._found.get(original.path)
+        entry, size = self._context.before.files.get(original.path), self._context.found.get(original.path)
         if entry is not None:
             if not entry.is_in(self._store, original.path, size):
                 return None
@@ -126,7 +104,7 @@ class HostFiles:
             )
         with (
             closing(account.api(self._plan.options.concurrency)) as api,
-            self._progress("Fetching files", size or None) as watch,
+            self._context.progress("Fetching files", size or None) as watch,
         ):
             fetcher = Fetcher(api, self._store, watch)
             for original, result in fetcher.fetch(lacking):

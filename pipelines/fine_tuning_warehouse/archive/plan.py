@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
@@ -12,6 +12,7 @@ from fine_tuning_warehouse.sync.summary import SyncResult
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
 from .manifest import Manifest
+from .store import Store
 
 Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
 """Show the progress of a task: its name and its size in bytes (or None), to a function that takes bytes done."""
@@ -70,6 +71,30 @@ class Archived:
         """Whether something is missing, or was skipped or rejected."""
         skipped = self.sync is not None and self.sync.is_incomplete
         return skipped or bool(self.manifest and self.manifest.missing)
+
+
+@dataclass
+class Context:
+    """What the steps of a run share.
+
+    Attributes:
+        store: The archive.
+        plan: What the run does.
+        before: The manifest of the archive so far; an empty one for a new archive.
+        archived: The result, which is filled in.
+        progress: Shows the progress of files.
+        found: The files that are there, with their sizes in bytes.
+    """
+
+    store: Store
+    plan: Plan
+    before: Manifest
+    archived: Archived
+    progress: Progress
+    found: Mapping[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.found = self.store.files()
 
 
 @contextmanager

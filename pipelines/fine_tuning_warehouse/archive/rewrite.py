@@ -10,7 +10,7 @@ from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from .lock import only_run, unfinished
 from .manifest import Manifest, Tombstone, read_manifest
 from .originals import named
-from .plan import Archived, Plan, no_progress
+from .plan import Archived, Context, Plan, no_progress
 from .run import Run
 from .store import Store
 
@@ -50,8 +50,8 @@ def rewrite(
         removed = Tombstone(account, now, job, files, renamed_to)
         after, gone = _after(before, removed)
         with unfinished(store) as marker:
-            run = Run(store, plan, after, archived, no_progress, removed=removed, removed_files=gone)
-            run.run(marker)
+            context = Context(store, plan, after, archived, no_progress)
+            Run(context, removed=removed, removed_files=gone).run(marker)
     if archived.manifest is None:
         raise CommandError(f"The archive {store.shown} was not written.")
     return archived

@@ -19,7 +19,7 @@ from .host_files import HostFiles
 from .lock import Marker, only_run, unfinished
 from .manifest import Entry, Kind, Manifest, Tombstone, current_versions, read_manifest
 from .originals import named
-from .plan import Archived, Plan, Progress, no_progress
+from .plan import Archived, Context, Plan, Progress, no_progress
 from .readme import readme
 from .store import DRAFTS, MANIFEST, README, SUMS, UNFINISHED, Store, is_ours
 
@@ -53,7 +53,7 @@ def archive(
             with store.errors():
                 stack.enter_context(only_run(store))
                 store.refuse_odd_files()
-                before = _read_before(store)
+                before = _read_before(store) or Manifest(plan.warehouse.dataset)
             if plan.accounts:
                 archived.sync = SyncResult.of(plan.accounts)
                 sync_accounts(
@@ -63,7 +63,7 @@ def archive(
                     raise archived.sync.failure
                 archived.failures = {label: str(error) for label, error in archived.sync.failures.items()}
             with store.errors(), unfinished(store) as marker:
-                Run(store, plan, before, archived, progress or no_progress).run(marker)
+                Run(Context(store, plan, before, archived, progress or no_progress)).run(marker)
     finally:
         archived.seconds = time.monotonic() - began
     if archived.failures:
@@ -95,31 +95,22 @@ class Run:
     """A run, after the sync."""
 
     def __init__(
-        self,
-        store: Store,
-        plan: Plan,
-        before: Manifest | None,
-        archived: Archived,
-        progress: Progress,
-        *,
-        removed: Tombstone | None = None,
-        removed_files: Sequence[str] = (),
+        self, context: Context, *, removed: Tombstone | None = None, removed_files: Sequence[str] = ()
     ) -> None:
-        self._store = store
-        self._plan = plan
-        self._before = before
-        self._known = before.files if before else {}
-        self._found = store.files()
-        self._archived = archived
-        self._progress = progress
+        self._context = context
+        self._store = context.store
+        self._plan = context.plan
+        self._before = context.before
+        self._archived = context.archived
         self._removed = removed
         self._removed_files = removed_files
-        tombstones = list(before.tombstones) if before else []
-        self._manifest = Manifest(plan.warehouse.dataset, versions=current_versions(), tombstones=tombstones)
+        self._manifest = Manifest(
+            context.plan.warehouse.dataset, versions=current_versions(), tombstones=[*context.before.tombstones]
+        )
 
     def run(self, marker: Marker) -> None:
         """Write everything that has changed."""
-        exported = export(self._store, self._plan.warehouse, self._progress)
+        exported = export(self._store, self._plan.warehouse, self._context.progress)
         refuse_losses(self._store, self._before, self._plan.warehouse, exported, self._removed)
         for path in self._removed_files:
             self._store.remove(path)
@@ -135,17 +126,14 @@ class Run:
         )
         if not marker.was_there:  # otherwise a run that was killed may have left them
             self._refuse_to_replace([*drafts, *(one.path for one in wanted), README, SUMS])
-        files = HostFiles(
-            self._store, self._plan, self._before, self._found, archived=self._archived, progress=self._progress
-        )
-        files.add_to(self._manifest, wanted)
+        HostFiles(self._context).add_to(self._manifest, wanted)
         self._publish(exported, marker)
         self._archived.manifest = self._manifest
 
     def _refuse_to_replace(self, paths: Sequence[str]) -> None:
         """Raise `UsageError` if there is a file that no run has written."""
         for path in paths:
-            if path in self._found and path not in self._known:
+            if path in self._context.found and path not in self._before.files:
                 raise UsageError(
                     f"{self._store.shown} holds {path}, which is not listed in its {MANIFEST}: move it away. "
                     "Nothing was changed."
@@ -153,7 +141,7 @@ class Run:
 
     def _accounts(self, exported: Sequence[Exported]) -> tuple[str | None, dict[str, dict[str, str | None]]]:
         """Return the account that was read, and every account with its host."""
-        known = self._before.accounts if self._before else {}
+        known = self._before.accounts
         labels = sorted({label for one in exported for label in one.accounts})
         accounts: dict[str, dict[str, str | None]] = {label: known.get(label, {"host": None}) for label in labels}
         for account in self._plan.accounts:
@@ -161,7 +149,7 @@ class Run:
                 accounts[account.label] = {"host": self._plan.host or _without_query(account.base_url)}
         if self._plan.accounts:
             return self._plan.account, accounts
-        return (self._before.account if self._before else None), accounts
+        return self._before.account, accounts
 
     def _publish(self, exported: Sequence[Exported], marker: Marker) -> None:
         """Put what has changed into its place: tables and views, the README, the checksums, and last the manifest."""
@@ -172,7 +160,7 @@ class Run:
             self._put(one.path, one.entry)
         self._put_text(README, "readme", readme(manifest, [one.relation for one in exported]))
         self._put_text(SUMS, "checksums", manifest.sums())
-        if self._before is not None and manifest.as_json()["sha256"] == self._before.as_json()["sha256"]:
+        if manifest.as_json()["sha256"] == self._before.as_json()["sha256"]:
             manifest.archived_at, manifest.digest = self._before.archived_at, self._before.digest
             return
         manifest.archived_at = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -186,8 +174,8 @@ class Run:
 
     def _put(self, path: str, entry: Entry) -> None:
         """Publish a draft, unless the file is there with the same content."""
-        known = self._known.get(path)
-        if known is not None and known.sha256 == entry.sha256 and entry.is_in(self._store, path, self._found.get(path)):
+        known, size = self._before.files.get(path), self._context.found.get(path)
+        if known is not None and known.sha256 == entry.sha256 and entry.is_in(self._store, path, size):
             self._archived.unchanged += 1
         else:
             self._store.publish(path)

@@ -65,8 +65,8 @@ def forget(
         output.print_result({"status": "done", "error": None, **fields})
         return DONE
     for one in removed:
-        whose = f"the account {label}" if one.job is None else f"the job {one.job}"
-        click.echo(f"Removed {whose} from {warehouse.shown}: {counted(sum(one.rows.values()), 'row')}.")
+        name = f"the account {label}" if one.job is None else f"the job {one.job}"
+        click.echo(f"Removed {name} from {warehouse.shown}: {counted(sum(one.rows.values()), 'row')}.")
     for store in stores:
         click.echo(f"Removed {what} from the archive {store.shown}.")
     return DONE

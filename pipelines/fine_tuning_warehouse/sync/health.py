@@ -182,12 +182,12 @@ class Checked:
     @property
     def sentence(self) -> str:
         """How long ago the last sync succeeded, in words."""
-        whose = "" if self.account is None else f" of account {self.account}"
+        of_account = "" if self.account is None else f" of account {self.account}"
         error = f" The last attempt failed: {self.health.error}" if self.health.error else ""
         if self.age is None:
-            return f"No sync{whose} has succeeded yet.{error}"
+            return f"No sync{of_account} has succeeded yet.{error}"
         ago = f"{span(self.age)} ago, at {self.health.last_success}"
-        return f"The last sync{whose} that succeeded ended {ago}.{error}"
+        return f"The last sync{of_account} that succeeded ended {ago}.{error}"
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields of `--output json`."""
