@@ -164,8 +164,8 @@ def test_tokens_of_entra_go_to_azure_or_where_the_environment_says(
     assert "Entra" in refused(), "the host of OpenAI is not one of Azure"
     write(Path(".dlt"), section + ENTRA_LINE + names("https://mine.openai.azure.com"))
     assert find_accounts()[0].base_url == "https://mine.openai.azure.com/openai/v1"
-    monkeypatch.setenv("SOURCES__OPENAI_FINE_TUNING__OPENAI_BASE_URL", "https://apim.example.com/v1")
-    monkeypatch.setenv("SOURCES__OPENAI_FINE_TUNING__ACCOUNTS__MINE__OPENAI_BASE_URL", "https://apim.example.com/v1")
+    below = "" if section == PLAIN else "ACCOUNTS__MINE__"
+    monkeypatch.setenv(f"SOURCES__OPENAI_FINE_TUNING__{below}OPENAI_BASE_URL", "https://apim.example.com/v1")
     assert find_accounts()[0].base_url == "https://apim.example.com/v1"
 
 

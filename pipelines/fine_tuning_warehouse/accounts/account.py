@@ -242,7 +242,7 @@ def _is_home_of(key: Setting | None, base_url: str) -> bool:
     address = re.fullmatch(r"https://([a-z0-9.-]+)(?::443)?(?:[/?].*)?", base_url.strip(), flags=re.IGNORECASE)
     if address is None:
         return False
-    is_of_azure = key is not None and key.location == "AZURE_OPENAI_API_KEY"
+    is_of_azure = key is not None and key.location.startswith("AZURE_OPENAI_API_KEY")
     if is_azure(address[1]):
         return is_of_azure or key is None or not key.value.startswith("sk-")
     return key is not None and not is_of_azure and is_openai(address[1])

@@ -1,7 +1,8 @@
 """Find the accounts to work on: those that dlt's configuration names, or else the one that the environment describes.
 
 An account of the configuration is a section `[sources.openai_fine_tuning.accounts.<label>]` in `.dlt/config.toml`, with
-its key in the section of that name in `.dlt/secrets.toml`. Nothing is added to it from the plain `OPENAI_*` and
+its key in the section of that name in `.dlt/secrets.toml`; or variables such as
+`SOURCES__OPENAI_FINE_TUNING__ACCOUNTS__<LABEL>__OPENAI_API_KEY`. Nothing is added to it from the plain `OPENAI_*` and
 `AZURE_*` variables, nor from the section above, so that no key goes to the host of another account.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 from collections.abc import Mapping, Sequence
 
 from fine_tuning_warehouse.errors import MissingKeyError, UsageError
@@ -23,10 +25,13 @@ logger = logging.getLogger(__name__)
 _ACCOUNTS = "accounts"
 NAMES = tuple(f"openai_{name}" for name in FIELDS)
 """The settings of an account."""
+_KEY_FILE = "openai_api_key_file"
+"""The setting that only the environment can have."""
 _EXAMPLE = section_name(*SOURCE, _ACCOUNTS, "production")
 PLAIN = (
     *(name.upper() for name in NAMES),
-    *("OPENAI_API_VERSION", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_ENDPOINT"),
+    *("OPENAI_API_KEY_FILE", "OPENAI_API_VERSION"),
+    *("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_API_KEY_FILE", "AZURE_OPENAI_ENDPOINT"),
 )
 """The variables of a single account, which no configured one takes anything from."""
 
@@ -99,7 +104,27 @@ def _configured_labels() -> dict[str, str]:
                         f"Unknown setting {setting!r} in {section_name(*SOURCE, _ACCOUNTS, label)} in {file}"
                         f"{did_you_mean(setting, NAMES)}. Expected one of {', '.join(NAMES)}."
                     )
+    _add_labels_of_environment(spelled)
     return spelled
+
+
+def _add_labels_of_environment(spelled: dict[str, str]) -> None:
+    """Add the accounts that stand in the environment alone: their label is the part of the variable in lower case."""
+    prefix = "__".join((*SOURCE, _ACCOUNTS, "")).upper()
+    names = [name.upper() for name in (*NAMES, _KEY_FILE)]
+    known = {label.upper() for label in spelled.values()}
+    for variable_name in sorted(os.environ):
+        if not variable_name.startswith(prefix) or variable(variable_name) is None:
+            continue
+        part, _, setting = variable_name.removeprefix(prefix).rpartition("__")
+        if setting not in names or not part:
+            raise UsageError(
+                f"Unknown setting {variable_name}{did_you_mean(setting, names)}. Expected such as "
+                f"{prefix}PRODUCTION__{names[0]}."
+            )
+        if part not in known:
+            known.add(part)
+            spelled[checked_label(part.lower())] = part.lower()
 
 
 def _check_spelling(source: Mapping[str, object], file: str) -> None:

@@ -11,7 +11,7 @@ from openai_fine_tuning.api.auth import is_azure
 from .account import ENTRA, Account, build_account
 from .azure import host_of
 from .labels import DEFAULT_LABEL, checked_label
-from .lookup import COMMAND_LINE, SOURCE, Setting, find_settings, variable
+from .lookup import COMMAND_LINE, SOURCE, Setting, find_settings, key_variable, variable
 
 _OTHER_NAMES = {
     "OPENAI_BASE_URL": (
@@ -42,7 +42,7 @@ def find_account(label: str | None, base_url: str | None) -> Account:
     """
     label = checked_label(DEFAULT_LABEL if label is None else label)
     found = find_settings(*SOURCE, plain=True)
-    azure_key, endpoint = variable("AZURE_OPENAI_API_KEY"), variable("AZURE_OPENAI_ENDPOINT")
+    azure_key, endpoint = key_variable("AZURE_OPENAI_API_KEY"), variable("AZURE_OPENAI_ENDPOINT")
     if base_url is not None:
         found["base_url"] = Setting(base_url, "--base-url", COMMAND_LINE)
     else:

@@ -13,6 +13,7 @@ import dlt
 from dlt.common.configuration.providers import EnvironProvider
 from dlt.common.configuration.providers.provider import ConfigProvider
 from dlt.common.typing import TSecretStrValue
+from typing_extensions import Self
 
 from fine_tuning_warehouse.errors import UsageError
 
@@ -70,10 +71,53 @@ def find_settings(*section: str, plain: bool = False) -> dict[str, Setting]:
     """
     found = {}
     for name in FIELDS:
-        setting = (variable(f"OPENAI_{name.upper()}") if plain else None) or _look_up(name, section)
+        in_environment = variable_name(name, () if plain else section)
+        setting = key_variable(in_environment) if name == "api_key" and in_environment else None
+        setting = setting or (variable(f"OPENAI_{name.upper()}") if plain else None) or _look_up(name, section)
         if setting is not None:
-            found[name] = Setting(_parse(name, setting), setting.location, setting.source)
+            value = setting.value if isinstance(setting.value, KeyFromFile) else _parse(name, setting)
+            found[name] = Setting(value, setting.location, setting.source)
     return found
+
+
+class KeyFromFile(str):
+    """A key that stands in a file, such as a secret of Kubernetes; the file is read again if the host refuses it."""
+
+    __slots__ = ("_file",)
+    _file: Path
+
+    def __new__(cls, file: Path) -> Self:
+        """Read the key. Raises `OSError` or `UnicodeDecodeError`."""
+        key = super().__new__(cls, file.read_text(encoding="utf-8").strip())
+        key._file = file
+        return key
+
+    def read_again(self) -> str:
+        """Return the key that stands in the file now. Raises `OSError` or `UnicodeDecodeError`."""
+        return self._file.read_text(encoding="utf-8").strip()
+
+
+def key_variable(name: str) -> Setting | None:
+    """Return a key from a variable such as `OPENAI_API_KEY`, or from the file that `OPENAI_API_KEY_FILE` names.
+
+    Only the environment can name the file: a file of a folder could send the content of any file to its own host.
+
+    Raises:
+        UsageError: Both are set, or the file cannot be read or holds nothing.
+    """
+    key, file = variable(name), variable(f"{name}_FILE")
+    if file is None:
+        return key
+    if key is not None:
+        raise UsageError(f"Both {key.location} and {file.location} are set: unset the one that is not meant.")
+    try:
+        found = KeyFromFile(Path(file.value).expanduser())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UsageError(f"The file {file.value} that {file.location} names cannot be read: {reason}.") from None
+    if not found:
+        raise UsageError(f"The file {file.value} that {file.location} names is empty: expected a key.")
+    return Setting(found, file.location)
 
 
 def section_name(*section: str) -> str:

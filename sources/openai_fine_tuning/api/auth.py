@@ -86,7 +86,8 @@ class Credential(AuthBase):
     that goes to its own origin.
 
     Args:
-        secret: The key, or a function that returns the token to send.
+        secret: The key, or a function that returns the token to send. If the key has a method `read_again`, that is
+            called after the host refused the key, and returns the key to send from then on.
         scheme: The header it goes in.
         allowed: The origin that it may go to.
         headers: More headers for that origin.
@@ -112,8 +113,9 @@ class Credential(AuthBase):
         self._redactor = redactor
         self._asking = threading.Lock()
         self._current = ""
+        self._read_again: Callable[[], str] | None = getattr(secret, "read_again", None)
         if self._provider is None:
-            self._current = _checked_key(secret)
+            self._current = self._first = _checked_key(secret)
             redactor.add(self._current)
 
     @property
@@ -127,7 +129,7 @@ class Credential(AuthBase):
         """
         headers = "".join(f"\n{name}: {value}" for name, value in self._headers.items())
         if self._provider is None:
-            return self._current + headers
+            return self._first + headers
         claims = _claims(self.secret())
         if tenant := claims.get("tid"):
             return f"tenant {tenant}{headers}"
@@ -156,7 +158,7 @@ class Credential(AuthBase):
     def renew(self, refused: PreparedRequest) -> bool:
         """Return whether there is another token than the one that the host has just refused."""
         if self._provider is None:
-            return False
+            return self._renew_key(refused)
         sent = refused.headers.get("Authorization")
         with self._asking:
             forget = getattr(self._provider, "forget", None)
@@ -165,6 +167,20 @@ class Credential(AuthBase):
                 self._current = ""
                 forget()
         return f"Bearer {self.secret()}" != sent
+
+    def _renew_key(self, refused: PreparedRequest) -> bool:
+        """Read the key again where that is possible. Returns whether there is another one."""
+        if self._read_again is None:
+            return False
+        sent = refused.headers.get("api-key") or refused.headers.get("Authorization", "").removeprefix("Bearer ")
+        with self._asking:
+            if sent == self._current:
+                try:
+                    self._current = _checked_key(self._read_again())
+                except (OSError, ValueError, ConfigurationError):
+                    return False  # the refusal says what is wrong with the key that there was
+                self._redactor.add(self._current)
+        return sent != self._current
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
         """Add the headers to a request.
