@@ -15,6 +15,8 @@ from openai_fine_tuning.schema import SCHEMA, TABLES
 
 from .dlt_seam import is_sql, read_stored_schema, source_state
 from .rows.lake import open_tables
+from .rows.sql import where_clause
+from .sql_text import literal
 from .warehouse import PIPELINE_PREFIX, Warehouse
 
 if TYPE_CHECKING:
@@ -189,52 +191,38 @@ def _wheres(client: Any, wanted: Mapping[str, Condition]) -> Iterator[tuple[str,
     for name, columns in list(client.get_storage_tables(list(wanted))):
         if not columns:
             continue
-        parts = [f"{column} IN ({', '.join(['%s'] * len(values))})" for column, values in wanted[name].items()]
-        values = [value for one in wanted[name].values() for value in one]
-        yield client.sql_client.make_qualified_table_name(name), f"WHERE {' AND '.join(parts)}", values
+        names = {str(column).lower(): str(column) for column in columns}
+        yield client.sql_client.make_qualified_table_name(name), *where_clause(client.sql_client, names, wanted[name])
 
 
 def _delete_files(table: Any, condition: Condition) -> int:
     if hasattr(table, "to_pyarrow_dataset"):
         return int(table.delete(_predicate(condition))["num_deleted_rows"])
-    from .iceberg_merge import without_retries  # noqa: PLC0415 - needs pyiceberg
+    from .iceberg_merge import row_filter, without_retries  # noqa: PLC0415 - needs pyiceberg
 
-    number = int(table.scan(row_filter=_filter(condition)).count())
+    number = int(table.scan(row_filter=row_filter(condition)).count())
     if number:
-        without_retries(table).delete(_filter(condition))
+        without_retries(table).delete(row_filter(condition))
     return number
 
 
 def _update_files(table: Any, condition: Condition, column: str, value: str) -> None:
     if hasattr(table, "to_pyarrow_dataset"):
-        table.update(predicate=_predicate(condition), updates={column: _literal(value)})
+        table.update(predicate=_predicate(condition), updates={column: literal(value)})
         return
     import pyarrow as pa  # noqa: PLC0415 - see accounts
 
-    from .iceberg_merge import without_retries  # noqa: PLC0415 - needs pyiceberg
+    from .iceberg_merge import row_filter, without_retries  # noqa: PLC0415 - needs pyiceberg
 
-    rows = table.scan(row_filter=_filter(condition)).to_arrow()
+    rows = table.scan(row_filter=row_filter(condition)).to_arrow()
     if len(rows):
         index = rows.schema.get_field_index(column)
         rows = rows.set_column(index, rows.schema.field(index), pa.array([value] * len(rows), rows.schema.types[index]))
-        without_retries(table).overwrite(rows, overwrite_filter=_filter(condition))
-
-
-def _filter(condition: Condition) -> Any:
-    from pyiceberg.expressions import AlwaysTrue, And, In  # noqa: PLC0415 - an extra
-
-    found: Any = AlwaysTrue()
-    for column, values in condition.items():
-        found = And(found, In(column, values))
-    return found
+        without_retries(table).overwrite(rows, overwrite_filter=row_filter(condition))
 
 
 def _predicate(condition: Condition) -> str:
-    return " AND ".join(f"{column} IN ({', '.join(map(_literal, values))})" for column, values in condition.items())
-
-
-def _literal(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+    return " AND ".join(f"{column} IN ({', '.join(map(literal, values))})" for column, values in condition.items())
 
 
 def without_job(skipped: str | None, job: str) -> str | None:

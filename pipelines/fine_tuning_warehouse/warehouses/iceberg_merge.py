@@ -43,9 +43,14 @@ def rows_with(table: Any, conditions: Mapping[str, Sequence[Any]]) -> pa.Table |
     """Return the rows with one of some values in each of some columns; None if a column is missing."""
     if not conditions.keys() <= set(table.schema().column_names):
         return None
-    first, *others = (In(column, set(values)) for column, values in conditions.items())
-    found = table.scan(row_filter=And(first, *others) if others else first).to_arrow()
+    found = table.scan(row_filter=row_filter(conditions)).to_arrow()
     return found.cast(pa.schema([pa.field(field.name, kept_type(field.type)) for field in found.schema]))
+
+
+def row_filter(conditions: Mapping[str, Sequence[Any]]) -> Any:
+    """Return pyiceberg's condition for rows with one of some values in each of some columns."""
+    first, *others = (In(column, set(values)) for column, values in conditions.items())
+    return And(first, *others) if others else first
 
 
 def without_retries(table: Any) -> Any:

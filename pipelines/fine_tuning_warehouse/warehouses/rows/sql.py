@@ -36,12 +36,9 @@ def rows_with(client: Any, name: str, conditions: Mapping[str, Sequence[Any]]) -
         return None
     sql = client.sql_client
     columns = ", ".join(map(sql.escape_column_name, names.values()))
-    where = " AND ".join(
-        f"{sql.escape_column_name(names[column])} IN ({', '.join(['%s'] * len(values))})"
-        for column, values in conditions.items()
-    )
-    query = f"SELECT {columns} FROM {sql.make_qualified_table_name(name)} WHERE {where}"  # noqa: S608
-    with sql.execute_query(query, *(value for values in conditions.values() for value in values)) as cursor:
+    where, values = where_clause(sql, names, conditions)
+    query = f"SELECT {columns} FROM {sql.make_qualified_table_name(name)} {where}"  # noqa: S608
+    with sql.execute_query(query, *values) as cursor:
         if isinstance(cursor.native_cursor, duckdb.DuckDBPyConnection):
             found = reader_of(cursor.native_cursor).read_all()
             kept = [column.cast(kept_type(column.type)) for column in found.columns]
@@ -51,6 +48,18 @@ def rows_with(client: Any, name: str, conditions: Mapping[str, Sequence[Any]]) -
         return pa.table(
             {column: array_of(values, type_) for column, values, type_ in zip(names, rows, types, strict=True)}
         )
+
+
+def where_clause(sql: Any, names: Mapping[str, str], conditions: Mapping[str, Sequence[Any]]) -> tuple[str, list[Any]]:
+    """Return the WHERE clause for rows with one of some values in each of some columns, and its parameters.
+
+    `names` are the columns of the table: in lower case, and as the destination writes them.
+    """
+    parts = [
+        f"{sql.escape_column_name(names.get(column, column))} IN ({', '.join(['%s'] * len(values))})"
+        for column, values in conditions.items()
+    ]
+    return f"WHERE {' AND '.join(parts)}", [value for values in conditions.values() for value in values]
 
 
 class SqlRows(Rows):
