@@ -9,7 +9,7 @@ import click
 from fine_tuning_warehouse.errors import DONE, UsageError
 
 from . import output
-from .options import WarehouseOptions, lock_wait_option, prepare, warehouse_options
+from .options import WarehouseOptions, archives_option, lock_wait_option, prepare, warehouse_options
 
 
 @click.group(invoke_without_command=True)
@@ -54,13 +54,7 @@ def accounts(context: click.Context, *, target: WarehouseOptions, output_format:
 @click.argument("old")
 @click.argument("new")
 @warehouse_options
-@click.option(
-    "--archive",
-    "archives",
-    metavar="DIR",
-    multiple=True,
-    help="An archive of this warehouse to rename it in (repeatable).",
-)
+@archives_option
 @lock_wait_option
 def rename(*, old: str, new: str, target: WarehouseOptions, archives: tuple[str, ...], lock_wait: float) -> int:
     """Give an account another label: in all rows, and in the state, so that the next sync goes on there.

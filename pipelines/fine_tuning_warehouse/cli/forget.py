@@ -10,15 +10,13 @@ from fine_tuning_warehouse.errors import DONE, UsageError
 from fine_tuning_warehouse.text import counted
 
 from . import output
-from .options import WarehouseOptions, lock_wait_option, prepare, warehouse_options
+from .options import WarehouseOptions, archives_option, lock_wait_option, prepare, warehouse_options
 
 
 @click.command()
 @click.option("--account", "label", metavar="LABEL", required=True, help="The account to remove.")
 @click.option("--job", "jobs", metavar="ID", multiple=True, help="Remove only this job (repeatable).")
-@click.option(
-    "--archive", "archives", metavar="DIR", multiple=True, help="An archive of this warehouse to remove it from too."
-)
+@archives_option
 @click.option("--yes", is_flag=True, help="Do not ask first. (Without a terminal nothing is asked.)")
 @warehouse_options
 @lock_wait_option

@@ -178,6 +178,16 @@ lock_wait_option = click.option(
 """The option of commands that write."""
 
 
+archives_option = click.option(
+    "--archive",
+    "archives",
+    metavar="DIR",
+    multiple=True,
+    help="An archive of this warehouse to change too (repeatable).",
+)
+"""The option of commands that change what is stored of an account."""
+
+
 def seconds_of(text: str, option: str, *, least: float = 1e-9) -> float:
     """Return the seconds of a time such as 15m. Raises `UsageError`, which names the option."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
