@@ -10,6 +10,7 @@ import pytest
 
 from command import Command
 from fine_tuning_warehouse.cli.main import ftw as ftw_command
+from openai_fine_tuning.settings import CONCURRENCY
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -24,16 +25,33 @@ def test_the_line_for_completion_on_the_page_works(tmp_path: Path, shell: str) -
     assert "--sort" in ftw(env={"_FTW_COMPLETE": f"{shell}_complete", **asked}).out
 
 
-def test_every_option_has_a_description() -> None:
-    def commands(group: click.Group) -> Iterator[click.Command]:
-        context = click.Context(group)
-        for name in group.list_commands(context):
-            command = group.get_command(context, name)
-            assert command is not None
-            yield command
-            if isinstance(command, click.Group):
-                yield from commands(command)
+def commands(group: click.Group) -> Iterator[click.Command]:
+    """The commands of a group, and of the groups in it."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield command
+        if isinstance(command, click.Group):
+            yield from commands(command)
 
+
+def test_the_default_that_is_shown_is_the_one_that_is_used() -> None:
+    shown = {
+        command.name: option.help or ""
+        for command in commands(ftw_command)
+        for option in command.params
+        if isinstance(option, click.Option) and option.name == "database"
+    }
+    reading = {"accounts", "rename", "best", "explore", "forget", "maintain", "query", "views"}
+    assert {name for name, text in shown.items() if "else the demo's" in text} == reading
+    (concurrency,) = {
+        option.default for command in commands(ftw_command) for option in command.params if option.name == "concurrency"
+    }
+    assert concurrency == CONCURRENCY
+
+
+def test_every_option_has_a_description() -> None:
     lacking = [
         (command.name, option.name)
         for command in commands(ftw_command)

@@ -9,11 +9,11 @@ import click
 from fine_tuning_warehouse.errors import DONE, UsageError
 
 from . import output
-from .options import WarehouseOptions, archives_option, lock_wait_option, prepare, warehouse_options
+from .options import WarehouseOptions, archives_option, existing_warehouse_options, lock_wait_option, prepare
 
 
 @click.group(invoke_without_command=True)
-@warehouse_options
+@existing_warehouse_options
 @output.format_option("text", "json")
 @click.pass_context
 def accounts(context: click.Context, *, target: WarehouseOptions, output_format: str) -> int:
@@ -53,7 +53,7 @@ def accounts(context: click.Context, *, target: WarehouseOptions, output_format:
 @accounts.command()
 @click.argument("old")
 @click.argument("new")
-@warehouse_options
+@existing_warehouse_options
 @archives_option
 @lock_wait_option
 def rename(*, old: str, new: str, target: WarehouseOptions, archives: tuple[str, ...], lock_wait: float) -> int:

@@ -11,7 +11,7 @@ import click
 from fine_tuning_warehouse.text import safe
 
 from . import output
-from .options import WarehouseOptions, prepare, warehouse_options
+from .options import WarehouseOptions, existing_warehouse_options, prepare
 
 _HEADS = {
     "account": "account",
@@ -47,7 +47,7 @@ _HEADS = {
     help="What comes first: the newest job, or the one that loses most by its final checkpoint.",
 )
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Show only the first N jobs.  [default: all]")
-@warehouse_options
+@existing_warehouse_options
 @output.format_option("text", "json", "csv")
 @output.spreadsheet_safe_option
 def best(

@@ -14,14 +14,14 @@ from fine_tuning_warehouse.query import query
 from fine_tuning_warehouse.text import shown_path
 from fine_tuning_warehouse.warehouses.duckdb import InUseError
 
-from .options import WarehouseOptions, prepare, warehouse_options
+from .options import WarehouseOptions, existing_warehouse_options, prepare
 
 _COPY = "fine_tuning_explorer.py"
 _VIEWS = ("job_overview", "best_checkpoints", "checkpoint_history", "training_curves", "sync_history")
 
 
 @click.command()
-@warehouse_options
+@existing_warehouse_options
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port to serve.  [default: a free one]")
 @click.option("--browser/--no-browser", " /--headless", default=True, help="Open it in the browser, or do not.")
 @click.option("--edit", is_flag=True, help=f"Write the notebook to ./{_COPY}, for an analysis of your own.")

@@ -10,7 +10,7 @@ from fine_tuning_warehouse.errors import DONE, UsageError
 from fine_tuning_warehouse.text import counted
 
 from . import output
-from .options import WarehouseOptions, archives_option, lock_wait_option, prepare, warehouse_options
+from .options import WarehouseOptions, archives_option, existing_warehouse_options, lock_wait_option, prepare
 
 
 @click.command()
@@ -18,7 +18,7 @@ from .options import WarehouseOptions, archives_option, lock_wait_option, prepar
 @click.option("--job", "jobs", metavar="ID", multiple=True, help="Remove only this job (repeatable).")
 @archives_option
 @click.option("--yes", is_flag=True, help="Do not ask first. (Without a terminal nothing is asked.)")
-@warehouse_options
+@existing_warehouse_options
 @lock_wait_option
 @output.format_option("text", "json")
 def forget(

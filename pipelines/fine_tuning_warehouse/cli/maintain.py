@@ -6,11 +6,11 @@ import click
 
 from fine_tuning_warehouse.errors import DONE
 
-from .options import WarehouseOptions, lock_wait_option, prepare, seconds_of, warehouse_options
+from .options import WarehouseOptions, existing_warehouse_options, lock_wait_option, prepare, seconds_of
 
 
 @click.command()
-@warehouse_options
+@existing_warehouse_options
 @click.option(
     "--keep", metavar="TIME", default="7d", show_default=True, help="How long old versions of tables stay: 12h, 7d ..."
 )

@@ -99,8 +99,13 @@ def prepare(*, quiet: bool = False, verbose: bool = False) -> None:
         raise UsageError(f".dlt/{error.file_name} is not valid TOML{f' {where[0]}' if where else ''}.") from None
 
 
-def warehouse_options(command: Callable[..., Any]) -> Any:
-    """Give a command the options of `WarehouseOptions`, as its argument `target`."""
+def existing_warehouse_options(command: Callable[..., Any]) -> Any:
+    """Give a command that reads what is there the options of `WarehouseOptions`, as its argument `target`."""
+    return warehouse_options(command, default=f"{DEFAULT_DATABASE}, else the demo's, whichever there is")
+
+
+def warehouse_options(command: Callable[..., Any], *, default: str = DEFAULT_DATABASE) -> Any:
+    """Give a command the options of `WarehouseOptions`, as its argument `target`; help shows `default`."""
     return _gathered(
         command,
         "target",
@@ -108,7 +113,7 @@ def warehouse_options(command: Callable[..., Any]) -> Any:
         click.option("--dataset", metavar="NAME", help=f"Schema that holds the tables.  [default: {DEFAULT_DATASET}]"),
         click.option("--table-format", type=click.Choice(["iceberg", "delta"]), help="For --destination filesystem."),
         click.option("--destination", metavar="NAME", help="Any dlt destination.  [default: duckdb]"),
-        click.option("--database", metavar="PATH", help=f"The DuckDB file.  [default: {DEFAULT_DATABASE}]"),
+        click.option("--database", metavar="PATH", help=f"The DuckDB file.  [default: {default}]"),
     )
 
 

@@ -15,7 +15,7 @@ from fine_tuning_warehouse.query import query as run
 
 from . import output
 from .child import run_in_child
-from .options import WarehouseOptions, prepare, warehouse_options
+from .options import WarehouseOptions, existing_warehouse_options, prepare
 
 _ABOUT_TABLES = re.compile(
     r"\b(?:show|pragma|information_schema|duckdb_\w+|pg_\w+|sqlite_\w+|describe\W*$)", re.IGNORECASE
@@ -26,7 +26,7 @@ _ABOUT_TABLES = re.compile(
 @click.command()
 @click.argument("sql", required=False)
 @click.option("-f", "--file", metavar="PATH", help="Read the SQL from a file; `-` is standard input.")
-@warehouse_options
+@existing_warehouse_options
 @output.format_option("table", "csv", "json")
 @output.spreadsheet_safe_option
 def query(

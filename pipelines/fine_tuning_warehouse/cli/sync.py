@@ -46,7 +46,7 @@ _RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
 
 
 @click.command()
-@click.option("--demo", is_flag=True, help="Sync from a simulated host: no key, no network.")
+@click.option("--demo", is_flag=True, help=f"Sync from a simulated host into {DEMO_DATABASE}: no key, no network.")
 @warehouse_options
 @account_options
 @click.option("--job", "jobs", metavar="ID", multiple=True, help="Read only this job (repeatable).")

@@ -6,14 +6,14 @@ import click
 
 from fine_tuning_warehouse.errors import DONE
 
-from .options import WarehouseOptions, prepare, warehouse_options
+from .options import WarehouseOptions, existing_warehouse_options, prepare
 
 # As views/build.py has them; reading them there would load sqlglot for `ftw --help`.
 DIALECTS = ("duckdb", "postgres", "redshift", "snowflake", "bigquery", "clickhouse", "databricks", "spark")
 
 
 @click.command()
-@warehouse_options
+@existing_warehouse_options
 @click.option("--dialect", type=click.Choice(DIALECTS), help="SQL of another engine.  [default: the warehouse's own]")
 def views(*, target: WarehouseOptions, dialect: str | None) -> int:
     """Print the SQL of the views.
