@@ -334,3 +334,22 @@ def test_a_record_that_is_rejected_again_and_again_is_kept_once(
         ("checkpoints", 1),
         ("events", 1),
     ]
+
+
+def test_the_name_of_a_folder_does_not_steer_the_terminal(
+    tmp_path: Path, world: ScriptedWorld, host: Simulator
+) -> None:
+    ftw = Command(tmp_path, host.base_url)
+    name = "\x1b]0;title\x07\u202efolder"
+    for arguments in (
+        ("sync", "--database", f"{name}.duckdb"),
+        ("archive", name, "--database", f"{name}.duckdb"),
+        ("archive", "--check", name),
+        ("copy", "--database", f"{name}.duckdb", "--to-database", f"{name}-2.duckdb"),
+        ("maintain", "--database", f"{name}.duckdb"),
+        ("verify", "--database", f"{name}.duckdb"),
+    ):
+        ended = ftw(*arguments)
+        assert ended.code == 0, ended.err
+        assert "folder" in ended.out
+        assert all(line.isprintable() for line in ended.all.splitlines()), ended.all

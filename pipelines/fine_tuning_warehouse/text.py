@@ -19,11 +19,11 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def shown_path(path: Path) -> str:
-    """Return a path as it is shown: relative to the working directory if it lies below that."""
+    """Return a path as it is shown: relative to the working directory if it lies below that, and made safe."""
     try:
-        return str(path.relative_to(Path.cwd()))
+        return safe(str(path.relative_to(Path.cwd())))
     except (OSError, ValueError):
-        return str(path)
+        return safe(str(path))
 
 
 def safe(text: str) -> str:

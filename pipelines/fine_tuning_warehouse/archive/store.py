@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from fine_tuning_warehouse.errors import CommandError, UsageError
 from fine_tuning_warehouse.paths import named_path
-from fine_tuning_warehouse.text import shown_path, without_credentials
+from fine_tuning_warehouse.text import safe, shown_path, without_credentials
 from fine_tuning_warehouse.warehouses.working_directory import working_directory
 from openai_fine_tuning import ConfigurationError
 
@@ -237,7 +237,7 @@ def open_store(where: str) -> Store:
             raise UsageError(f"{shown_path(folder)} is a file: an archive is a folder.")
         true = folder.resolve()  # the archive itself may be a link that its user has named
         return Store(filesystem("file"), true.as_posix(), shown_path(folder), true)
-    shown, scheme = without_credentials(where).rstrip("/"), where.split("://", 1)[0]
+    shown, scheme = safe(without_credentials(where)).rstrip("/"), where.split("://", 1)[0]
     try:
         files, root = url_to_fs(where, use_listings_cache=False)
     except ImportError:

@@ -79,7 +79,8 @@ def checked_url(base_url: str, *, allow_http: bool = False) -> tuple[str, dict[s
     with suppress(ValueError):
         parts = urlsplit(base_url)
         host, _ = parts.hostname, parts.port
-    if parts is None or not host or parts.scheme not in _PORTS or re.search(r"[\s\"'`<>\\]", base_url):
+    is_plain = base_url.isprintable() and not re.search(r"[\s\"'`<>\\]", base_url)
+    if parts is None or not host or parts.scheme not in _PORTS or not is_plain:
         is_azure = ".azure.com" in base_url.lower()
         form = "https://<resource>.openai.azure.com/openai/v1" if is_azure else "https://api.openai.com/v1"
         raise _wrong_url(f"is not an address: expected one such as {form}.")
