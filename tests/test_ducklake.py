@@ -280,6 +280,31 @@ def test_a_sync_goes_on_where_the_server_of_the_catalog_closes_idle_connections(
     assert ftw("verify", *ducklake.options).code == 0
 
 
+@in_sqlite
+def test_what_failed_is_named_and_not_that_the_transaction_is_aborted(
+    tmp_path: Path, world: ScriptedWorld, host: Simulator, ftw: Command, ducklake: Engine
+) -> None:
+    ftw.env.update(ducklake.env)
+    add_history(world, range(20), children=1)
+    (tmp_path / "files" / "fine_tuning_staging").mkdir(parents=True)
+    (tmp_path / "files" / "fine_tuning_staging" / "jobs").write_text("in the place of a folder")
+    ended = ftw("sync", *ducklake.options)
+    assert ended.code == 1
+    assert "files/fine_tuning_staging/jobs" in ended.err
+    assert "aborted" not in ended.err
+    (tmp_path / "files" / "fine_tuning_staging" / "jobs").unlink()
+    assert ftw("sync", *ducklake.options).code == 0
+    assert_holds(ducklake.rows, truth_of(world, children=1))
+    for file in (tmp_path / "files" / "fine_tuning" / "events").glob("*.parquet"):
+        file.write_bytes(b"no longer Parquet")
+    for command in (["query", "FROM events"], ["verify"], ["archive", "archive", "--no-sync"]):
+        ended = ftw(*command, *ducklake.options)
+        assert ended.code == 1
+        assert "cannot be read" in ended.err
+        assert "Traceback" not in ended.err
+        assert "arrow_scan" not in ended.err
+
+
 KILLED = {
     "in a load": ("dlt.destinations.impl.duckdb.duck", "DuckDbCopyJob.run"),
     "before the commit": ("dlt.destinations.job_client_impl", "SqlJobClientBase.complete_load"),

@@ -137,9 +137,15 @@ def stored_tables(client: Any) -> dict[str, dict[str, str]]:
 
 
 class SharedConnection:
-    """The one connection that all clients of a DuckLake use while it is set."""
+    """The one connection that all clients of a DuckLake use while it is set.
+
+    Attributes:
+        connection: The connection, in a transaction; None outside of one.
+        failure: The last statement's error: the one that aborted the transaction, where it was aborted.
+    """
 
     connection: Any = None
+    failure: Exception | None = None
 
 
 def server_url(catalog: Any) -> str:
@@ -181,7 +187,15 @@ class _DuckLakeSqlClient(DuckLakeSqlClient):
                 yield cursor
             return
         # dlt's own method rolls back if a statement fails, and would undo the statements before it
-        yield self.cursor_impl(self._conn.execute(query.replace("%s", "?") if args else query, args or kwargs or None))
+        try:
+            cursor = self._conn.execute(query.replace("%s", "?") if args else query, args or kwargs or None)
+        except Exception as error:
+            if self.shared.failure is not None and "Current transaction is aborted" in str(error):
+                # dlt tries again what failed first, in vain
+                raise DatabaseTerminalException(self.shared.failure) from self.shared.failure
+            self.shared.failure = error
+            raise
+        yield self.cursor_impl(cursor)
 
     @contextmanager
     def begin_transaction(self) -> Iterator[Any]:
@@ -245,7 +259,7 @@ class DuckLakeDestination(_ResolvedOnce, ducklake):
         with pipeline.sql_client() as client:
             connection = client.native_connection
             connection.execute("BEGIN TRANSACTION")
-            self._shared.connection = connection
+            self._shared.connection, self._shared.failure = connection, None
             try:
                 yield
                 connection.execute("COMMIT")

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 
+import duckdb
+
 from fine_tuning_warehouse.views import VIEWS
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from fine_tuning_warehouse.warehouses.working_directory import working_directory
@@ -36,4 +38,9 @@ def open_rows(warehouse: Warehouse, *, names: Collection[str] | None = None) -> 
         directory = stack.enter_context(working_directory())
         with readable(warehouse):
             rows = warehouse.read(wanted, directory, stack)
-        yield rows
+        try:
+            yield rows
+        except duckdb.Error:
+            if rows.failure is not None:
+                raise rows.failure from None
+            raise

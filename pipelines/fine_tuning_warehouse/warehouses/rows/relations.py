@@ -11,6 +11,7 @@ from typing import Literal
 
 import pyarrow as pa
 
+from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.views import VIEWS
 from fine_tuning_warehouse.warehouses.errors import destination_errors
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
@@ -83,9 +84,11 @@ class Rows(ABC):
 
     Attributes:
         relations: The tables and views, in the order of their definition; empty if nothing was synced yet.
+        failure: The error that ended a stream of `reader`: DuckDB, which reads it, has a traceback for its message.
     """
 
     relations: list[Relation]
+    failure: CommandError | None = None
 
     def relation(self, name: str) -> Relation | None:
         """Return a table or view by its name; None if it does not exist."""
@@ -110,7 +113,15 @@ class Rows(ABC):
 
     def reader(self, relation: Relation, *, account: str | None = None) -> pa.RecordBatchReader:
         """Return the rows of `batches` as a stream that DuckDB reads."""
-        return pa.RecordBatchReader.from_batches(relation.schema, self.batches(relation, account=account))
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            try:
+                yield from self.batches(relation, account=account)
+            except CommandError as error:
+                self.failure = error
+                raise
+
+        return pa.RecordBatchReader.from_batches(relation.schema, batches())
 
 
 def readable(warehouse: Warehouse) -> AbstractContextManager[None]:
