@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
@@ -17,6 +17,7 @@ from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.best import best_checkpoints
 from fine_tuning_warehouse.errors import CommandError, UsageError
 from fine_tuning_warehouse.verify import verify
+from fine_tuning_warehouse.warehouses import dlt_seam
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from fine_tuning_warehouse.warehouses.errors import destination_errors
 from fine_tuning_warehouse.warehouses.iceberg import Iceberg
@@ -105,6 +106,27 @@ def test_a_destination_that_cannot_merge_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=words):
             merge_hints(warehouse, warehouse.pipeline(tmp_path / str(warehouse.table_format)))
+
+
+def test_a_catalog_that_another_sync_is_just_making_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyiceberg")
+    for name, value in catalog_env(tmp_path / "catalog.db", (tmp_path / "lake").as_uri()).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", (tmp_path / "lake").as_uri())
+    opened, real = [], dlt_seam.has_catalog
+
+    def has_catalog(client: Any) -> bool:
+        opened.append(1)
+        if len(opened) == 1:
+            raise RuntimeError("(sqlite3.OperationalError) table iceberg_tables already exists")
+        return real(client)
+
+    monkeypatch.setattr(dlt_seam, "has_catalog", has_catalog)
+    warehouse = Iceberg()
+    warehouse.preflight(warehouse.pipeline(tmp_path / "pipeline"))
+    assert len(opened) == 2
 
 
 @pytest.mark.engine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing_extensions import override
 from fine_tuning_warehouse.accounts.labels import label_in_names
 from fine_tuning_warehouse.errors import UsageError
 
-from .locking import file_lock
+from .locking import READ_WAIT_SECONDS, file_lock, retried
 from .warehouse import DEFAULT_DATASET, TableFormat, Warehouse
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 _SMALL_BYTES = 256_000_000
 """A table with fewer bytes is rewritten as a whole if it has several files."""
+
+_IS_BEING_MADE = re.compile(r"(?i)table \S+ already exists|database is locked|pg_type_typname_nsp_index")
+"""Errors of a SQL catalog that two syncs make at once: pyiceberg looks for its tables before it makes them."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,13 @@ class Iceberg(Warehouse):
             return
         from .dlt_seam import has_catalog  # noqa: PLC0415 - see accounts
 
-        if not has_catalog(client):
+        (is_set,) = retried(
+            lambda: (has_catalog(client),),
+            READ_WAIT_SECONDS,
+            is_held=lambda error: _IS_BEING_MADE.search(str(error)) is not None,
+            waiting=lambda _: "Another sync is making the catalog: opening it again ...",
+        )
+        if not is_set:
             raise UsageError(
                 "Iceberg tables need a catalog: set ICEBERG_CATALOG__ICEBERG_CATALOG_TYPE (sql or rest) and "
                 "ICEBERG_CATALOG__ICEBERG_CATALOG_CONFIG, such as "
