@@ -62,7 +62,7 @@ FAULTS: list[dict[str, Any]] = [
 ]
 
 
-_VIEWS = ("checkpoint_history", "best_checkpoints", "job_overview", "training_curves", "sync_history")
+_VIEWS = ("checkpoint_history", "best_checkpoints", "job_overview", "training_curves", "sync_history", "account_health")
 _TABLES = ("jobs", "checkpoints", "events", "result_metrics")
 DAMAGE = [
     *(f"DROP TABLE fine_tuning.{name}" for name in (*_TABLES, "files", "rejected_records", "syncs")),

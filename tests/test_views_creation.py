@@ -92,10 +92,13 @@ def test_views_are_made_anew_only_where_they_changed(
 @pytest.mark.parametrize(
     ("resources", "made"),
     [
-        (["jobs"], {"job_overview", "sync_history"}),
-        (["checkpoints"], {"checkpoint_history", "best_checkpoints", "training_curves", "sync_history"}),
-        (["events"], {"training_curves", "sync_history"}),
-        (["result_metrics"], {"training_curves", "sync_history"}),
+        (["jobs"], {"job_overview", "sync_history", "account_health"}),
+        (
+            ["checkpoints"],
+            {"checkpoint_history", "best_checkpoints", "training_curves", "sync_history", "account_health"},
+        ),
+        (["events"], {"training_curves", "sync_history", "account_health"}),
+        (["result_metrics"], {"training_curves", "sync_history", "account_health"}),
         (["jobs", "checkpoints"], set(NAMES)),
     ],
 )

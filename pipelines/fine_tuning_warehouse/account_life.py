@@ -73,9 +73,11 @@ def stored_accounts(warehouse: Warehouse) -> list[StoredAccount]:
                 found.setdefault(label, StoredAccount(label)).rows[relation.name] = number
         syncs = rows.relation(SYNCS.name)
         if syncs is not None:
-            for batch in rows.batches(syncs.only("account", "finished_at", "host")):
+            for batch in rows.batches(syncs.only("account", "finished_at", "host", "status")):
                 for row in batch.to_pylist():
                     one = found[row["account"]]
+                    if row.get("status") == "failed":
+                        continue
                     if one.last_sync is None or (row["finished_at"] is not None and row["finished_at"] > one.last_sync):
                         one.last_sync, one.host = row["finished_at"], row.get("host")
     return [found[label] for label in sorted(found)]

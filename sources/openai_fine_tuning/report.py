@@ -34,6 +34,7 @@ class Report:
         jobs_read: Jobs of these that were read.
         jobs_open: Jobs that the next sync reads again.
         jobs_in_progress: Jobs of these that have not ended.
+        newest_job_at: When the newest job was created that the host showed, in unix seconds.
         rows: Rows yielded, by table.
         largest_batch: Bytes of the largest Arrow table yielded.
         skipped: What could not be read.
@@ -51,6 +52,7 @@ class Report:
     jobs_read: int = 0
     jobs_open: int = 0
     jobs_in_progress: int = 0
+    newest_job_at: float | None = None
     rows: Counter[str] = field(default_factory=Counter)
     largest_batch: int = 0
     skipped: list[Skipped] = field(default_factory=list)

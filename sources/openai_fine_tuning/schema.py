@@ -279,7 +279,7 @@ SYNCS = Table(
         _ACCOUNT,
         Column("id", "text", "Id of the sync.", key=True),
         Column("started_at", "timestamp", "When it started."),
-        Column("finished_at", "timestamp", "When it had read everything that this load holds."),
+        Column("finished_at", "timestamp", "When it had read everything that this load holds, or failed."),
         Column("requests", "bigint", "Requests sent, retries included."),
         Column("retries", "bigint", "Requests that were sent again."),
         Column("jobs_seen", "bigint", "Jobs that the host showed."),
@@ -289,6 +289,10 @@ SYNCS = Table(
         Column("rejected", "bigint", "Records that do not fit, as a whole or in a value."),
         Column("version", "text", "Release that did it."),
         Column("host", "text", "Host that was read: its base URL."),
+        Column("status", "text", "done or failed; null for those of earlier releases, which are done."),
+        Column("error", "text", "Why it failed."),
+        Column("rows_loaded", "json", "Rows that were new or changed, by table, as a JSON object."),
+        Column("newest_job_at", "timestamp", "When the newest job was created that the host showed."),
     ),
 )
 

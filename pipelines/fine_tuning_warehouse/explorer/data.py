@@ -290,8 +290,8 @@ def last_syncs(reader: Reader) -> list[Row] | None:
         if "sync_history" not in views(reader):
             return None
         return reader.rows(
-            "SELECT * FROM sync_history QUALIFY row_number() OVER (PARTITION BY account ORDER BY finished_at DESC) = 1 "
-            "ORDER BY finished_at DESC"
+            "SELECT * FROM sync_history WHERE status = 'done' "
+            "QUALIFY row_number() OVER (PARTITION BY account ORDER BY finished_at DESC) = 1 ORDER BY finished_at DESC"
         )
     except CommandError:
         return None

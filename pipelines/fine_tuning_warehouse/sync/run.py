@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -113,7 +113,12 @@ def run_sync(
     """
     result = result if result is not None else AccountResult(account.label)
     with active_pipeline_kept(), warehouse.lock([account.label]):
-        _AccountSync(account, warehouse, options, result).run(watch)
+        sync = _AccountSync(account, warehouse, options, result)
+        try:
+            sync.run(watch)
+        except CommandError as error:
+            sync.note_failure(error)
+            raise
     return result
 
 
@@ -146,15 +151,17 @@ def sync_accounts(
     began = time.monotonic()
     try:
         labels = [account.label for account in accounts]
-        with active_pipeline_kept(), warehouse.lock(labels):
+        with active_pipeline_kept(), warehouse.lock(labels), ExitStack() as at_end:
             for account in accounts:
                 done = AccountResult(account.label)
                 result.accounts.append(done)
+                sync = _AccountSync(account, warehouse, options, done)
                 try:
-                    _AccountSync(account, warehouse, options, done).run(watch)
+                    sync.run(watch)
                 except CommandError as error:
                     done.status, done.error = "failed", str(error)
                     result.failures[account.label] = error
+                    at_end.callback(sync.note_failure, error)  # another account may make the warehouse
                     if isinstance(error.__cause__, CancelledError):
                         raise
                 if on_account_done is not None:
@@ -188,7 +195,42 @@ class _AccountSync:
         self._loaded: Counter[str] = Counter()
         self._passed_on: Counter[str] = Counter()
         self._is_first = False
+        self._log = _Log(account, options.tables, self._report)
         self._record()
+
+    def note_failure(self, error: CommandError) -> None:
+        """Write a row into `syncs` that says that the sync has failed, where syncs have made that table.
+
+        What keeps it from being written is logged alone: the failure itself says more.
+        """
+        if isinstance(error.__cause__, CancelledError) or not self._warehouse.exists():
+            return
+        warehouse = self._warehouse.waiting(0)
+        self._log.error = str(error)
+        try:
+            with working_directory() as directory:
+                pipeline = warehouse.pipeline(directory, label=self._account.label)
+                warehouse.restore(pipeline)
+                with pipeline.destination_client() as client:
+                    is_made = bool(warehouse.columns(client, [SYNCS.name]).get(SYNCS.name))
+                if is_made:
+                    self._load_log(pipeline, warehouse)
+        except Exception as reason:  # noqa: BLE001 - a bug shows in a sync that succeeds too
+            logger.info("The failure could not be written into %s: %s", SYNCS.name, reason)
+
+    def _load_log(self, pipeline: dlt.Pipeline, warehouse: Warehouse) -> None:
+        log = self._log.source()
+        add_load_ids(log.selected_resources.values())
+        for resource in log.selected_resources.values():
+            resource.apply_hints(**merge_hints(warehouse, pipeline))
+        pipeline.extract(log)
+        pipeline.normalize()
+
+        def load() -> LoadInfo:
+            make_lacking(pipeline)
+            return pipeline.load()
+
+        warehouse.load(pipeline, load)
 
     def run(self, watch: Watch) -> None:
         """Read and load until everything is read, then describe the tables. Raises `CommandError`."""
@@ -210,7 +252,6 @@ class _AccountSync:
 
     def _run_parts(self, pipeline: dlt.Pipeline) -> None:
         """Read and load in turn until everything is read."""
-        sync_id, started_at = str(uuid.uuid4()), datetime.now(timezone.utc)
         options = self._options
         source = self._account.source(
             options.resources,
@@ -222,10 +263,10 @@ class _AccountSync:
             fine_tuning_stop_after_rows=options.commit_rows,
             fine_tuning_report=self._report,
         )
-        source.resources["account"].add_map(self._changes(pipeline, source, started_at))
+        source.resources["account"].add_map(self._changes(pipeline, source, self._log.started_at))
         add_load_ids(source.selected_resources.values())
         while not self._report.is_complete:
-            log = _sync_log(sync_id, started_at, self._account, report=self._report)
+            log = self._log.source()
             add_load_ids(log.selected_resources.values())
             hints = merge_hints(self._warehouse, pipeline)
             for resource in (*source.selected_resources.values(), *log.selected_resources.values()):
@@ -286,7 +327,7 @@ class _AccountSync:
             began_at=int(started_at.timestamp() * 1_000_000),
             writes_all=self._options.full_refresh,
         )
-        self._passed_on = changes.rows
+        self._passed_on = self._log.rows = changes.rows
 
         def apply(tables: Tables) -> Tables:
             with (
@@ -318,16 +359,47 @@ class _AccountSync:
         result.notes, result.warnings = list(report.notes), list(report.warnings)
 
 
-@dlt.source(section="openai_fine_tuning", schema=schema())
-def _sync_log(sync_id: str, started_at: datetime, account: Account, *, report: Report) -> Any:
-    # Under the source's own schema, and after it: the row is loaded last, in the same package as what it tells of.
-    @dlt.resource(name=SYNCS.name, write_disposition=MERGE)
-    def syncs() -> Iterator[Any]:
-        """Yield the row of this sync: what it did, and how fresh the data is."""
-        batches = Batches(account.label, dlt.current.source_schema())
+class _Log:
+    """The row of a sync in `syncs`: what it did, and how fresh the data is.
+
+    Args:
+        account: The account that is read.
+        tables: The tables that the sync writes to.
+        report: The figures of the sync.
+
+    Attributes:
+        started_at: When the sync started.
+        rows: The rows that are loaded, by table.
+        error: Why it failed; None if it did not.
+    """
+
+    def __init__(self, account: Account, tables: Sequence[str], report: Report) -> None:
+        self._account = account
+        self._tables = tables
+        self._report = report
+        self._id = str(uuid.uuid4())
+        self.started_at = datetime.now(timezone.utc)
+        self.rows: Mapping[str, int] = Counter()
+        self.error: str | None = None
+
+    def source(self) -> Any:
+        """Return the row as a source of dlt, under the schema of the real one, to be loaded after it in one package."""
+
+        @dlt.source(section="openai_fine_tuning", schema=schema())
+        def log() -> Any:
+            @dlt.resource(name=SYNCS.name, write_disposition=MERGE)
+            def syncs() -> Iterator[Any]:
+                yield self._row()
+
+            return syncs
+
+        return log()
+
+    def _row(self) -> pa.Table:
+        batches, report = Batches(self._account.label, dlt.current.source_schema()), self._report
         record = {
-            "id": sync_id,
-            "started_at": started_at.isoformat(),
+            "id": self._id,
+            "started_at": self.started_at.isoformat(),
             "finished_at": datetime.now(timezone.utc).isoformat(),
             "requests": report.requests,
             "retries": report.retries,
@@ -337,9 +409,11 @@ def _sync_log(sync_id: str, started_at: datetime, account: Account, *, report: R
             "skipped": [asdict(skip) for skip in report.skipped],
             "rejected": report.rejected,
             "version": __version__,
-            "host": account.host,
+            "host": self._account.host,
+            "status": "done" if self.error is None else "failed",
+            "error": self.error,
+            "rows_loaded": {name: self.rows.get(name, 0) if self.error is None else 0 for name in self._tables},
+            "newest_job_at": report.newest_job_at,
         }
         batches.add(SYNCS.name, record, job_id=None)
-        yield batches.take()[SYNCS.name]
-
-    return syncs
+        return batches.take()[SYNCS.name]

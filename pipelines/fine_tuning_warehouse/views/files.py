@@ -58,5 +58,6 @@ VIEWS = (
     View("job_overview", over=("jobs",)),
     View("training_curves", over=("events", "result_metrics", "checkpoints")),
     View("sync_history", over=("syncs",)),
+    View("account_health", over=("syncs",)),
 )
 """All views; one that reads another comes after it."""

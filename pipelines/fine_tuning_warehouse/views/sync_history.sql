@@ -1,4 +1,4 @@
--- Every sync whose load completed: how fresh the data is, and what each sync did.
+-- Every sync that completed, and those that failed: how fresh the data is, and what each sync did.
 --
 -- account: Label of the account that was read.
 -- sync_id: Id of the sync; unique within an account.
@@ -13,6 +13,12 @@
 -- skipped: What was skipped and why, as a JSON array.
 -- version: Release that did it.
 -- load_id: The load that completed it: rows that it brought have it as _dlt_load_id.
+-- status: done or failed.
+-- error: Why it failed.
+-- rows_loaded: Rows that were new or changed, by table, as a JSON object.
+-- jobs_known: Jobs of the account that this sync and those before it have read.
+-- newest_job_at: When the newest job was created that the host showed.
+-- host: Host that was read.
 
 SELECT
   s.account,
@@ -27,7 +33,13 @@ SELECT
   s.rejected,
   s.skipped,
   s.version,
-  s._dlt_load_id AS load_id
+  s._dlt_load_id AS load_id,
+  COALESCE(s.status, 'done') AS status,
+  s.error,
+  s.rows_loaded,
+  s.jobs_known,
+  s.newest_job_at,
+  s.host
 FROM syncs AS s
 JOIN _dlt_loads AS l
   ON l.load_id = s._dlt_load_id AND l.status = 0

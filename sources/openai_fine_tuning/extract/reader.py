@@ -187,7 +187,7 @@ class Reader:
             if "jobs" in self._watermarks:
                 self._batches.add("jobs", record, job_id=None)
             return
-        self._report.seen.add(hash(job.id))
+        self._see(job)
         due = {name: watermark for name, watermark in self._readable().items() if watermark.needs_read(job)}
         if due or job.created_at is None:
             self._met.add(job.id)
@@ -200,6 +200,11 @@ class Reader:
             self._is_left_over = True
         else:
             self._start(JobTask(job.id, job, due, self._last_event(job.id)))
+
+    def _see(self, job: Job) -> None:
+        self._report.seen.add(hash(job.id))
+        if job.created_at is not None and job.created_at <= job.seen_at:
+            self._report.newest_job_at = max(job.created_at, self._report.newest_job_at or 0)
 
     def _readable(self) -> dict[str, Watermark]:
         """Return the watermarks of the resources that are not known to be unavailable."""
@@ -323,7 +328,7 @@ class Reader:
             return
         self._has_progressed = True
         self._report.jobs_read += 1
-        self._report.seen.add(hash(job.id))
+        self._see(job)
         self._met.add(job.id)
         self._run.done.add(job.id)
         known_event = self._last_event(job.id)
