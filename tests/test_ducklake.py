@@ -25,6 +25,7 @@ from fine_tuning_warehouse.warehouses.ducklake import DuckLake
 from histories import add_history, assert_holds, truth_of
 
 if TYPE_CHECKING:
+    from bucket import Bucket
     from postgres import Postgres
 
 pytest_plugins = ["lakes"]
@@ -89,6 +90,30 @@ def test_plain_duckdb_attaches_it_and_reads_tables_views_and_comments_after_one_
         assert comments[0][0]
         snapshots = connection.execute("SELECT count(*) FROM ducklake_snapshots('lake')").fetchone()
     assert snapshots == (4,), "an empty lake, two loads, and the views and comments after the first"
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("ducklake", ["postgres-s3"], indirect=True)
+def test_plain_duckdb_attaches_one_with_a_catalog_in_postgresql_and_its_files_in_a_bucket(
+    world: ScriptedWorld, host: Simulator, ducklake: Engine, postgres: Postgres, bucket: Bucket
+) -> None:
+    add_history(world, range(12))
+    ducklake.sync(host)
+    endpoint = bucket.env["AWS_ENDPOINT_URL"].removeprefix("http://")
+    with duckdb.connect() as connection:
+        for statement in load_extensions(["ducklake", "postgres_scanner", "httpfs"]):
+            connection.execute(statement)
+        connection.execute(
+            f"CREATE SECRET (TYPE s3, KEY_ID 'any', SECRET 'any-secret', REGION 'us-east-1', ENDPOINT '{endpoint}', "
+            "URL_STYLE 'path', USE_SSL false)"
+        )
+        connection.execute(
+            f"ATTACH 'ducklake:postgres:{postgres.credentials}' AS lake (READ_ONLY, METADATA_SCHEMA 'ducklake')"
+        )
+        connection.execute("USE lake.fine_tuning")
+        assert connection.execute("SELECT count(*) FROM jobs").fetchall() == [(12,)]
+        assert connection.execute("SELECT count(*) FROM best_checkpoints").fetchall() == [(12,)]
 
 
 @in_sqlite
