@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -20,7 +21,9 @@ import pytest
 
 from command import KEY, Command
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
-from fine_tuning_warehouse.errors import is_bug
+from fine_tuning_warehouse.errors import CommandError, is_bug
+from fine_tuning_warehouse.warehouses.duckdb import DuckDb
+from fine_tuning_warehouse.warehouses.errors import destination_errors
 from histories import add_history
 
 
@@ -271,3 +274,13 @@ def test_a_stop_that_hits_the_load_ends_with_the_code_of_its_signal(
     assert ended.returncode == 128 + number
     assert ftw("sync", "--strict").code == 0
     assert ftw.rows("SELECT count(*) FROM jobs") == [(1,)]
+
+
+def test_a_full_folder_for_temporary_files_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "small"))
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with (
+        pytest.raises(CommandError, match=r"No space left on device.*small.*TMPDIR"),
+        destination_errors(DuckDb(tmp_path / "warehouse.duckdb"), "The sync failed"),
+    ):
+        raise full

@@ -107,7 +107,8 @@ def copy_history(source: Warehouse, target: Warehouse) -> Iterator[Copied]:
         pipeline = target.pipeline(directory / "views", label=labels[-1])
         with destination_errors(target, failed):
             target.restore(pipeline)
-            target.describe(pipeline)
+            for problem in target.describe(pipeline):
+                raise CommandError(problem)
 
 
 def _labels(warehouse: Warehouse) -> list[str]:

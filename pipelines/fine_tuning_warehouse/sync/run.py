@@ -241,7 +241,7 @@ class _AccountSync:
                 pipeline = self._warehouse.pipeline(directory, label=self._account.label)
                 self._run_parts(pipeline)
                 with self._errors():
-                    self._warehouse.describe(pipeline)
+                    self._report.warnings += self._warehouse.describe(pipeline)
         except FineTuningSourceError as error:
             raise to_command_error(self._account, error) from error
         finally:

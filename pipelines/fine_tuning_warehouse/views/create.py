@@ -24,13 +24,16 @@ if TYPE_CHECKING:
     from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
 
-def write_views(pipeline: dlt.Pipeline, warehouse: Warehouse) -> None:
+def write_views(pipeline: dlt.Pipeline, warehouse: Warehouse) -> list[str]:
     """Make the views over the tables that exist, in the same dataset; destinations without SQL views are left alone.
 
     Where comments say what a view was made from, it is made anew only when that changes; elsewhere, after every sync.
 
+    Returns:
+        Why a view stays as it was, if somebody has built on it what does not fit the new one.
+
     Raises:
-        CommandError: A view could not be made. The tables are loaded all the same.
+        CommandError: A view could not be made for another reason. The tables are loaded all the same.
     """
     from fine_tuning_warehouse.warehouses.dlt_seam import is_sql  # noqa: PLC0415 - see accounts
 
@@ -38,16 +41,26 @@ def write_views(pipeline: dlt.Pipeline, warehouse: Warehouse) -> None:
         with pipeline.destination_client() as client:
             if is_sql(client) and client.capabilities.sqlglot_dialect in DIALECTS:
                 _Views(client, warehouse).write()
+    except _RefusedViewError as error:
+        if not error.has_dependents:
+            raise
+        return [str(error)]
     except CommandError:
         raise
     except Exception as error:
         if is_bug(root_cause(error)):
             raise
         raise CommandError(f"The tables are loaded, but their views could not be made: {first_line(error)}") from error
+    return []
 
 
 class _RefusedViewError(CommandError):
-    """A view that could not be made."""
+    """A view that could not be made.
+
+    Attributes:
+        view: The view.
+        has_dependents: Whether what somebody has built on it keeps it from being replaced.
+    """
 
     def __init__(self, view: View, error: Exception) -> None:
         # PostgreSQL says in the second line what hangs on a view.
@@ -58,8 +71,10 @@ class _RefusedViewError(CommandError):
                 "there is a table of that name, which is not ours. Rename or drop it, or choose another --dataset, and "
                 "sync again"
             )
-        super().__init__(f"The tables are loaded, but the view {view.name} could not be made: {reason}")
         self.view = view
+        self.has_dependents = bool(details) or "depend" in reason
+        todo = ". Drop or change what depends on it: the next sync makes the view" if self.has_dependents else ""
+        super().__init__(f"The tables are loaded, but the view {view.name} could not be made: {reason}{todo}")
 
 
 class _Views:

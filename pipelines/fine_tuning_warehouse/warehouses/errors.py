@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +17,8 @@ from .warehouse import Warehouse
 _LACKS_A_RIGHT = re.compile(r"(?i)permission denied|must be owner|insufficient privilege|not enough privileges")
 _LACKS_A_COLUMN = re.compile(r"(?i)\bcolumn .*(?:does not exist|not found)|does not have a column")
 """The words of databases for a missing right, and for a missing column."""
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -54,6 +58,8 @@ def destination_errors(warehouse: Warehouse, what: str) -> Iterator[None]:
             str(cause)
         )
         hint = ". If it was dropped, the next `ftw sync` makes it again" if dropped else advice(cause)
+        if isinstance(cause, OSError) and cause.errno in _NO_SPACE and not cause.filename:
+            hint = f". Rows are kept in {tempfile.gettempdir()} until they are loaded: free space there, or set TMPDIR"
         if _LACKS_A_RIGHT.search(str(cause)):
             both = f"{warehouse.dataset} and {warehouse.dataset}_staging"
             hint = f". Who loads must be allowed to make the schemas {both}, and must own the tables in them"

@@ -135,9 +135,9 @@ class PostgreSql(OtherDestination):
             ) from None
 
     @override
-    def describe(self, pipeline: dlt.Pipeline) -> None:
+    def describe(self, pipeline: dlt.Pipeline) -> list[str]:
         """Write comments, views, and the indexes by which rows are found."""
-        super().describe(pipeline)
+        warnings = super().describe(pipeline)
         with (
             self.exclusive_load(pipeline),
             self.session(pipeline),
@@ -147,6 +147,7 @@ class PostgreSql(OtherDestination):
             for index, table, statement in _indexes(client, self.dataset):
                 if index not in present:
                     _make_index(client, table, statement)
+        return warnings
 
     @override
     def view_options(self, sql: Any) -> str:

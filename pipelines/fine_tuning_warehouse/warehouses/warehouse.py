@@ -210,23 +210,26 @@ class Warehouse(_Waits, ABC):
         with self.exclusive_load(pipeline):
             return self.attempt(load)
 
-    def describe(self, pipeline: dlt.Pipeline) -> None:
+    def describe(self, pipeline: dlt.Pipeline) -> list[str]:
         """Write comments and views after a load, if they are missing or have changed.
 
+        Returns:
+            Why a view stays as it was, if somebody has built on it what does not fit the new one.
+
         Raises:
-            CommandError: A view could not be made. The tables are loaded all the same.
+            CommandError: A view could not be made for another reason. The tables are loaded all the same.
         """
         from fine_tuning_warehouse.views import write_views  # noqa: PLC0415 - see accounts
 
         from .comments import write_comments  # noqa: PLC0415
 
-        def describe() -> None:
+        def describe() -> list[str]:
             with self.session(pipeline):
                 write_comments(pipeline, self)
-                write_views(pipeline, self)
+                return write_views(pipeline, self)
 
         with self.exclusive_load(pipeline):
-            self.attempt(describe)
+            return self.attempt(describe)
 
     @abstractmethod
     def read(self, wanted: Sequence[str], directory: Path, stack: ExitStack) -> Rows:
