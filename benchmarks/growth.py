@@ -76,7 +76,7 @@ QUESTIONS = {
     "what to deploy of the 20 newest jobs": "FROM best_checkpoints ORDER BY job_created_at DESC LIMIT 20",
     "what to deploy of every job": "SELECT sum(cost_of_final), count(reason) FROM best_checkpoints",
     "checkpoints of one job": "FROM checkpoint_history WHERE fine_tuning_job_id = 'ftjob-00000007'",
-    "checkpoints by verdict": "SELECT overfitting_band, count(*) FROM checkpoint_history GROUP BY ALL",
+    "checkpoints by evidence": "SELECT evidence, count(*) FROM checkpoint_history GROUP BY ALL",
     "the curve of one job": "FROM training_curves WHERE fine_tuning_job_id = 'ftjob-00000007'",
     "jobs by status and month": "SELECT date_trunc('month', created_at), status, count(*), sum(trained_tokens) "
     "FROM job_overview GROUP BY ALL",

@@ -74,14 +74,12 @@ def test_people_get_a_table_with_the_reason(ftw: Command) -> None:
     ended = ftw("best")
     assert (ended.code, ended.err) == (0, "")
     head, _, new, old = ended.out.splitlines()
-    for name in ("job", "base model", "suffix", "checkpoint to deploy", "step", "metric", "value", "final", "verdict"):
+    for name in ("job", "base model", "suffix", "checkpoint to deploy", "step", "metric", "value", "final", "advice"):
         assert name in head
     assert old.startswith("ftjob-old")
     assert "ckpt-step-10" in old
-    assert old.endswith(
-        "Lowest valid_loss of 2 checkpoints (0.4000 at step 10); deploying the final one would cost 0.1000. "
-        "Each is of one validation batch, and noisy."
-    )
+    assert "cannot_tell" in old
+    assert old.endswith("There are too few values to tell how noisy they are.")
     assert new.startswith("ftjob-new")
     assert all(character.isprintable() or character == "\n" for character in ended.out)
 
@@ -212,10 +210,10 @@ def test_it_fits_a_narrow_terminal(ftw: Command) -> None:
     assert max(map(len, lines)) <= 80
     assert lines[-5:] == [
         "ftjob-old · gpt-4o-mini-2024-07-18 · old",
-        "  ft:gpt-4o-mini-2024-07-18:example-org::tjob-old:ckpt-step-10",
-        "  step 10 · valid_loss 0.4, final 0.5, cost of final 0.1",
-        "  Lowest valid_loss of 2 checkpoints (0.4000 at step 10); deploying the final",
-        "  one would cost 0.1000. Each is of one validation batch, and noisy.",
+        "  cannot_tell: ft:gpt-4o-mini-2024-07-18:example-org::tjob-old:ckpt-step-10",
+        "  step 10 · valid_loss 0.4, final 0.5, cost of final 0.1, noise -",
+        "  Best is valid_loss 0.4000 at step 10, the final one has 0.5000. There are too",
+        "  few values to tell how noisy they are.",
     ]
     assert all(character.isprintable() for line in lines for character in line)
     wide = in_a_terminal(ftw, 400, "best")
@@ -276,8 +274,8 @@ def test_it_reads_other_destinations(
     assert command("sync", "--destination", "postgres", env=there).code == 0
     ended = command("best", "--destination", "postgres", "--output", "json", env=there)
     assert (ended.code, ended.err) == (0, "")
-    assert [dict(row, job_created_at=0) for row in ended.json] == [
-        dict(row, job_created_at=0) for row in ftw("best", "--output", "json").json
+    assert [dict(row, job_created_at=0, listed_at=0) for row in ended.json] == [
+        dict(row, job_created_at=0, listed_at=0) for row in ftw("best", "--output", "json").json
     ]
     assert is_told_well(
         command("best", "--destination", "postgres", "--job", "ftjob-runs", env=there), "ftjob-runs has no checkpoints"
@@ -294,9 +292,9 @@ def test_two_accounts_are_told_apart(tmp_path: Path) -> None:
     rows = [{**row, "account": label, "fine_tuning_job_id": "ftjob-1", "reason": "Because."} for label in ("a", "b")]
     assert [line.split()[0] for line in as_text(rows).splitlines()[2:]] == ["a", "b"]
     assert as_text(rows, 60).splitlines()[0] == "a · ftjob-1"
-    judged = [{**row, "overfitting_band": "severe", "step_number": 7, "reason": "Because."}]
+    judged = [{**row, "advice": "keep_final", "step_number": 7, "reason": "Because."}]
     assert "step 7" in as_text(judged, 60)
-    measured = [{**judged[0], "evaluation_metric": "valid_loss", "evaluation_value": 0.5}]
-    assert " · severe\n" in as_text(measured, 60)
+    measured = [{**judged[0], "evaluation_metric": "valid_loss", "evaluation_value": 0.5, "noise": 0.25}]
+    assert "noise 0.25\n" in as_text(measured, 90)
     with pytest.raises(Exception, match="no database"):
         best_checkpoints(DuckDb(tmp_path / "none.duckdb"))

@@ -79,7 +79,7 @@ def test_jobs_are_those_of_the_view_with_their_best_checkpoint(reader: data.Read
     told = asked(
         demo,
         """
-        SELECT o.fine_tuning_job_id, o.best_evaluation_value, b.fine_tuned_model_checkpoint, b.cost_of_final
+        SELECT o.fine_tuning_job_id, o.best_evaluation_value, b.checkpoint_to_deploy, b.cost_of_final
         FROM job_overview o LEFT JOIN best_checkpoints b USING (account, fine_tuning_job_id) ORDER BY o.created_at DESC
         """,
     )
@@ -153,7 +153,7 @@ def test_a_step_has_one_value_the_events_first(tmp_path: Path) -> None:
             (3, 'train_loss', 'nan'::DOUBLE, 'event'), (4, 'train_loss', 'inf'::DOUBLE, 'event'),
             (5, 'train_loss', 0.2, 'checkpoint'), (5, 'valid_loss', 0.25, 'checkpoint'),
             (5, 'train_accuracy', 0.9, 'result_file'), (5, 'train_mean_token_accuracy', 0.8, 'event'),
-            (5, 'completion_tokens_mean', 900.0, 'event')
+            (5, 'completion_tokens_mean', 900.0, 'event'), (6, 'train_loss', -1.0, 'event')
         ) AS v(step, metric, value, source)
         UNION ALL SELECT 'other', 'ftjob-1', 1, 'train_loss', 9.0, 'event'
         """,
@@ -169,7 +169,7 @@ def test_a_step_has_one_value_the_events_first(tmp_path: Path) -> None:
     ]
     assert (lines.steps, lines.not_finite) == (5, 2)
     assert "2 values are NaN" in texts.about_curves(lines)
-    assert len(data.all_points(reader, [JOB])) == 12
+    assert len(data.all_points(reader, [JOB])) == 13
 
 
 @pytest.mark.thorough
@@ -301,6 +301,7 @@ def writer(database: Path) -> Iterator[None]:
         ([], "holds no dataset fine_tuning yet: `ftw sync`"),
         (["CREATE SCHEMA fine_tuning", "CREATE TABLE fine_tuning.jobs (id VARCHAR)"], "no view job_overview"),
         (["CREATE SCHEMA fine_tuning", "CREATE VIEW fine_tuning.job_overview AS SELECT 1 WHERE false"], "no jobs yet"),
+        (["CREATE SCHEMA fine_tuning", "CREATE VIEW fine_tuning.job_overview AS SELECT 1"], "of an earlier release"),
     ],
 )
 def test_what_is_missing_is_told_with_what_to_run(tmp_path: Path, statements: list[str], told: str) -> None:
@@ -351,10 +352,11 @@ def test_what_is_said_of_a_run_is_that_of_its_row(reader: data.Reader) -> None:
     seen = set()
     for row in data.jobs(reader):
         mood, verdict = texts.mood(row), texts.verdict(row)
-        is_bad = row["status"] == "failed" or row["overfitting_band"] in ("overfitting", "severe")
+        is_bad = row["status"] == "failed" or row["advice"] == "retrain"
         assert (mood == "danger") == is_bad
         assert ("**Failed**" in verdict) == (row["error_message"] is not None)
-        assert ("**Deploy**" in verdict) == (row["checkpoint_to_deploy"] is not None)
+        assert ("**Deploy**" in verdict) == (row["advice"] == "deploy")
+        assert row["checkpoint_to_deploy"] is None or texts.escaped(row["checkpoint_to_deploy"]) in verdict
         seen.add(mood)
     assert seen == {"success", "warn", "danger", "neutral"}
 
@@ -441,7 +443,7 @@ def worlds(demo: Path, tmp_path: Path) -> dict[str, Path]:
             if name == "jobs-only":
                 connection.execute(
                     "CREATE TABLE kept AS SELECT * REPLACE (0 AS checkpoints, NULL AS best_evaluation_value, "
-                    "NULL AS evaluation_metric, NULL AS overfitting_band) FROM job_overview"
+                    "NULL AS evaluation_metric, NULL AS advice, NULL AS checkpoint_to_deploy) FROM job_overview"
                 )
                 connection.execute("CREATE OR REPLACE VIEW job_overview AS FROM kept")
             for view in dropped:

@@ -38,7 +38,8 @@ def assert_same_answers(session: Any, file: Database) -> int:
     for view in VIEWS:
         if view.name == "sync_history":
             continue
-        columns = ", ".join(view.columns)
+        # Each warehouse was synced at a time of its own.
+        columns = ", ".join(name for name in view.columns if name != "listed_at")
         expected = sorted(file.rows(f"SELECT {columns} FROM {view.name}"), key=repr)
         table = session.sql(f"SELECT {columns} FROM fine_tuning.{view.name}").toArrow()
         got = sorted((tuple(row.values()) for row in table.to_pylist()), key=repr)

@@ -76,7 +76,13 @@ def test_the_curves_have_a_part_for_every_metric(dialect: str) -> None:
 @pytest.mark.engine
 def test_clickhouse_gives_the_same_answers(tmp_path: Path, clock: Clock) -> None:
     with Simulator(GeneratedWorld(seed=3, jobs=16, clock=clock), clock=clock) as host:
-        Database(tmp_path / "warehouse.duckdb", host).sync()
+        database = Database(tmp_path / "warehouse.duckdb", host)
+        database.sync()
+        database.execute(
+            "CREATE TABLE fine_tuning.prices AS SELECT 'gpt-4o-2024-08-06' AS base_model, 25.0::DOUBLE AS "
+            "per_million_tokens, NULL::DOUBLE AS per_training_hour, 'USD' AS currency"
+        )
+        database.sync()
     views = {view.name: tmp_path / f"{view.name}.parquet" for view in VIEWS}
     with duckdb.connect(str(tmp_path / "warehouse.duckdb"), read_only=True) as connection:
         connection.execute("SET TimeZone = 'UTC'")

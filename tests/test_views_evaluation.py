@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,7 +65,9 @@ def history(database: Database, job: str, *columns: str) -> list[tuple[Any, ...]
 def best(database: Database, job: str) -> dict[str, Any]:
     """The job's row of `best_checkpoints`."""
     columns = "checkpoint_id, evaluation_metric, evaluation_value, final_checkpoint_id, final_evaluation_value"
-    columns += ", cost_of_final, is_retained, reason, checkpoints, overfitting_band, higher_is_better"
+    columns += ", cost_of_final, is_retained, reason, checkpoints, higher_is_better, advice, checkpoint_to_deploy"
+    columns += ", evidence, noise, is_clear, lowest_value_ever, lowest_step_ever, suggested_n_epochs, job_status"
+    columns += ", generalization_loss, final_generalization_loss, listed_at"
     (row,) = database.rows(f"SELECT {columns} FROM best_checkpoints WHERE fine_tuning_job_id = '{job}'")
     return dict(zip(columns.split(", "), row, strict=True))
 
@@ -86,26 +89,25 @@ def test_three_epochs_borrow_the_full_validation_loss_from_their_events(
         (60, "full_valid_loss", 0.60, "event", 1, True, False, None),
         (90, "full_valid_loss", 0.70, "event", 2, False, True, None),
     ]
-    bands = history(database, "job", "train_gap", "train_ratio", "overfitting_band", "change_from_previous")
-    assert bands == [
-        (30, pytest.approx(0.05), pytest.approx(0.75 / 0.7), "healthy", None),
-        (60, pytest.approx(0.1), pytest.approx(1.2), "watch", pytest.approx(-0.15)),
-        (90, pytest.approx(0.4), pytest.approx(0.7 / 0.3), "severe", pytest.approx(0.1)),
+    ratios = history(
+        database, "job", "train_loss_mean", "train_gap", "train_ratio", "generalization_loss", "change_from_previous"
+    )
+    assert ratios == [
+        (30, 0.7, pytest.approx(0.05), pytest.approx(0.75 / 0.7), pytest.approx(74), None),
+        (60, 0.5, pytest.approx(0.1), pytest.approx(1.2), pytest.approx(59), pytest.approx(-0.15)),
+        (90, 0.3, pytest.approx(0.4), pytest.approx(0.7 / 0.3), pytest.approx(69), pytest.approx(0.1)),
     ]
-    assert best(database, "job") == {
-        "checkpoint_id": "job-60",
-        "evaluation_metric": "full_valid_loss",
-        "evaluation_value": 0.6,
-        "final_checkpoint_id": "job-90",
-        "final_evaluation_value": 0.7,
-        "cost_of_final": pytest.approx(0.1),
-        "is_retained": True,
-        "reason": "Lowest full_valid_loss of 3 checkpoints (0.6000 at step 60); "
-        "deploying the final one would cost 0.1000.",
-        "checkpoints": 3,
-        "overfitting_band": "watch",
-        "higher_is_better": False,
-    }
+    row = best(database, "job")
+    assert (row["checkpoint_id"], row["evaluation_metric"], row["evaluation_value"]) == (
+        "job-60",
+        "full_valid_loss",
+        0.6,
+    )
+    assert (row["final_checkpoint_id"], row["final_evaluation_value"]) == ("job-90", 0.7)
+    assert (row["cost_of_final"], row["is_retained"], row["checkpoints"]) == (pytest.approx(0.1), True, 3)
+    assert row["higher_is_better"] is False
+    # The step without a checkpoint counts for the curve: it was better than all.
+    assert (row["lowest_value_ever"], row["lowest_step_ever"], row["advice"]) == (0.01, 61, "keep_final")
 
 
 def test_a_value_is_the_checkpoints_own_else_the_events_else_the_result_files(
@@ -133,14 +135,11 @@ def test_where_no_metric_is_complete_the_first_that_any_has_counts(world: Script
         (2, "full_valid_loss", None, None, None, False),
         (3, "full_valid_loss", 0.9, "checkpoint", 1, True),
     ]
-    assert best(database, "gaps")["reason"] == (
-        "Lowest full_valid_loss of 1 checkpoint (0.9000 at step 3), 2 without that metric left out; "
-        "it is the final one."
-    )
-    # train_loss is worse than valid_loss, but all have it
+    assert best(database, "gaps")["advice"] == "keep_final"
+    # All have a train_loss, but a model that memorises looks best by it.
     assert history(database, "train", *EVALUATION) == [
-        (1, "train_loss", 0.3, "checkpoint", 2, False),
-        (2, "train_loss", 0.2, "checkpoint", 1, True),
+        (1, "valid_loss", None, None, None, False),
+        (2, "valid_loss", 0.1, "checkpoint", 1, True),
     ]
 
 
@@ -163,25 +162,23 @@ def test_no_number_no_rank(world: ScriptedWorld, database: Database) -> None:
         "diverged-3",
         None,
     )
-    assert told["reason"] == (
-        "Lowest train_loss of 1 checkpoint (0.9000 at step 1), 2 without that metric left out; "
-        "the final one has no such value."
-    )
+    assert (told["advice"], told["checkpoint_to_deploy"]) == ("cannot_tell", None)
     for job in ("bare", "all-nan"):
         assert {row[1:] for row in history(database, job, *EVALUATION)} == {(None, None, None, None, False)}
         told = best(database, job)
         assert (told["evaluation_value"], told["cost_of_final"], told["higher_is_better"]) == (None, None, None)
         assert told["checkpoint_id"] == told["final_checkpoint_id"] == ("bare-1" if job == "bare" else "all-nan-2")
-        assert told["reason"] == "No loss or reward to compare by: this is the final checkpoint."
+        assert (told["advice"], told["evidence"], told["checkpoint_to_deploy"]) == ("cannot_tell", None, None)
     assert database.rows("SELECT count(*) FROM best_checkpoints WHERE fine_tuning_job_id = 'empty'") == [(0,)]
 
 
 def test_the_only_checkpoint_is_the_best_and_the_final_one(world: ScriptedWorld, database: Database) -> None:
-    train(world, "job", {7: {"train_loss": 7.6e-07}}, model_at=7)
+    train(world, "job", {7: {"valid_loss": 7.6e-07}}, model_at=7)
     database.sync()
     told = best(database, "job")
     assert (told["checkpoint_id"], told["final_checkpoint_id"], told["cost_of_final"]) == ("job-7", "job-7", 0)
-    assert told["reason"] == "The only checkpoint (train_loss 0.00000076 at step 7)."
+    assert told["advice"] == "keep_final"
+    assert "0.00000076 at step 7" in told["reason"]
 
 
 def test_ties_go_to_the_earlier_step(world: ScriptedWorld, database: Database) -> None:
@@ -197,40 +194,27 @@ def test_ties_go_to_the_earlier_step(world: ScriptedWorld, database: Database) -
     assert [row[1] for row in history(database, "reward", "rank_in_job")] == [3, 1, 2]
     told = best(database, "loss")
     assert (told["checkpoint_id"], told["cost_of_final"]) == ("loss-20", 0)
-    assert told["reason"] == (
-        "Lowest valid_loss of 3 checkpoints (0.2000 at step 20); the final one is as good. "
-        "Each is of one validation batch, and noisy."
-    )
+    assert (told["advice"], told["checkpoint_to_deploy"]) == ("keep_final", "ft:gpt-4.1-mini:example-org::loss")
 
 
 def test_zero_and_tiny_losses(world: ScriptedWorld, database: Database) -> None:
     pairs = {
-        "zero": (0.0, 0.5, None, "severe"),
-        "zero-both": (0.0, 0.0, None, "healthy"),
-        "tiny": (7.6e-07, 0.5, 0.5 / 7.6e-07, "severe"),
-        "tiny-both": (7.6e-07, 0.04, 0.04 / 7.6e-07, "healthy"),
-        "at-the-floor": (0.01, 0.05, 5.0, "severe"),
-        "below-1.2": (1.0, 1.1875, 1.1875, "healthy"),
-        "at-1.5": (1.0, 1.5, 1.5, "overfitting"),
-        "below-1.5": (1.0, 1.4375, 1.4375, "watch"),
-        "below-2": (1.0, 1.9375, 1.9375, "overfitting"),
-        "at-2": (1.0, 2.0, 2.0, "severe"),
-        "no-train": (None, 0.5, None, None),
-        "no-train-low": (None, 0.01, None, "healthy"),
-        "no-valid": (0.5, None, None, None),
-        "nan-valid": (0.5, NAN, None, None),
+        "zero": (0.0, 0.5, None),
+        "zero-both": (0.0, 0.0, None),
+        "tiny": (7.6e-07, 0.5, 0.5 / 7.6e-07),
+        "no-train": (None, 0.5, None),
+        "no-valid": (0.5, None, None),
+        "nan-valid": (0.5, NAN, None),
+        "not-measured": (-1.0, 0.5, None),
     }
-    for job, (train_loss, valid_loss, _, _) in pairs.items():
+    for job, (train_loss, valid_loss, _) in pairs.items():
         given = {"train_loss": train_loss, "valid_loss": valid_loss}
         train(world, job, {1: {name: value for name, value in given.items() if value is not None}})
+    train(world, "preferences", {1: {"train_loss": 0.5, "valid_loss": 0.6}}, method={"type": "dpo"})
     database.sync()
-    rows = database.rows("SELECT fine_tuning_job_id, train_ratio, overfitting_band FROM checkpoint_history")
-    assert {job: (ratio, band) for job, ratio, band in rows} == {
-        job: (None if ratio is None else pytest.approx(ratio), band) for job, (_, _, ratio, band) in pairs.items()
-    }
-    assert dict(database.rows("SELECT fine_tuning_job_id, overfitting_band FROM job_overview")) == {
-        job: band for job, (*_, band) in pairs.items()
-    }
+    rows = dict(database.rows("SELECT fine_tuning_job_id, train_ratio FROM checkpoint_history"))
+    assert rows.pop("preferences") is None
+    assert rows == {job: None if ratio is None else pytest.approx(ratio) for job, (_, _, ratio) in pairs.items()}
 
 
 def test_in_reinforcement_runs_higher_is_better(world: ScriptedWorld, database: Database) -> None:
@@ -250,7 +234,7 @@ def test_in_reinforcement_runs_higher_is_better(world: ScriptedWorld, database: 
     for step, reward in {1: 0.3, 2: 0.4}.items():
         add_metrics_event(world, "borrowed", step, train_mean_reward=reward)
     database.sync()
-    assert history(database, "said", *EVALUATION, "method", "overfitting_band") == [
+    assert history(database, "said", *EVALUATION, "method", "generalization_loss") == [
         (10, "full_valid_mean_reward", 0.40, "checkpoint", 3, False, "reinforcement", None),
         (20, "full_valid_mean_reward", 0.65, "checkpoint", 1, True, "reinforcement", None),
         (30, "full_valid_mean_reward", 0.60, "checkpoint", 2, False, "reinforcement", None),
@@ -260,15 +244,13 @@ def test_in_reinforcement_runs_higher_is_better(world: ScriptedWorld, database: 
     ]
     told = best(database, "said")
     assert (told["cost_of_final"], told["higher_is_better"]) == (pytest.approx(0.05), True)
-    assert told["reason"] == (
-        "Highest full_valid_mean_reward of 3 checkpoints (0.6500 at step 20); "
-        "deploying the final one would cost 0.0500."
-    )
+    assert (told["advice"], told["lowest_value_ever"], told["lowest_step_ever"]) == ("keep_final", 0.65, 20)
+    assert "reward in training is 0.1500 higher" in told["reason"]
     assert history(database, "guessed", *EVALUATION, "method") == [
         (1, "train_mean_reward", 0.2, "checkpoint", 1, True, "reinforcement"),
         (2, "train_mean_reward", 0.1, "checkpoint", 2, False, "reinforcement"),
     ]
-    assert history(database, "both", "evaluation_metric", "method") == [(1, "train_loss", None)]
+    assert history(database, "both", "evaluation_metric", "method") == [(1, "train_mean_reward", "reinforcement")]
     assert history(database, "says-but-has-losses", *EVALUATION) == [(1, None, None, None, None, False)]
     assert history(database, "from-file", *EVALUATION) == [
         (1, "valid_mean_reward", 1.0, "result_file", 1, True),
@@ -283,16 +265,17 @@ def test_in_reinforcement_runs_higher_is_better(world: ScriptedWorld, database: 
 def test_ten_epochs_oldest_first_without_a_models_name(database_of_nebius: Database) -> None:
     """Nebius keeps every epoch, lists the oldest first, and leaves `fine_tuned_model` out. Real losses."""
     database = database_of_nebius
-    rows = history(database, "job", "rank_in_job", "is_best", "is_final", "overfitting_band", "is_retained")
+    rows = history(database, "job", "rank_in_job", "is_best", "is_final", "is_retained")
     assert [row[0] for row in rows if row[2]] == [80]
     assert [row[0] for row in rows if row[3]] == [100]
-    assert all(row[5] for row in rows)
+    assert all(row[4] for row in rows)
     assert sorted(row[1] for row in rows) == list(range(1, 11))
-    assert [row[4] for row in rows] == ["healthy"] * 9 + ["watch"]
     told = best(database, "job")
     assert (told["checkpoint_id"], told["final_checkpoint_id"]) == ("job-80", "job-100")
     assert told["cost_of_final"] == pytest.approx(0.228618 - 0.199091)
-    assert told["reason"].startswith("Lowest valid_loss of 10 checkpoints (0.1991 at step 80); deploying")
+    jumps = [b[1] - a[1] for a, b in itertools.pairwise(NEBIUS_LOSSES[4:])]
+    assert told["noise"] == pytest.approx((sum(jump**2 for jump in jumps) / len(jumps) / 2) ** 0.5)
+    assert (told["evidence"], told["is_clear"], told["advice"]) == ("validation_batches", True, "keep_final")
 
 
 @pytest.fixture
@@ -333,44 +316,190 @@ def test_the_best_of_those_that_the_host_keeps(world: ScriptedWorld, clock: Cloc
     ]
     told = best(database, "drops-best")
     assert (told["checkpoint_id"], told["is_retained"], told["checkpoints"]) == ("drops-best-10", True, 3)
-    assert told["reason"] == (
-        "Lowest valid_loss of 2 checkpoints that the host keeps (0.4000 at step 10); "
-        "deploying the final one would cost 0.1000. "
-        "drops-best-20 was better (0.3000 at step 20), but the host has dropped it. "
-        "Each is of one validation batch, and noisy."
-    )
+    assert (told["lowest_value_ever"], told["lowest_step_ever"]) == (0.3, 20)
+    assert told["listed_at"] is not None
     told = best(database, "drops-worst")
     assert told["checkpoint_id"] == "drops-worst-20"
-    assert "dropped" not in told["reason"]
     told = best(database, "drops-all")
     assert (told["checkpoint_id"], told["is_retained"]) == ("drops-all-20", False)
-    assert told["reason"] == (
-        "Lowest valid_loss of 3 checkpoints (0.3000 at step 20); deploying the final one would cost 0.2000. "
-        "The host keeps none of them any more. Each is of one validation batch, and noisy."
-    )
+    assert (told["advice"], told["checkpoint_to_deploy"]) == ("retrain", None)
+    assert "keeps none" in told["reason"]
     assert best(database, "drops-final")["final_checkpoint_id"] == "drops-final-30"
     told = best(database, "keeps-unmeasured")
     assert (told["checkpoint_id"], told["evaluation_value"]) == ("keeps-unmeasured-30", None)
-    assert told["reason"] == (
-        "No checkpoint that the host keeps has a valid_loss: this is the final checkpoint. "
-        "keeps-unmeasured-20 was better (0.3000 at step 20), but the host has dropped it."
-    )
+    assert told["advice"] == "cannot_tell"
     assert {row[1] for row in history(database, "keeps-unmeasured", "is_best")} == {False}
     told = best(database, "final-was-best")
     assert (told["checkpoint_id"], told["cost_of_final"]) == ("final-was-best-10", 0)
-    assert told["reason"] == (
-        "Lowest valid_loss of 1 checkpoint that the host keeps (0.4000 at step 10). "
-        "final-was-best-20 was better (0.2000 at step 20), but the host has dropped it."
-    )
+    assert (told["advice"], told["checkpoint_to_deploy"]) == ("deploy", told_name("final-was-best", 10))
 
 
-def test_a_step_that_was_logged_twice_counts_as_the_worse(world: ScriptedWorld, database: Database) -> None:
+def told_name(job: str, step: int) -> str:
+    """The name that `train` gives a checkpoint that is not the final one."""
+    return f"ft:gpt-4.1-mini:example-org::{job}:ckpt-step-{step}"
+
+
+def test_of_a_step_that_was_logged_twice_the_latest_measurement_counts(
+    world: ScriptedWorld, database: Database
+) -> None:
     train(world, "job", {1: {}, 2: {}})
-    for loss in (0.3, 0.5, NAN):
-        add_metrics_event(world, "job", 1, valid_loss=loss)
+    for at, metrics in enumerate(({"valid_loss": 0.5}, {"valid_loss": 0.3}, {"train_loss": 0.9, "valid_loss": -1})):
+        world.add_event("job", created_at=NOW - 100 + at, type="metrics", data={"step": 1, **metrics})
+    world.add_event("job", created_at=NOW - 200, type="metrics", data={"step": 1, "valid_loss": 0.1})
     add_metrics_event(world, "job", 2, valid_loss=0.4)
     database.sync()
-    assert history(database, "job", "evaluation_value", "rank_in_job") == [(1, 0.5, 2), (2, 0.4, 1)]
+    assert history(database, "job", "evaluation_value", "rank_in_job") == [(1, 0.3, 1), (2, 0.4, 2)]
+    assert database.rows("SELECT step, valid_loss, train_loss FROM run_curves ORDER BY step") == [
+        (1, 0.3, 0.9),
+        (2, 0.4, None),
+    ]
+
+
+def test_a_loss_or_an_accuracy_below_zero_is_not_a_measurement(world: ScriptedWorld, database: Database) -> None:
+    world.add_file("file-1", b"step,train_loss,valid_loss,valid_mean_token_accuracy\n1,0.9,-1,-1\n2,0.8,0.7,0.5\n")
+    train(world, "in-file", {1: {}, 2: {}}, result_files=["file-1"])
+    train(world, "in-checkpoint", {1: {"valid_loss": -1, "train_loss": 0.5}, 2: {"valid_loss": 0.6}})
+    train(world, "in-event", {1: {}, 2: {}})
+    add_metrics_event(world, "in-event", 1, full_valid_loss=-1, train_mean_token_accuracy=-1, train_mean_reward=-1)
+    add_metrics_event(world, "in-event", 2, full_valid_loss=0.5)
+    train(world, "reward", {1: {"valid_mean_reward": -0.5}, 2: {"valid_mean_reward": -0.25}})
+    database.sync()
+    for job, value in {"in-file": 0.7, "in-checkpoint": 0.6, "reward": -0.25}.items():
+        row = best(database, job)
+        assert (row["checkpoint_id"], row["evaluation_value"]) == (f"{job}-2", value)
+        assert row["lowest_value_ever"] == value
+    assert history(database, "in-checkpoint", "valid_loss") == [(1, None), (2, 0.6)]
+    below = "SELECT DISTINCT metric FROM training_curves WHERE value < 0 ORDER BY metric"
+    assert database.rows(below) == [("train_mean_reward",), ("valid_mean_reward",)]
+    assert database.rows("SELECT count(*) FROM run_curves WHERE valid_loss < 0 OR full_valid_loss < 0") == [(0,)]
+    assert database.rows("SELECT valid_loss FROM result_metrics WHERE step = 1") == [(-1.0,)]  # the raw row stays
+
+
+@pytest.mark.parametrize("value", [NAN, float("inf"), float("-inf")])
+def test_a_checkpoint_that_diverged_is_never_advised(world: ScriptedWorld, database: Database, value: float) -> None:
+    losses = {10: 0.5, 20: 0.4, 30: value}
+    train(world, "job", {step: {"valid_loss": loss} for step, loss in losses.items()}, model_at=30)
+    for step in (10, 20, 30):
+        add_metrics_event(world, "job", step, valid_loss=0.1, train_loss=0.2)
+    database.sync()
+    assert history(database, "job", "is_diverged", "evaluation_value", "rank_in_job") == [
+        (10, False, 0.5, 2),
+        (20, False, 0.4, 1),
+        (30, True, None, None),
+    ]
+    row = best(database, "job")
+    assert (row["checkpoint_id"], row["advice"], row["checkpoint_to_deploy"]) == (
+        "job-20",
+        "deploy",
+        told_name("job", 20),
+    )
+    assert "diverged" in row["reason"]
+
+
+@pytest.mark.parametrize("dated", [True, False])
+def test_of_two_result_files_the_newest_counts(world: ScriptedWorld, database: Database, dated: bool) -> None:
+    older = {"created_at": NOW - 500} if dated else {}
+    world.add_file("file-z", b"step,valid_loss\n1,0.9\n2,0.1\n3,0.3\n", **older)
+    world.add_file("file-a", b"step,valid_loss\n1,0.5\n2,0.6\n3,\n", **older and {"created_at": NOW - 400})
+    train(world, "job", {1: {}, 2: {}, 3: {}}, result_files=["file-z", "file-a"])
+    database.sync()
+    assert history(database, "job", "evaluation_value") == [(1, 0.5), (2, 0.6), (3, 0.3)]
+
+
+def test_an_accuracy_that_a_checkpoint_lacks_is_borrowed(world: ScriptedWorld, database: Database) -> None:
+    train(world, "job", {1: {"valid_mean_token_accuracy": 0.5}, 2: {"full_valid_mean_token_accuracy": 0.9}})
+    add_metrics_event(world, "job", 1, full_valid_mean_token_accuracy=0.6, valid_mean_token_accuracy=0.1)
+    add_metrics_event(world, "job", 2, full_valid_mean_token_accuracy=0.1)
+    database.sync()
+    columns = ("valid_mean_token_accuracy", "full_valid_mean_token_accuracy")
+    assert history(database, "job", *columns) == [(1, 0.5, 0.6), (2, None, 0.9)]
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        ("running", "not_finished"),
+        ("paused", "not_finished"),
+        ("failed", "not_finished"),
+        ("cancelled", "not_finished"),
+        ("canceled", "not_finished"),
+        ("succeeded", "keep_final"),
+    ],
+)
+def test_the_advice_knows_whether_the_job_has_finished(
+    world: ScriptedWorld, database: Database, status: str, advice: str
+) -> None:
+    train(world, "job", {1: {"valid_loss": 0.6}, 2: {"valid_loss": 0.5}}, status=status)
+    database.sync()
+    row = best(database, "job")
+    assert (row["job_status"], row["advice"], row["checkpoint_id"]) == (status, advice, "job-2")
+    assert row["checkpoint_to_deploy"] == told_name("job", 2)
+    assert ("still running" in row["reason"]) == (status in ("running", "paused"))
+
+
+def curve_of(world: ScriptedWorld, losses: dict[int, float], metric: str = "full_valid_loss", **fields: Any) -> None:
+    """Add the job `job` with events for all losses, and checkpoints for the last three steps."""
+    train(world, "job", {step: {} for step in sorted(losses)[-3:]}, model_at=max(losses), **fields)
+    for step, loss in losses.items():
+        world.add_event(
+            "job", type="metrics", data={"step": step, "total_steps": max(losses), "train_loss": 0.1, metric: loss}
+        )
+
+
+def test_a_clearly_better_checkpoint_is_deployed(world: ScriptedWorld, database: Database) -> None:
+    curve_of(world, {10: 0.8, 20: 0.6, 30: 0.5, 40: 0.51, 50: 0.5, 60: 0.51, 70: 0.52, 80: 0.5, 90: 0.6, 100: 0.7})
+    database.sync()
+    row = best(database, "job")
+    assert (row["checkpoint_id"], row["advice"], row["is_clear"]) == ("job-80", "deploy", True)
+    assert (row["evidence"], row["checkpoint_to_deploy"]) == ("full_validation", told_name("job", 80))
+    jumps = (0.01, 0.01, -0.02, 0.1, 0.1)
+    assert row["noise"] == pytest.approx((sum(jump**2 for jump in jumps) / 5 / 2) ** 0.5)
+    assert row["final_generalization_loss"] == pytest.approx(0.7 / 0.5 - 1)
+
+
+def test_without_a_clear_difference_the_final_checkpoint_is_kept(world: ScriptedWorld, database: Database) -> None:
+    curve_of(world, {10: 0.8, 20: 0.6, 30: 0.5, 40: 0.52, 50: 0.48, 60: 0.51})
+    database.sync()
+    row = best(database, "job")
+    assert (row["checkpoint_id"], row["advice"], row["is_clear"]) == ("job-50", "keep_final", False)
+    assert row["checkpoint_to_deploy"] == "ft:gpt-4.1-mini:example-org::job"
+
+
+def test_where_the_host_dropped_the_best_epoch_training_again_is_advised(
+    world: ScriptedWorld, database: Database
+) -> None:
+    losses = {10: 1.6, 20: 1.4, 30: 1.3, 40: 1.4, 50: 1.42, 60: 1.7, 70: 1.89, 80: 2.13, 90: 2.25, 100: 2.28}
+    curve_of(world, losses, hyperparameters={"n_epochs": 10, "batch_size": 1, "learning_rate_multiplier": "auto"})
+    database.sync()
+    row = best(database, "job")
+    assert (row["advice"], row["lowest_value_ever"], row["lowest_step_ever"]) == ("retrain", 1.3, 30)
+    assert row["suggested_n_epochs"] == 3
+    assert "n_epochs 3" in row["reason"]
+    assert row["generalization_loss"] == pytest.approx(2.13 / 1.3 - 1)
+
+
+def test_of_training_alone_no_cost_is_named(world: ScriptedWorld, database: Database) -> None:
+    train(world, "job", {1: {"train_loss": 0.5}, 2: {"train_loss": 1e-06}, 3: {"train_loss": 0.4}}, model_at=3)
+    database.sync()
+    row = best(database, "job")
+    assert (row["checkpoint_id"], row["evidence"], row["advice"]) == ("job-2", "training_only", "cannot_tell")
+    assert (row["cost_of_final"], row["is_clear"], row["checkpoint_to_deploy"]) == (None, None, None)
+
+
+def test_the_noise_of_a_reward_comes_from_the_number_of_samples(world: ScriptedWorld, database: Database) -> None:
+    rewards = {10: 0.2, 20: 0.5, 30: 0.6, 40: 0.4}
+    train(
+        world,
+        "job",
+        {step: {"full_valid_mean_reward": reward} for step, reward in rewards.items()},
+        method={"type": "reinforcement"},
+    )
+    usage = {"samples": {"train_reasoning_tokens_count": 99.0, "valid_reasoning_tokens_count": 38978.0}}
+    add_metrics_event(world, "job", 40, valid_reasoning_tokens_mean=1948.9, usage=usage)
+    database.sync()
+    row = best(database, "job")
+    assert row["noise"] == pytest.approx((0.5 * 0.5 / 20) ** 0.5)
+    assert (row["is_clear"], row["advice"]) == (True, "deploy")
 
 
 @pytest.mark.thorough
@@ -404,7 +533,12 @@ def test_what_is_known_of_the_job_stands_beside_each_checkpoint(world: ScriptedW
         "named": ({"fine_tuned_model": "ft:gpt-4o-mini:org:from-name:abc"}, "from-name"),
         "unnamed": ({"fine_tuned_model": "ft:gpt-4o-mini:org::abc"}, None),
         "short": ({"fine_tuned_model": "ft:gpt-4o-mini:org:abc"}, None),
-        "azure": ({"fine_tuned_model": "gpt-4o-mini.ft-1234"}, None),
+        "azure": ({"fine_tuned_model": "gpt-4o-mini-2024-07-18.ft-41e7d3a9b59541148bc5514c3b74e616"}, None),
+        "azure-named": (
+            {"fine_tuned_model": "gpt-4.1-mini.ft-41e7d3a9b59541148bc5514c3b74e616-tone-of-voice"},
+            "tone-of-voice",
+        ),
+        "azure-like": ({"fine_tuned_model": "gpt-4.1-mini.ft-1234-tone"}, None),
         "dpo": ({"method": {"type": "dpo"}, "fine_tuned_model": None}, None),
     }
     for job, (fields, _) in names.items():

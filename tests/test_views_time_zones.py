@@ -54,7 +54,13 @@ def around_new_year(world: ScriptedWorld, database: Database) -> Database:
     for name, seconds in (("old", NEW_YEAR - 1800), ("new", NEW_YEAR + 1800)):
         text = b"step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n1,0.9,0.5,,\n"
         world.add_file(f"file-{name}", text, created_at=seconds)
-        world.add_job(id=name, created_at=seconds, finished_at=seconds + 60, result_files=[f"file-{name}"])
+        world.add_job(
+            id=name,
+            created_at=seconds,
+            finished_at=seconds + 60,
+            validation_file="file-v",
+            result_files=[f"file-{name}"],
+        )
         for step, loss in ((1, 0.5), (2, 0.7)):
             world.add_checkpoint(
                 name, id=f"{name}-{step}", created_at=seconds + step, step_number=step, metrics={"valid_loss": loss}

@@ -18,13 +18,14 @@ _HEADS = {
     "fine_tuning_job_id": "job",
     "base_model": "base model",
     "suffix": "suffix",
-    "fine_tuned_model_checkpoint": "checkpoint to deploy",
+    "advice": "advice",
+    "checkpoint_to_deploy": "checkpoint to deploy",
     "step_number": "step",
     "evaluation_metric": "metric",
     "evaluation_value": "value",
     "final_evaluation_value": "final",
     "cost_of_final": "cost of final",
-    "overfitting_band": "verdict",
+    "noise": "noise",
     "reason": "reason",
 }
 
@@ -63,8 +64,10 @@ def best(
 ) -> None:
     """Show the checkpoint to deploy for each job, and why.
 
-    It is the best one by validation loss, else by training loss (reinforcement runs: by reward), among those that the
-    host still keeps. `cost of final` is how much worse the final one is. The newest job comes first.
+    Checkpoints are compared by validation loss (reinforcement runs: by reward), among those that the host still keeps.
+    The advice is `deploy`, `keep_final` (no clear difference), `retrain` (the best epoch was dropped), `cannot_tell`
+    (only training was measured) or `not_finished`. `cost of final` is how much worse the final one is than the best,
+    and `noise` how far the metric scatters. The newest job comes first.
     """
     prepare()
     from fine_tuning_warehouse.best import best_checkpoints  # noqa: PLC0415 - imports dlt, after `prepare`
@@ -110,10 +113,12 @@ def _card(row: Mapping[str, Any], width: int, *, several: bool) -> str:
     if row["evaluation_metric"]:
         facts.append(
             f"{shown['evaluation_metric']} {shown['evaluation_value']}, final {shown['final_evaluation_value']}, "
-            f"cost of final {shown['cost_of_final']}"
+            f"cost of final {shown['cost_of_final']}, noise {shown['noise']}"
         )
-        facts += [shown["overfitting_band"]] * bool(row["overfitting_band"])
-    lines = [" · ".join(shown[name] for name in titles if row[name]), f"  {shown['fine_tuned_model_checkpoint']}"]
+    lines = [
+        " · ".join(shown[name] for name in titles if row[name]),
+        f"  {shown['advice']}: {shown['checkpoint_to_deploy']}",
+    ]
     for paragraph in (" · ".join(facts), shown["reason"]):
         lines += textwrap.wrap(paragraph, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
     return "\n".join(lines)

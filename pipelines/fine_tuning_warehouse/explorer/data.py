@@ -190,8 +190,11 @@ def what_is_missing(reader: Reader) -> str | None:
             if not present:
                 return f"{name} holds no dataset {reader.dataset} yet: `ftw sync` makes it."
             return f"{name} holds no view job_overview yet: the next `ftw sync` makes the views."
-        if not reader.rows("SELECT 1 FROM job_overview LIMIT 1"):
+        first = reader.rows("SELECT * FROM job_overview LIMIT 1")
+        if not first:
             return f"{name} holds no jobs yet: `ftw sync` brings those that the host has."
+        if "advice" not in first[0]:
+            return f"{name} holds the views of an earlier release: the next `ftw sync` makes them anew."
     except CommandError as error:
         return str(error)
     return None
@@ -209,21 +212,13 @@ def choices(reader: Reader) -> Choices:
 
 
 def jobs(reader: Reader, filters: Filters | None = None) -> list[Row]:
-    """Return the rows of `job_overview`, newest first, with columns of `best_checkpoints`."""
+    """Return the rows of `job_overview`, newest first, with step and reason from `best_checkpoints`."""
     best = "best_checkpoints"
     if best not in views(reader):
-        columns = (
-            "account",
-            "fine_tuning_job_id",
-            "fine_tuned_model_checkpoint",
-            "step_number",
-            "cost_of_final",
-            "reason",
-        )
+        columns = ("account", "fine_tuning_job_id", "step_number", "reason")
         best = f"(SELECT {', '.join(f'NULL AS {name}' for name in columns)})"
     return reader.rows(f"""
-        SELECT o.*, b.fine_tuned_model_checkpoint AS checkpoint_to_deploy, b.step_number AS best_step, b.cost_of_final,
-            b.reason
+        SELECT o.*, b.step_number AS best_step, b.reason
         FROM job_overview AS o LEFT JOIN {best} AS b USING (account, fine_tuning_job_id)
         WHERE {(filters or Filters()).condition()}
         ORDER BY o.created_at DESC NULLS LAST, o.account, o.fine_tuning_job_id
@@ -262,7 +257,7 @@ def curves(reader: Reader, keys: Collection[Key], bins: int = BINS) -> Curves:
             SELECT account, fine_tuning_job_id, family, split, step, avg(value) AS value,
                 list_position(['event', 'result_file'], source) AS place
             FROM {lines}
-            WHERE {_one_of(keys)} AND isfinite(value) AND step IS NOT NULL
+            WHERE {_one_of(keys)} AND isfinite(value) AND step IS NOT NULL AND (value >= 0 OR family = 'reward')
             GROUP BY ALL
         ),
         values_of_steps AS (

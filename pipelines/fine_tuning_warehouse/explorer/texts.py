@@ -22,14 +22,14 @@ def _columns(names: str) -> dict[str, str]:
 
 
 JOB_COLUMNS = _columns(
-    "created (UTC)=created_at, suffix, base_model, method, status, verdict=overfitting_band, metric=evaluation_metric, "
+    "created (UTC)=created_at, suffix, base_model, method, status, advice, metric=evaluation_metric, "
     "best=best_evaluation_value, final=final_evaluation_value, cost_of_final, checkpoint_to_deploy, checkpoints, "
     "duration (min)=duration_seconds, trained_tokens, training file=training_file_name, job=fine_tuning_job_id, "
     "account, error=error_message"
 )
 CHECKPOINT_COLUMNS = _columns(
     "role, step=step_number, metric=evaluation_metric, value=evaluation_value, rank=rank_in_job, "
-    "verdict=overfitting_band, train_loss, validation loss=valid_loss, full validation loss=full_valid_loss, "
+    "generalization_loss, train_loss, validation loss=valid_loss, full validation loss=full_valid_loss, "
     "train accuracy=train_mean_token_accuracy, validation accuracy=valid_mean_token_accuracy, "
     "train reward=train_mean_reward, validation reward=valid_mean_reward, kept by the host=is_retained, "
     "created (UTC)=created_at, name to deploy=fine_tuned_model_checkpoint, checkpoint=checkpoint_id"
@@ -37,10 +37,19 @@ CHECKPOINT_COLUMNS = _columns(
 POINT_COLUMNS = _columns("run, metric=family, line=split, step, value, lowest, highest, steps=points")
 RUN_COLUMNS = _columns(
     "run, base_model, metric=evaluation_metric, best=best_evaluation_value, best_step, final=final_evaluation_value, "
-    "cost_of_final, verdict=overfitting_band, trained_tokens, duration (min)=duration_seconds, checkpoint_to_deploy, "
+    "cost_of_final, advice, trained_tokens, duration (min)=duration_seconds, checkpoint_to_deploy, "
     "job=fine_tuning_job_id"
 )
 """The columns of the tables: their heads, and their names in the rows."""
+
+_ADVICE = {
+    "deploy": "Deploy",
+    "keep_final": "Keep the final checkpoint",
+    "retrain": "Train again",
+    "cannot_tell": "Cannot tell",
+    "not_finished": "Not finished",
+}
+"""What each advice of `best_checkpoints` says in a headline."""
 
 _ALWAYS = {"suffix", "status", "step", "value", "run", "job"}
 
@@ -170,16 +179,14 @@ def totals(jobs: Sequence[Row]) -> list[tuple[str, str, str]]:
     """Return the jobs in a few numbers: label, value and caption."""
     ended = sum(job["finished_at"] is not None or job["status"] in ("succeeded", "failed", "cancelled") for job in jobs)
     failed = sum(job["status"] == "failed" for job in jobs)
-    bands = [job["overfitting_band"] for job in jobs if job["overfitting_band"]]
-    over = sum(band in ("overfitting", "severe") for band in bands)
-    costs = [job["cost_of_final"] for job in jobs if job["cost_of_final"] is not None]
+    advised = [job["advice"] for job in jobs if job["advice"] in ("deploy", "keep_final", "retrain")]
     tokens = sum(job["trained_tokens"] or 0 for job in jobs)
     return [
         ("Jobs", count(len(jobs)), f"{count(len(jobs) - ended)} in progress, {count(failed)} failed"),
         ("Checkpoints", count(sum(job["checkpoints"] or 0 for job in jobs)), "dropped ones included"),
-        ("Overfitting at the end", f"{over:,} of {len(bands):,}", "with validation loss"),
-        ("Final is not the best", f"{sum(cost > 0 for cost in costs):,} of {len(costs):,}", "that compare"),
-        ("Trained tokens", compact(tokens), "billable"),
+        ("Final is not the best", f"{advised.count('deploy'):,} of {len(advised):,}", "clearly, by validation"),
+        ("Best epoch was dropped", f"{advised.count('retrain'):,} of {len(advised):,}", "train again with fewer"),
+        ("Trained tokens", compact(tokens), "as the jobs say"),
     ]
 
 
@@ -192,11 +199,11 @@ def more_runs(matching: int, offered: int) -> str:
 
 def mood(job: Row) -> Literal["success", "warn", "danger", "neutral"]:
     """Return the colour of the text about a run."""
-    if job["status"] == "failed" or job["overfitting_band"] in ("overfitting", "severe"):
+    if job["status"] == "failed":
         return "danger"
-    if job["overfitting_band"] == "watch" or (job["cost_of_final"] or 0) > 0:
-        return "warn"
-    return "success" if job["checkpoint_to_deploy"] else "neutral"
+    moods: dict[str, Literal["success", "warn", "danger"]]
+    moods = {"retrain": "danger", "deploy": "warn", "not_finished": "warn", "keep_final": "success"}
+    return moods.get(job["advice"] or "", "neutral")
 
 
 def verdict(job: Row) -> str:
@@ -208,14 +215,14 @@ def verdict(job: Row) -> str:
         escaped(job["status"] or "no status"),
         f"took {duration(job['duration_seconds'])}" if job["duration_seconds"] is not None else "",
         count(job["trained_tokens"], "token") if job["trained_tokens"] is not None else "",
-        f"at its end: **{escaped(job['overfitting_band'])}**" if job["overfitting_band"] else "",
     ]
     lines = [" · ".join(filter(None, facts))]
-    if job["checkpoint_to_deploy"]:
-        lines += [f"**Deploy** <code>{escaped(job['checkpoint_to_deploy'])}</code>", escaped(job["reason"])]
-    elif job["error_message"]:
+    if job["advice"]:
+        name = f" <code>{escaped(job['checkpoint_to_deploy'])}</code>" if job["checkpoint_to_deploy"] else ""
+        lines += [f"**{_ADVICE.get(job['advice'], escaped(job['advice']))}**{name}", escaped(job["reason"])]
+    if job["error_message"]:
         lines.append(f"**Failed**: {escaped(job['error_message'])}")
-    else:
+    elif not job["advice"]:
         lines.append("It has no checkpoints yet: hosts show them when a job ends.")
     return "\n\n".join(lines)
 

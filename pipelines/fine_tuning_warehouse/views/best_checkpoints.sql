@@ -1,43 +1,45 @@
--- The checkpoint to deploy for each job that has checkpoints, why, and what deploying the final one instead would cost.
--- It is the best among those that the host still keeps; a better one that it dropped is named in the reason.
+-- The best checkpoint of each job among those that the host still keeps, what to do about it, and on what evidence.
 --
 -- account: Label of the account that the row came from.
 -- fine_tuning_job_id: Id of the job; unique within an account.
 -- base_model: Base model that was tuned.
 -- suffix: Suffix of the model's name.
 -- method: supervised, dpo or reinforcement.
+-- job_status: Status of the job: running, succeeded, failed, cancelled ...
 -- job_created_at: When the job was created.
+-- advice: deploy (the checkpoint), keep_final (no clear difference), retrain (a clearly better step has no checkpoint
+--   that the host keeps), cannot_tell, or not_finished (the job still runs, or failed).
+-- reason: Why, in words.
+-- checkpoint_to_deploy: Name of the model that the advice means; null where there is none to advise.
 -- checkpoints: Checkpoints of the job, dropped ones included.
--- checkpoint_id: Id of the checkpoint to deploy; where none has a metric, of the final one that the host keeps.
--- fine_tuned_model_checkpoint: Name to deploy it by.
+-- checkpoint_id: Id of the best checkpoint by the metric among those that the host keeps; where none has a metric, of the
+--   final one that it keeps.
+-- fine_tuned_model_checkpoint: Its name.
 -- step_number: Step at which it was made.
 -- evaluation_metric: The one metric that the job's checkpoints are compared by.
+-- evidence: What that metric stands on: full_validation, validation_batches or training_only.
 -- higher_is_better: Whether higher values of it are better, as rewards are; losses are not.
--- evaluation_value: Its value of that metric; null where there is none.
+-- evaluation_value: The checkpoint's value of that metric; null where there is none.
 -- evaluation_source: Where the value is from: checkpoint, event or result_file.
--- overfitting_band: Its band: healthy, watch, overfitting or severe; null without a validation loss.
 -- final_checkpoint_id: Id of the job's final checkpoint.
 -- final_evaluation_value: The final checkpoint's value of the metric.
--- cost_of_final: How much worse the final checkpoint is, never negative; null where either value is missing.
+-- cost_of_final: How much worse the final checkpoint is, never negative; null where either value is missing, and where
+--   only training was measured.
+-- noise: How far the metric scatters in this job (one standard deviation); null for fewer than 3 values.
+-- is_clear: Whether cost_of_final exceeds noise times the square root of 2; null where either is missing.
+-- lowest_value_ever: The best value on the whole curve of the job: the lowest loss, the highest reward.
+-- lowest_step_ever: The first step with that value.
+-- generalization_loss: evaluation_value divided by lowest_value_ever, less 1; null for rewards.
+-- final_generalization_loss: The same of the final checkpoint.
+-- suggested_n_epochs: Epochs that end nearest to lowest_step_ever; null where the host does not say how many there were,
+--   and where only training was measured.
+-- train_gap: How much worse the checkpoint is in validation than in training; above 0.10 is a warning for rewards.
 -- is_retained: Whether the host still keeps the checkpoint; false only where it keeps none of the job's.
--- reason: Why this one, in words.
+-- listed_at: When the job's checkpoints were last listed: is_retained is as of then.
 
--- Numbers as text: 4 decimals, 8 for small ones.
-WITH shown AS (
+WITH numbered AS (
   SELECT
     h.*,
-    CASE
-      WHEN ABS(evaluation_value) >= 1e9 THEN CAST(evaluation_value AS VARCHAR)
-      WHEN ABS(evaluation_value) >= 0.001 OR evaluation_value = 0
-        THEN CAST(CAST(evaluation_value AS DECIMAL(18, 4)) AS VARCHAR)
-      ELSE CAST(CAST(evaluation_value AS DECIMAL(18, 8)) AS VARCHAR)
-    END || COALESCE(' at step ' || CAST(step_number AS VARCHAR), '') AS value_and_step
-  FROM checkpoint_history AS h
-),
-
-numbered AS (
-  SELECT
-    t.*,
     ROW_NUMBER() OVER (
       PARTITION BY account, fine_tuning_job_id
       ORDER BY
@@ -47,70 +49,96 @@ numbered AS (
         COALESCE(step_number, -1) DESC,
         checkpoint_id
     ) AS place
-  FROM shown AS t
+  FROM checkpoint_history AS h
 ),
 
-job_totals AS (
+job_rows AS (
   SELECT
     account,
     fine_tuning_job_id,
+    MAX(base_model) AS base_model,
+    MAX(suffix) AS suffix,
+    MAX(method) AS method,
+    MAX(job_status) AS job_status,
+    MAX(stage) AS stage,
+    MAX(job_created_at) AS job_created_at,
     COUNT(*) AS checkpoints,
     COUNT(evaluation_value) AS with_value,
     SUM(CASE WHEN is_retained THEN 1 ELSE 0 END) AS retained,
     SUM(CASE WHEN is_retained AND evaluation_value IS NOT NULL THEN 1 ELSE 0 END) AS retained_with_value,
-    MIN(CASE WHEN NOT is_retained THEN rank_in_job END) AS best_dropped_rank
-  FROM shown
+    MAX(evaluation_metric) AS evaluation_metric,
+    MAX(evidence) AS evidence,
+    MAX(CASE WHEN higher_is_better THEN 1 WHEN NOT higher_is_better THEN -1 END) AS direction,
+    MAX(noise) AS noise,
+    MAX(lowest_value_ever) AS lowest_value_ever,
+    MAX(lowest_step_ever) AS lowest_step_ever,
+    MAX(total_steps) AS total_steps,
+    MAX(n_epochs) AS n_epochs,
+    MAX(listed_at) AS listed_at,
+    MAX(CASE WHEN place = 1 THEN checkpoint_id END) AS checkpoint_id,
+    MAX(CASE WHEN place = 1 THEN fine_tuned_model_checkpoint END) AS fine_tuned_model_checkpoint,
+    MAX(CASE WHEN place = 1 THEN step_number END) AS step_number,
+    MAX(CASE WHEN place = 1 THEN evaluation_value END) AS evaluation_value,
+    MAX(CASE WHEN place = 1 THEN evaluation_source END) AS evaluation_source,
+    MAX(CASE WHEN place = 1 THEN generalization_loss END) AS generalization_loss,
+    MAX(CASE WHEN place = 1 THEN train_gap END) AS train_gap,
+    MAX(CASE WHEN is_final THEN checkpoint_id END) AS final_checkpoint_id,
+    MAX(CASE WHEN is_final THEN fine_tuned_model_checkpoint END) AS final_name,
+    MAX(CASE WHEN is_final THEN evaluation_value END) AS final_evaluation_value,
+    MAX(CASE WHEN is_final THEN generalization_loss END) AS final_generalization_loss,
+    MAX(CASE WHEN is_final AND is_diverged THEN 1 ELSE 0 END) AS final_diverged,
+    MAX(CASE WHEN is_final AND is_retained THEN 1 ELSE 0 END) AS final_retained
+  FROM numbered
   GROUP BY account, fine_tuning_job_id
 ),
 
-joined AS (
+-- better_by: how much better the checkpoint is than the final one; missed: how much better the best step ever is.
+compared AS (
   SELECT
-    b.account,
-    b.fine_tuning_job_id,
-    b.base_model,
-    b.suffix,
-    b.method,
-    b.job_created_at,
-    n.checkpoints,
-    b.checkpoint_id,
-    b.fine_tuned_model_checkpoint,
-    b.step_number,
-    b.evaluation_metric,
-    b.higher_is_better,
-    b.evaluation_value,
-    b.evaluation_source,
-    b.overfitting_band,
-    f.checkpoint_id AS final_checkpoint_id,
-    f.evaluation_value AS final_evaluation_value,
+    r.*,
+    direction * (evaluation_value - final_evaluation_value) AS better_by,
+    direction * (lowest_value_ever - evaluation_value) AS missed,
+    -- One batch is noisier than it looks where the best of several is chosen, or of a whole curve.
+    noise * 1.4142136 * CASE WHEN evidence = 'validation_batches' THEN 3 ELSE 1 END AS margin,
+    noise * 1.4142136 * CASE WHEN evidence = 'validation_batches' THEN 4 ELSE 1 END AS margin_of_curve
+  FROM job_rows AS r
+),
+
+advised AS (
+  SELECT
+    c.*,
     CASE
-      WHEN b.evaluation_value IS NULL OR f.evaluation_value IS NULL THEN NULL
-      WHEN b.higher_is_better AND b.evaluation_value > f.evaluation_value THEN b.evaluation_value - f.evaluation_value
-      WHEN NOT b.higher_is_better AND f.evaluation_value > b.evaluation_value
-        THEN f.evaluation_value - b.evaluation_value
-      ELSE 0
-    END AS cost_of_final,
-    b.is_retained,
-    b.is_final,
-    b.value_and_step,
-    n.retained,
-    CASE WHEN n.retained > 0 THEN n.retained_with_value ELSE n.with_value END AS compared,
-    CASE WHEN n.retained > 0 THEN n.retained ELSE n.checkpoints END
-      - CASE WHEN n.retained > 0 THEN n.retained_with_value ELSE n.with_value END AS left_out,
+      WHEN stage <> 'finished' THEN 'not_finished'
+      WHEN COALESCE(evidence, 'training_only') = 'training_only' THEN 'cannot_tell'
+      WHEN retained = 0 THEN 'retrain'
+      WHEN evaluation_value IS NULL THEN 'cannot_tell'
+      WHEN missed > margin_of_curve THEN 'retrain'
+      WHEN checkpoint_id = final_checkpoint_id THEN 'keep_final'
+      WHEN final_diverged = 1 OR final_retained = 0 THEN 'deploy'
+      WHEN final_evaluation_value IS NULL THEN 'cannot_tell'
+      WHEN better_by <= 0 THEN 'keep_final'
+      WHEN margin IS NULL AND evidence = 'full_validation' THEN 'deploy'
+      WHEN margin IS NULL THEN 'cannot_tell'
+      WHEN better_by > margin THEN 'deploy'
+      ELSE 'keep_final'
+    END AS advice,
     CASE
-      WHEN n.retained > 0 AND n.best_dropped_rank < COALESCE(b.rank_in_job, n.best_dropped_rank + 1)
-        THEN d.checkpoint_id
-    END AS dropped_id,
-    d.value_and_step AS dropped_value_and_step
-  FROM numbered AS b
-  JOIN job_totals AS n
-    ON n.account = b.account AND n.fine_tuning_job_id = b.fine_tuning_job_id
-  JOIN shown AS f
-    ON f.account = b.account AND f.fine_tuning_job_id = b.fine_tuning_job_id
-  LEFT JOIN shown AS d
-    ON d.account = b.account
-    AND d.fine_tuning_job_id = b.fine_tuning_job_id
-    AND d.rank_in_job = n.best_dropped_rank
-  WHERE b.place = 1 AND f.is_final
+      WHEN final_diverged = 1 OR final_retained = 0 OR better_by > margin THEN fine_tuned_model_checkpoint
+      ELSE final_name
+    END AS better_name,
+    CASE WHEN evidence <> 'training_only' AND better_by > 0 THEN better_by WHEN evidence <> 'training_only' AND better_by <= 0 THEN 0 END
+      AS cost_of_final,
+    CASE
+      WHEN evidence <> 'training_only' AND total_steps > 0 AND n_epochs > 0 AND lowest_step_ever > 0 THEN
+        CASE
+          WHEN lowest_step_ever * n_epochs / total_steps < 1 THEN 1
+          ELSE CAST(FLOOR(lowest_step_ever * n_epochs / total_steps + 0.5) AS BIGINT)
+        END
+    END AS suggested_n_epochs,
+    evaluation_metric || ' ' || IN_WORDS(evaluation_value)
+      || COALESCE(' at step ' || CAST(step_number AS VARCHAR), '') AS best_in_words,
+    CASE WHEN direction = 1 THEN 'highest ' ELSE 'lowest ' END || evaluation_metric AS lowest_in_words
+  FROM compared AS c
 )
 
 SELECT
@@ -119,65 +147,103 @@ SELECT
   base_model,
   suffix,
   method,
+  job_status,
   job_created_at,
+  advice,
+  CASE advice
+    WHEN 'not_finished' THEN
+      CASE
+        WHEN stage = 'running' THEN 'The job is still running. Best checkpoint so far: '
+        ELSE 'The job ended early (' || COALESCE(job_status, 'no status') || '). Best checkpoint before that: '
+      END
+      || COALESCE(best_in_words, 'the last one, since none has a loss or reward to compare by') || '.'
+    WHEN 'cannot_tell' THEN
+      CASE
+        WHEN evaluation_metric IS NULL THEN 'No loss or reward to compare by.'
+        WHEN evidence = 'training_only'
+          THEN 'Only training was measured (' || COALESCE(best_in_words, evaluation_metric)
+          || '). A model that memorises its training data looks best there, so this does not tell which checkpoint is '
+          || 'better. A validation file does.'
+        WHEN evaluation_value IS NULL THEN 'No checkpoint that the host keeps has a ' || evaluation_metric || '.'
+        WHEN final_evaluation_value IS NULL
+          THEN 'The best that is known is ' || best_in_words || '; the final checkpoint has no ' || evaluation_metric
+          || '.'
+        ELSE 'Best is ' || best_in_words || ', the final one has ' || IN_WORDS(final_evaluation_value)
+          || '. There are too few values to tell how noisy they are.'
+      END
+    WHEN 'retrain' THEN
+      COALESCE(
+        'The ' || lowest_in_words || ' was ' || IN_WORDS(lowest_value_ever)
+        || COALESCE(' at step ' || CAST(lowest_step_ever AS VARCHAR), ''),
+        'The host keeps no checkpoint'
+      )
+      || CASE
+        WHEN retained = 0 THEN ', and the host keeps none of the checkpoints any more.'
+        ELSE ', but the host keeps no checkpoint of it. The best one that it keeps has '
+          || IN_WORDS(evaluation_value) || COALESCE(' at step ' || CAST(step_number AS VARCHAR), '') || '.'
+      END
+      || COALESCE(' Train again with n_epochs ' || CAST(suggested_n_epochs AS VARCHAR) || '.', ' Train again, and stop there.')
+    WHEN 'keep_final' THEN
+      CASE
+        WHEN checkpoints = 1 THEN 'The only checkpoint (' || best_in_words || ').'
+        WHEN checkpoint_id = final_checkpoint_id
+          THEN 'The final checkpoint has the ' || lowest_in_words || ' of those that the host keeps ('
+          || IN_WORDS(evaluation_value) || ').'
+        WHEN better_by <= 0 THEN 'The final checkpoint is as good as the best other one (' || best_in_words || ').'
+        ELSE 'No clear difference: the best other one is ' || best_in_words || ', the final one has '
+          || IN_WORDS(final_evaluation_value) || ', and the noise is ' || IN_WORDS(noise) || '. Keep the final one.'
+      END
+    ELSE
+      'The ' || lowest_in_words || ' of ' || CAST(retained_with_value AS VARCHAR) || ' checkpoints that the host keeps: '
+      || IN_WORDS(evaluation_value) || COALESCE(' at step ' || CAST(step_number AS VARCHAR), '')
+      || CASE
+        WHEN final_diverged = 1 THEN '. The final one diverged.'
+        WHEN final_retained = 0 THEN '. The host no longer keeps the final one.'
+        ELSE '. Deploying the final one (' || IN_WORDS(final_evaluation_value) || ') would cost '
+          || IN_WORDS(better_by) || COALESCE('; the noise is ' || IN_WORDS(noise), '') || '.'
+      END
+  END
+  || CASE
+    WHEN advice = 'retrain' OR retained > 0 THEN ''
+    ELSE ' The host keeps none of the checkpoints any more.'
+  END
+  || CASE
+    WHEN evidence = 'validation_batches' AND advice IN ('deploy', 'keep_final') AND checkpoints > 1
+      THEN ' Each value is of one validation batch.'
+    WHEN direction = 1 AND train_gap > 0.10
+      THEN ' The reward in training is ' || IN_WORDS(train_gap) || ' higher than in validation: check for overfitting.'
+    ELSE ''
+  END AS reason,
+  CASE
+    WHEN retained = 0 THEN NULL
+    WHEN advice = 'deploy' OR advice = 'not_finished' THEN fine_tuned_model_checkpoint
+    WHEN advice = 'keep_final' THEN final_name
+    WHEN advice = 'retrain' THEN better_name
+    WHEN evidence <> 'training_only' AND evaluation_value IS NOT NULL THEN fine_tuned_model_checkpoint
+  END AS checkpoint_to_deploy,
   checkpoints,
   checkpoint_id,
   fine_tuned_model_checkpoint,
   step_number,
   evaluation_metric,
-  higher_is_better,
+  evidence,
+  CASE WHEN direction = 1 THEN TRUE WHEN direction = -1 THEN FALSE END AS higher_is_better,
   evaluation_value,
   evaluation_source,
-  overfitting_band,
   final_checkpoint_id,
   final_evaluation_value,
   cost_of_final,
-  is_retained,
+  noise,
   CASE
-    WHEN evaluation_metric IS NULL THEN 'No loss or reward to compare by'
-    WHEN evaluation_value IS NULL THEN 'No checkpoint that the host keeps has a ' || evaluation_metric
-    WHEN checkpoints = 1 THEN 'The only checkpoint (' || evaluation_metric || ' ' || value_and_step || ')'
-    ELSE
-      CASE WHEN higher_is_better THEN 'Highest ' ELSE 'Lowest ' END
-      || evaluation_metric
-      || ' of '
-      || CAST(compared AS VARCHAR)
-      || CASE WHEN compared = 1 THEN ' checkpoint' ELSE ' checkpoints' END
-      || CASE WHEN retained < checkpoints AND retained > 0 THEN ' that the host keeps' ELSE '' END
-      || ' (' || value_and_step || ')'
-      || CASE
-        WHEN left_out = 0 THEN ''
-        WHEN left_out = 1 THEN ', 1 without that metric left out'
-        ELSE ', ' || CAST(left_out AS VARCHAR) || ' without that metric left out'
-      END
-  END
-  || CASE
-    WHEN is_final AND evaluation_value IS NULL THEN ': this is the final checkpoint.'
-    WHEN evaluation_value IS NULL THEN ': this is the last one kept.'
-    WHEN checkpoints = 1 THEN '.'
-    WHEN is_final THEN '; it is the final one.'
-    WHEN cost_of_final IS NULL THEN '; the final one has no such value.'
-    WHEN cost_of_final > 0 THEN
-      '; deploying the final one would cost '
-      || CASE
-        WHEN cost_of_final >= 1e9 THEN CAST(cost_of_final AS VARCHAR)
-        WHEN cost_of_final >= 0.001 THEN CAST(CAST(cost_of_final AS DECIMAL(18, 4)) AS VARCHAR)
-        ELSE CAST(CAST(cost_of_final AS DECIMAL(18, 8)) AS VARCHAR)
-      END
-      || '.'
-    WHEN evaluation_value = final_evaluation_value THEN '; the final one is as good.'
-    ELSE '.'
-  END
-  || CASE
-    WHEN retained = 0 THEN ' The host keeps none of them any more.'
-    WHEN dropped_id IS NOT NULL
-      THEN ' ' || dropped_id || ' was better (' || dropped_value_and_step || '), but the host has dropped it.'
-    ELSE ''
-  END
-  || CASE
-    WHEN compared < 2 OR evaluation_value IS NULL OR evaluation_metric LIKE 'full%' THEN ''
-    WHEN evaluation_metric LIKE 'train%' THEN ' Each is of one training batch, and noisy.'
-    WHEN evaluation_metric LIKE 'valid%' THEN ' Each is of one validation batch, and noisy.'
-    ELSE ''
-  END AS reason
-FROM joined
+    WHEN cost_of_final > noise * 1.4142136 THEN TRUE
+    WHEN cost_of_final <= noise * 1.4142136 THEN FALSE
+  END AS is_clear,
+  lowest_value_ever,
+  lowest_step_ever,
+  generalization_loss,
+  final_generalization_loss,
+  suggested_n_epochs,
+  train_gap,
+  CASE WHEN retained > 0 THEN TRUE ELSE FALSE END AS is_retained,
+  listed_at
+FROM advised

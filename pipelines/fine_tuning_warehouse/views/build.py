@@ -11,7 +11,7 @@ from sqlglot import ErrorLevel, exp, parse_one
 
 from openai_fine_tuning.schema import TABLES
 
-from .files import VIEWS, View
+from .files import PARTS, VIEWS, View
 
 Tables = Mapping[str, Mapping[str, str]]
 """What a destination holds: table to column to dlt's type, all in lower case."""
@@ -19,18 +19,48 @@ Tables = Mapping[str, Mapping[str, str]]
 DIALECTS = ("duckdb", "postgres", "redshift", "snowflake", "bigquery", "clickhouse", "databricks", "spark")
 """The dialects of sqlglot that the views are known to transpile to."""
 
-SOURCES = ((files(__package__) / "build.py").read_text(encoding="utf-8"), *(view.text for view in VIEWS))
+SOURCES = ((files(__package__) / "build.py").read_text(encoding="utf-8"), *(view.text for view in (*PARTS, *VIEWS)))
 """All that a view's SELECT comes from but for the destination."""
 
 _LOSSES = ("full_valid_loss", "valid_loss", "train_loss")
 _REWARDS = ("full_valid_mean_reward", "valid_mean_reward", "train_mean_reward")
-_EACH = {"each_loss": _LOSSES, "each_reward": _REWARDS, "each_value": (*_LOSSES, *_REWARDS)}
+_ACCURACIES = ("full_valid_mean_token_accuracy", "valid_mean_token_accuracy", "train_mean_token_accuracy")
+_EACH = {
+    "each_loss": _LOSSES,
+    "each_reward": _REWARDS,
+    "each_valid_loss": _LOSSES[:2],
+    "each_valid_reward": _REWARDS[:2],
+    "each_value": (*_LOSSES, *_REWARDS),
+    "each_accuracy": _ACCURACIES,
+    "each_measure": (*_LOSSES, *_REWARDS, *_ACCURACIES),
+}
 """Names in a view's SQL that stand for several metrics, the one that says most first."""
+
+_MACROS = {
+    # A loss or an accuracy below 0 stands for "not measured"; NaN and infinity say that a run diverged. Rewards may be
+    # below 0: `lowest` is 0 for the others, and -1e30 for them.
+    "MEASURED": "CASE WHEN x < 0 AND x > -1e30 THEN NULL ELSE x END",
+    "USABLE": "CASE WHEN x BETWEEN lowest AND 1e30 THEN x END",
+    # The guard stands inside the cast: engines may evaluate a cast before the condition of a CASE around it.
+    "AS_NUMBER": "CAST(CASE WHEN REGEXP_MATCHES(x, '^[0-9]+([.][0-9]+)?([eE][-+]?[0-9]+)?$') THEN x END AS DOUBLE)",
+    # 4 decimals, 8 for small numbers.
+    "IN_WORDS": """
+        CASE
+          WHEN ABS(x) >= 1e9 THEN CAST(x AS VARCHAR)
+          WHEN ABS(x) >= 0.001 OR x = 0 THEN CAST(CAST(x AS DECIMAL(18, 4)) AS VARCHAR)
+          ELSE CAST(CAST(x AS DECIMAL(18, 8)) AS VARCHAR)
+        END
+    """,
+}
+"""Functions that only the SQL of the views has, and what stands for them."""
 
 # Columns that a view reads beside those that the source declares: they may be missing.
 _MORE_COLUMNS: dict[str, dict[str, str]] = {
-    "result_metrics": dict.fromkeys((*_LOSSES, *_REWARDS), "double"),
-    "files": dict.fromkeys(("account", "id", "filename"), "text"),
+    "result_metrics": dict.fromkeys((*_LOSSES, *_REWARDS, *_ACCURACIES), "double"),
+    "events": {"data__valid_reasoning_tokens_mean": "double"},
+    "jobs": {"hyperparameters__beta": "text"},
+    "files": {**dict.fromkeys(("account", "id", "filename"), "text"), "created_at": "timestamp"},
+    "prices": {"base_model": "text", "per_million_tokens": "double", "per_training_hour": "double", "currency": "text"},
     "syncs": {"_dlt_load_id": "text"},
     "_dlt_loads": {"load_id": "text", "status": "bigint"},
 }
@@ -41,8 +71,9 @@ READ_TABLES = tuple(dict.fromkeys((*(table for view in VIEWS for table in view.o
 _NUMBERS = ("double", "bigint", "decimal")
 _SQL_TYPES = {"double": "DOUBLE", "bigint": "BIGINT", "timestamp": "TIMESTAMPTZ", "bool": "BOOLEAN"}
 
-# Elsewhere a row without a partner in a join has nulls, and not zeros and empty texts.
-_CLICKHOUSE_SETTINGS = "SETTINGS join_use_nulls = 1"
+# Elsewhere a row without a partner in a join has nulls, and not zeros and empty texts; and a name means a column before
+# it means an alias of the same SELECT.
+_CLICKHOUSE_SETTINGS = "SETTINGS join_use_nulls = 1, prefer_column_name_to_alias = 1"
 
 EACH_METRIC = "each_metric"
 _METRIC_PREFIXES = {"events": "data__", "checkpoints": "metrics__", "result_metrics": ""}
@@ -81,7 +112,7 @@ class Builder:
         if self._dialect in _IN_DIALECT:
             query = query.transform(_IN_DIALECT[self._dialect], copy=False)
         sql = query.sql(self._dialect, copy=False, comments=False, pretty=True, unsupported_level=ErrorLevel.RAISE)
-        return f"{sql}\n{_CLICKHOUSE_SETTINGS}" if self._dialect == "clickhouse" and query.find(exp.Join) else sql
+        return f"{sql}\n{_CLICKHOUSE_SETTINGS}" if self._dialect == "clickhouse" else sql
 
     def _query(self, view: View) -> exp.Query:
         query = self._for_each_metric(_parsed(view).copy())
@@ -95,6 +126,9 @@ class Builder:
     def _table(self, table: exp.Table, used: set[str]) -> Any:
         """Return a table or view in a SELECT: its name, or a subquery that adds the columns it lacks."""
         name, alias = table.name, table.alias_or_name
+        part = next((part for part in PARTS if part.name == name), None)
+        if part is not None:
+            return self._query(part).subquery(alias)
         view = next((view for view in VIEWS if view.name == name), None)
         if view is not None and view not in self.views:
             return self._query(view).subquery(alias)
@@ -149,8 +183,8 @@ def _parsed(view: View) -> exp.Query:
         select.set("expressions", [each for item in select.expressions for each in _for_each(item, item.alias_or_name)])
     for case in list(query.find_all(exp.Case)):
         case.set("ifs", [each for when in case.args["ifs"] for each in _for_each(when, when.sql())])
-    usable: exp.Query = query.transform(_usable, copy=False)
-    return usable
+    written: exp.Query = query.transform(_macro, copy=False)
+    return written
 
 
 def _for_each(item: exp.Expression, text: str) -> Iterator[exp.Expression]:
@@ -166,12 +200,23 @@ def _renamed(node: Any, each: str, metric: str) -> Any:
     return node
 
 
-def _usable(node: Any) -> Any:
-    """Write `USABLE(number)` out: the number, or null if it is NaN or infinite."""
-    if isinstance(node, exp.Anonymous) and node.name.upper() == "USABLE":
-        (number,) = node.expressions
-        return exp.Case().when(number.copy().between(-1e30, 1e30), number)
-    return node
+def _macro(node: Any, metric: str | None = None) -> Any:
+    """Write a function of `_MACROS` out; one about every metric waits until the metric is known."""
+    if not (isinstance(node, exp.Anonymous) and node.name.upper() in _MACROS):
+        return node
+    (argument,) = (one.transform(_macro) for one in node.expressions)
+    names = [metric] if metric else [column.name for column in argument.find_all(exp.Column)]
+    if EACH_METRIC in names:
+        return node
+    is_never_negative = all(name.endswith(("loss", "accuracy")) for name in names)
+    if node.name.upper() == "MEASURED" and not is_never_negative:
+        return argument
+    values = {"x": argument, "lowest": exp.convert(0 if is_never_negative else -1e30)}
+
+    def filled(inner: Any) -> Any:
+        return values[inner.name].copy() if isinstance(inner, exp.Column) and inner.name in values else inner
+
+    return parse_one(_MACROS[node.name.upper()], read="duckdb").transform(filled)
 
 
 def _columns(table: str, used: set[str]) -> Iterator[tuple[str, str]]:
@@ -191,6 +236,11 @@ def _united(query: Any) -> Iterator[exp.Query]:
 
 
 def _with_metric(node: Any, columns: list[str], metric: str) -> Any:
+    if isinstance(node, exp.Anonymous) and node.name.upper() in _MACROS:
+        named = exp.Anonymous(
+            this=node.this, expressions=[one.transform(_with_metric, columns, metric) for one in node.expressions]
+        )
+        return _macro(named, metric)
     if isinstance(node, exp.Column) and node.name == EACH_METRIC:
         first, *others = (exp.column(column, quoted=True) for column in columns)
         return exp.func("COALESCE", first, *others) if others else first

@@ -56,8 +56,14 @@ VIEWS = (
     View("checkpoint_history", over=("checkpoints",)),
     View("best_checkpoints", over=("checkpoints",)),
     View("job_overview", over=("jobs",)),
+    View("comparable_runs", over=("jobs",)),
+    View("job_costs", over=("jobs",)),
+    View("run_curves", over=("events", "result_metrics", "checkpoints")),
     View("training_curves", over=("events", "result_metrics", "checkpoints")),
     View("sync_history", over=("syncs",)),
     View("account_health", over=("syncs",)),
 )
 """All views; one that reads another comes after it."""
+
+PARTS = (View("_job_facts", over=("jobs",)), View("_step_values", over=("events", "result_metrics", "checkpoints")))
+"""Queries that views share: they stand in a view as a subquery, and are not views of their own."""

@@ -1,5 +1,6 @@
 -- Every value of every metric at every step, from all that tells of it: one long table to draw curves from. The same
--- step may have a value from each source. Values are as loaded: NaN, where a run diverged, included.
+-- step may have a value from each source. Values are as loaded: NaN, where a run diverged, included. A loss or an
+-- accuracy below 0 is left out, since it stands for "not measured".
 --
 -- account: Label of the account that the row came from.
 -- fine_tuning_job_id: Id of the job.
@@ -17,7 +18,7 @@ SELECT
   CAST(each_metric AS DOUBLE) AS value,
   'event' AS source
 FROM events
-WHERE each_metric IS NOT NULL AND data__step BETWEEN -1e15 AND 1e15
+WHERE MEASURED(each_metric) IS NOT NULL AND data__step BETWEEN -1e15 AND 1e15
 
 UNION ALL
 
@@ -29,7 +30,7 @@ SELECT
   CAST(each_metric AS DOUBLE) AS value,
   'result_file' AS source
 FROM result_metrics
-WHERE each_metric IS NOT NULL
+WHERE MEASURED(each_metric) IS NOT NULL
 
 UNION ALL
 
@@ -41,4 +42,4 @@ SELECT
   CAST(each_metric AS DOUBLE) AS value,
   'checkpoint' AS source
 FROM checkpoints
-WHERE each_metric IS NOT NULL AND step_number IS NOT NULL
+WHERE MEASURED(each_metric) IS NOT NULL AND step_number IS NOT NULL
