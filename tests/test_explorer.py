@@ -33,6 +33,7 @@ from fine_tuning_warehouse.explorer import charts, data, texts
 from fine_tuning_warehouse.explorer.serve import NOTEBOOK
 
 JOB = ("default", "ftjob-1")
+NOON = datetime(2026, 6, 1, 12, tzinfo=timezone.utc)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def test_jobs_are_those_of_the_view_with_their_best_checkpoint(reader: data.Read
         (data.Filters(statuses=["failed", "cancelled"]), "status IN ('failed', 'cancelled')"),
         (data.Filters(since=date(2026, 5, 31)), "created_at >= '2026-05-31'"),
         (data.Filters(until=date(2026, 5, 30)), "created_at < '2026-05-31'"),
-        (data.Filters(text="TONE-of succ"), "false"),
+        (data.Filters(text="TONE-of succ"), "suffix = 'tone-of-voice' AND status = 'succeeded'"),
         (
             data.Filters(text=" release NANO "),
             "(suffix = 'release-notes' OR training_file_name LIKE '%release%') AND base_model LIKE '%nano%'",
@@ -195,21 +196,21 @@ def test_a_million_points_are_thinned_out_and_it_is_said(tmp_path: Path) -> None
     assert (band["encoding"]["y"]["field"], band["encoding"]["y2"]["field"]) == ("lowest", "highest")
 
 
-def test_five_thousand_jobs_are_listed_and_the_newest_offered(tmp_path: Path) -> None:
+def test_five_thousand_jobs_are_listed(tmp_path: Path) -> None:
     path = tmp_path / "made.duckdb"
     with duckdb.connect(str(path)) as connection:
         connection.execute("CREATE SCHEMA fine_tuning")
         connection.execute(
             "CREATE VIEW fine_tuning.job_overview AS SELECT 'default' account, 'ftjob-' || i AS fine_tuning_job_id, "
             "'m' base_model, NULL suffix, 'supervised' AS method, 'succeeded' status, NULL training_file_name, "
+            "NULL fine_tuned_model, "
             "TIMESTAMPTZ '2026-01-01 00:00:00+00' + to_minutes(i) AS created_at FROM range(5000) t(i)"
         )
     reader = data.Reader(path)
     rows = data.jobs(reader)
     assert len(rows) == 5000
     assert rows[0]["fine_tuning_job_id"] == "ftjob-4999"
-    assert len(set(data.run_names(rows).values())) == 5000
-    assert "newest 500 of 5,000" in texts.more_runs(len(rows), data.MAX_CHOICES)
+    assert len(set(data.addresses(rows).values())) == 5000
     assert len(data.jobs(reader, data.Filters(text="ftjob-123 m"))) == 11
     assert data.all_points(reader, [JOB]) == [], "there is no view of them"
 
@@ -339,26 +340,57 @@ def test_the_best_checkpoint_is_starred_where_the_views_say(reader: data.Reader,
         family = str(row["evaluation_metric"]).rpartition("_")[2]
         marks = charts.checkpoint_marks(data.checkpoints(reader, [data.key(row)]), family)
         assert len(marks) == row["checkpoints"]
-        (best,) = [mark for mark in marks if mark["kind"] == "best"]
+        (best,) = [mark for mark in marks if mark["kind"].startswith("best")]
         assert (best["checkpoint_id"], best["value"]) == (row["best_checkpoint_id"], row["best_evaluation_value"])
         chart = charts.curve_chart(family, data.curves(reader, [data.key(row)]).of(family), marks)
-        starred = [value for values in values_of(chart) for value in values if value.get("kind") == "best"]
+        starred = [v for values in values_of(chart) for v in values if str(v.get("kind")).startswith("best")]
         assert {(value["step"], value["value"]) for value in starred} == {(row["best_step"], best["value"])}
-        alone = charts.curve_chart(family, data.curves(reader, [data.key(row)]).of(family), [best])
-        assert [value["kind"] for value in values_of(alone)[-1]] == ["best"]
+        assert best["kind"] == "best value, not advised"
+        (known,) = charts.checkpoint_marks([best], family, advised=[data.key(row)])
+        assert known["kind"] == "best checkpoint"
 
 
-def test_what_is_said_of_a_run_is_that_of_its_row(reader: data.Reader) -> None:
-    seen = set()
+def test_what_is_said_of_a_run_is_that_of_its_row_and_only_what_is_known_has_a_colour(reader: data.Reader) -> None:
+    headlines = {"deploy": "Deploy", "keep_final": "Keep the final", "retrain": "Train again"}
+    colours = {"deploy": "warn", "keep_final": "success", "retrain": "danger"}
     for row in data.jobs(reader):
-        mood, verdict = texts.mood(row), texts.verdict(row)
-        is_bad = row["status"] == "failed" or row["advice"] == "retrain"
-        assert (mood == "danger") == is_bad
-        assert ("**Failed**" in verdict) == (row["error_message"] is not None)
-        assert ("**Deploy**" in verdict) == (row["advice"] == "deploy")
-        assert row["checkpoint_to_deploy"] is None or texts.escaped(row["checkpoint_to_deploy"]) in verdict
-        seen.add(mood)
-    assert seen == {"success", "warn", "danger", "neutral"}
+        verdict = texts.verdict(row)
+        assert verdict.startswith(f"**{headlines.get(row['advice'], '')}")
+        assert texts.escaped(row["reason"] or "") in verdict
+        assert texts.escaped(row["error_message"] or "") in verdict
+        assert texts.mood(row) == colours.get(row["advice"], "neutral")
+
+
+RUN = {
+    "status": "succeeded",
+    "finished_at": NOON,
+    "fine_tuning_job_id": "ftjob-1",
+    "advice": None,
+    "reason": None,
+    "evidence": None,
+    "error_message": None,
+    "last_error": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        ({"status": "running", "finished_at": None}, "In progress"),
+        ({"status": "queued", "finished_at": None, "advice": "not_finished", "reason": "So far"}, "In progress"),
+        ({"status": "failed", "error_message": "bad file"}, "Failed"),
+        ({"status": "failed", "advice": "not_finished", "reason": "Ended early"}, "Failed"),
+        ({"status": "cancelled"}, "Cancelled"),
+        ({}, "Without checkpoints"),
+        ({"advice": "cannot_tell", "evidence": "training_only", "reason": "Only training"}, "Without validation"),
+        ({"advice": "cannot_tell", "evidence": "full_validation", "reason": "Too few"}, "Cannot tell"),
+    ],
+)
+def test_a_run_of_which_little_is_known_is_grey_and_said_as_what_it_is(run: dict[str, Any], said: str) -> None:
+    job = {**RUN, **run}
+    assert texts.mood(job) == "neutral"
+    assert texts.verdict(job).startswith(f"**{said}")
+    assert (job["reason"] or job["error_message"] or "") in texts.verdict(job)
 
 
 def test_runs_are_compared_on_one_line_and_one_metric(reader: data.Reader) -> None:
@@ -366,12 +398,12 @@ def test_runs_are_compared_on_one_line_and_one_metric(reader: data.Reader) -> No
     chosen = next(row for row in rows if row["evaluation_metric"] == "full_valid_loss")
     alike = data.comparable_runs(rows, chosen)
     assert alike[0] is chosen
-    assert {(row["base_model"], row["evaluation_metric"]) for row in alike} == {
-        (chosen["base_model"], "full_valid_loss")
+    assert {(row["validation_file"], row["evaluation_metric"]) for row in alike} == {
+        (chosen["validation_file"], "full_valid_loss")
     }
     names = data.short_names(alike)
     lines = data.curves(reader, list(names))
-    chart = charts.comparison_chart("loss", "validation", lines.of("loss"), [], names)
+    chart = charts.comparison_chart("loss", "validation", lines.of("loss"), [], names=names)
     drawn = {value["line"] for value in values_of(chart)[0]}
     assert drawn == set(names.values())
     both = values_of(charts.best_and_final_chart(alike, names))[0]
@@ -382,14 +414,59 @@ def test_runs_are_compared_on_one_line_and_one_metric(reader: data.Reader) -> No
 
 
 def test_a_logarithmic_axis_leaves_out_what_is_not_above_zero() -> None:
-    points = [
-        {"split": "train", "step": step, "value": value, "lowest": value, "highest": value, "points": 1}
-        for step, value in ((1, 1.0), (2, 0.0), (3, 7.6e-07))
-    ]
-    chart = charts.curve_chart("loss", points, [], logarithmic=True)
+    points = line("train", {1: 1.0, 2: 0.0, 3: 7.6e-07})
+    chart = charts.curve_chart("loss", points, [], charts.View(is_logarithmic=True))
     assert [value["step"] for value in values_of(chart)[0]] == [1, 3]
-    assert values_of(chart)[0][1]["shown"] == "7.6e-07"
+    assert values_of(chart)[0][1]["label"] == "train, step 3: 7.6e-07"
     assert chart.to_dict()["layer"][0]["encoding"]["y"]["scale"]["type"] == "log"
+    accuracy = charts.curve_chart("accuracy", points, [], charts.View(is_logarithmic=True))
+    assert [value["step"] for value in values_of(accuracy)[0]] == [1, 2, 3], "it is an axis of losses"
+
+
+def line(split: str, values: dict[int, float]) -> list[dict[str, Any]]:
+    """The points of a line."""
+    job = {"account": "default", "fine_tuning_job_id": "ftjob-1", "split": split, "points": 1}
+    return [{**job, "step": step, "value": value, "lowest": value, "highest": value} for step, value in values.items()]
+
+
+def test_the_pointer_shows_every_line_at_the_nearest_step() -> None:
+    points = [*line("train", {1: 3.0, 2: 2.0, 9: 1.0}), *line("full validation", {2: 2.5})]
+    chart = charts.curve_chart("loss", points, []).to_dict()
+    rule = chart["layer"][-1]
+    columns = {one["title"]: one["field"] for one in rule["encoding"]["tooltip"] if "title" in one}
+    shown = [(one["step"], one[columns["train"]], one[columns["full validation"]]) for one in rule["data"]["values"]]
+    assert shown == [(1, "3", "2.5 (step 2)"), (2, "2", "2.5"), (9, "1", "2.5 (step 2)")]
+    assert (chart["params"][0]["select"]["nearest"], chart["params"][0]["select"]["on"]) == (True, "pointerover")
+
+
+def test_smoothing_leaves_the_values_and_the_whole_validation_file_as_they_are() -> None:
+    assert charts.smoothed([1.0, 3.0], 0.5) == [1.0, pytest.approx(7 / 3)]
+    assert charts.smoothed([1.0, 3.0], 0) == [1.0, 3.0]
+    points = [*line("train", {1: 1.0, 2: 3.0}), *line("full validation", {1: 1.0, 2: 3.0})]
+    chart = charts.curve_chart("loss", points, [], charts.View(smoothing=0.5))
+    drawn = {(one["line"], one["step"]): (one["value"], one["mean"]) for one in values_of(chart)[0]}
+    assert drawn["train", 2] == (3.0, pytest.approx(7 / 3))
+    assert drawn["full validation", 2] == (3.0, 3.0)
+    assert "smoothed" in str(chart.to_dict()["title"]["subtitle"])
+
+
+def test_a_chart_in_epochs_ends_at_the_number_of_epochs(reader: data.Reader) -> None:
+    row = next(row for row in data.jobs(reader) if row["n_epochs"] and row["checkpoints"])
+    lines, checkpoints = data.curves(reader, [data.key(row)]), data.checkpoints(reader, [data.key(row)])
+    view = charts.View(steps_per_epoch=data.steps_per_epoch([row], lines, checkpoints))
+    chart = charts.curve_chart("loss", lines.of("loss"), charts.checkpoint_marks(checkpoints, "loss"), view)
+    assert max(one["x"] for one in values_of(chart)[0]) == pytest.approx(row["n_epochs"])
+    assert chart.to_dict()["layer"][0]["encoding"]["x"]["title"] == "Epoch"
+
+
+def test_a_chart_says_what_it_shows_to_those_who_cannot_see_it() -> None:
+    said = charts.curve_chart("loss", line("train", {1: 3.0, 2: 1.0, 3: 2.0}), []).to_dict()["description"]
+    assert said == "Loss by step. train: from 3 to 2, lowest 1 at step 2, highest 3 at step 1."
+
+
+def test_settings_that_differ_are_found() -> None:
+    rows = [{"seed": 1, "n_epochs": 3}, {"seed": 2, "n_epochs": 3}]
+    assert texts.differing(rows, texts.FACTS) == {"seed"}
 
 
 def test_numbers_and_times_are_told_in_short() -> None:
@@ -409,6 +486,7 @@ def test_numbers_and_times_are_told_in_short() -> None:
         "2 d 7 h",
         "–",
     ]
+    assert texts.cell("seed")(1378449793) == "1378449793"
     assert [texts.compact(value) for value in (999, 259_932, 3.2e6, 4e9)] == ["999", "260 k", "3.2 M", "4 G"]
     assert texts.time(datetime(2026, 6, 1, 1, 56, tzinfo=timezone.utc)) == "2026-06-01 01:56"
 
@@ -456,12 +534,12 @@ def worlds(demo: Path, tmp_path: Path) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("world", "shown"),
     [
-        ("demo", ["Jobs at a glance", "Download every value", "Last sync of account"]),
+        ("demo", ["Click a row to open the run", "Download every value", "Last sync of account"]),
         ("empty", ["Nothing to show yet", "ftw sync"]),
         ("missing", ["Nothing to show yet", "There is no database"]),
         ("no-views", ["Nothing to show yet", "job_overview"]),
         ("no-jobs", ["Nothing to show yet", "no jobs yet"]),
-        ("jobs-only", ["Jobs at a glance", "It has no checkpoints yet", "No curve is known"]),
+        ("jobs-only", ["Click a row to open the run", "In progress", "No curve is known"]),
     ],
 )
 def test_the_notebook_runs(

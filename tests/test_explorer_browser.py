@@ -37,7 +37,9 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 PATIENCE = 60_000
-CONTROLS = ("Account", "Base model", "Status", "Find", "Run", "Runs to compare", "Line", "Logarithmic loss axis")
+CONTROLS = ("Find", "Line", "Account", "Base model", "Status", "Created from", "Created to")
+SECTIONS = ("Smoothing", "Epochs", "Logarithmic loss")
+"""Controls of charts: each section of the page has its own."""
 LINES = {"train": "train_loss", "validation": "valid_loss", "full validation": "full_valid_loss"}
 EVIL = "<img src='http://evil.invalid/a.png'> ![x](http://evil.invalid/b.png) http://evil.invalid/c.png"
 
@@ -91,8 +93,8 @@ def opened(chromium: Any, url: str, *, width: int = 1400, scheme: str = "light")
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if "Content Security" in message.text else None)
     page.goto(url)
-    page.wait_for_url(re.compile("/$"))  # the token does not stay in the address
-    url = page.url
+    page.wait_for_url(lambda address: "token" not in address)
+    url = page.url.partition("?")[0]
     yield page
     page.wait_for_timeout(500)
     context.close()
@@ -114,12 +116,27 @@ def asked(database: Path, sql: str) -> list[tuple[Any, ...]]:
 
 
 def pick_run(page: Any, job: str) -> None:
-    """Pick a job, and wait until it is shown."""
-    picker = page.get_by_label("Run", exact=True)
-    picker.locator("option", has_text=job).wait_for(state="attached")
-    (name,) = [name for name in picker.locator("option").all_inner_texts() if job in name]
-    picker.select_option(label=name)
+    """Find a job, click its row, and wait until it is shown."""
+    page.get_by_label("Find", exact=True).fill(job)
+    page.get_by_text("1 row", exact=False).first.wait_for()
+    first_row(page).click()
+    page.wait_for_url(re.compile(f"run={job}"))
     page.locator("code", has_text=job).first.wait_for()
+
+
+def jobs_table(page: Any) -> Any:
+    """The table of jobs."""
+    return page.locator("table", has=page.get_by_text("created (UTC)", exact=True)).first
+
+
+def first_row(page: Any, column: int = 2) -> Any:
+    """A cell of the first row of the table of jobs."""
+    return jobs_table(page).locator("tbody tr").first.locator("td").nth(column)
+
+
+def shown_job(page: Any) -> str:
+    """The id of the run that is open."""
+    return str(page.locator("code", has_text="ftjob").first.inner_text())
 
 
 def chart(page: Any, title: str) -> Any:
@@ -145,11 +162,11 @@ def test_a_run_is_shown_as_sql_says(ftw: Command, demo: Path, chromium: Any) -> 
     ((job, step, value, name, reason),) = asked(
         demo,
         "SELECT fine_tuning_job_id, step_number, evaluation_value, fine_tuned_model_checkpoint, reason "
-        "FROM best_checkpoints WHERE evaluation_metric = 'full_valid_loss' ORDER BY cost_of_final DESC LIMIT 1",
+        "FROM best_checkpoints WHERE advice = 'deploy' ORDER BY cost_of_final DESC LIMIT 1",
     )
     with served(ftw, demo) as url, opened(chromium, url) as page:
         pick_run(page, job)
-        page.get_by_text(name, exact=True).wait_for()
+        page.locator("code", has_text=name).first.wait_for()
         page.get_by_text(reason, exact=True).wait_for()
         star = f"best checkpoint, step {step}: {value:.4g}"
         wait_until(lambda: star in labels(page, "Loss"))
@@ -183,9 +200,12 @@ def test_filters_tables_and_downloads_agree_with_sql(ftw: Command, demo: Path, c
     with served(ftw, demo) as url, opened(chromium, url) as page:
         told = asked(demo, "SELECT fine_tuning_job_id FROM job_overview ORDER BY created_at DESC, fine_tuning_job_id")
         page.get_by_text(f"{len(told)} rows").wait_for()
-        head, *rows = cells(page, "trained tokens")
-        shown = [row[head.index("job")] for row in rows if len(row) == len(head)]
-        assert shown == [job for (job,) in told[:10]]
+        head, *rows = cells(page, "checkpoint to deploy")
+        assert head[:3] == ["created (UTC)", "name", "status"]
+        created = asked(
+            demo, "SELECT strftime(created_at, '%Y-%m-%d %H:%M') FROM job_overview ORDER BY 1 DESC LIMIT 10"
+        )
+        assert [row[0] for row in rows if len(row) == len(head)] == [one for (one,) in created]
 
         page.get_by_label("Find", exact=True).fill("release nano")
         some = asked(
@@ -194,7 +214,6 @@ def test_filters_tables_and_downloads_agree_with_sql(ftw: Command, demo: Path, c
             "WHERE (suffix = 'release-notes' OR training_file_name LIKE '%release%') AND base_model LIKE '%nano%'",
         )
         page.get_by_text(f"{len(some)} rows").wait_for()
-        assert page.get_by_label("Run", exact=True).locator("option").count() == len(some)
         with page.expect_download() as download:
             page.get_by_role("link", name="Download these jobs (CSV)").or_(
                 page.get_by_role("button", name="Download these jobs (CSV)")
@@ -209,12 +228,14 @@ def test_runs_are_compared_as_sql_says(ftw: Command, demo: Path, chromium: Any) 
     told = asked(
         demo,
         "SELECT fine_tuning_job_id, suffix, base_model, best_evaluation_value, final_evaluation_value "
-        "FROM job_overview WHERE base_model = 'gpt-4.1-mini-2025-04-14' AND evaluation_metric = 'full_valid_loss' "
-        "ORDER BY created_at DESC",
+        "FROM job_overview WHERE advice IS NOT NULL AND (validation_file, evaluation_metric) IN (SELECT "
+        "(validation_file, evaluation_metric) FROM job_overview WHERE evaluation_metric = 'full_valid_loss' "
+        "GROUP BY 1 HAVING count(*) BETWEEN 2 AND 6 ORDER BY max(created_at) DESC LIMIT 1) ORDER BY created_at DESC",
     )
     assert len(told) > 1
     with served(ftw, demo) as url, opened(chromium, url) as page:
         pick_run(page, told[0][0])
+        page.get_by_label("Find", exact=True).fill("")
         names = {job: f"{(suffix or model)[:24]} …{job[-5:]}" for job, suffix, model, _, _ in told}
         expected = {
             f"{names[job]}, {kind}: {value:.4g}"
@@ -237,11 +258,12 @@ def test_a_new_sync_shows_without_a_restart_and_keeps_what_was_picked(
     ((job,),) = asked(database, "SELECT fine_tuning_job_id FROM best_checkpoints ORDER BY 1 LIMIT 1")
     with served(command, database) as url, opened(chromium, url) as page:
         pick_run(page, job)
-        page.get_by_text("24 rows").wait_for()
+        page.get_by_label("Find", exact=True).fill("")
+        page.get_by_text("24 jobs").wait_for()
         assert command("sync", "--demo", "--strict").code == 0  # the page never keeps a sync from writing
-        page.get_by_text("25 rows").wait_for()
-        page.locator("code", has_text=job).first.wait_for()
-        assert job in page.get_by_label("Run", exact=True).locator("option:checked").inner_text()
+        page.get_by_text("25 jobs").wait_for()
+        assert shown_job(page) == job
+        assert f"run={job}" in page.url
 
 
 def test_an_empty_warehouse_says_what_to_run_and_fills_by_itself(tmp_path: Path, chromium: Any) -> None:
@@ -252,7 +274,7 @@ def test_an_empty_warehouse_says_what_to_run_and_fills_by_itself(tmp_path: Path,
         page.get_by_text("Nothing to show yet.").wait_for()
         assert page.get_by_text("ftw sync --demo").count() == 1
         assert command("sync", "--demo").code == 0
-        page.get_by_role("heading", name="Jobs at a glance").wait_for()
+        page.get_by_text("Click a row to open the run").wait_for()
 
 
 def test_hostile_texts_are_texts(tmp_path: Path, chromium: Any) -> None:
@@ -280,27 +302,111 @@ def test_hostile_texts_are_texts(tmp_path: Path, chromium: Any) -> None:
             assert page.locator("a[href*='evil']").count() == 0
 
 
+def test_the_address_holds_what_is_shown_and_a_reload_shows_it_again(ftw: Command, demo: Path, chromium: Any) -> None:
+    told = asked(
+        demo, "SELECT fine_tuning_job_id FROM job_overview WHERE checkpoints > 0 ORDER BY created_at DESC LIMIT 3"
+    )
+    first, second, third = (job for (job,) in told)
+    with served(ftw, demo) as url, opened(chromium, f"{url}&run={first},{second}&smoothing=0.5") as page:
+        chart(page, "Loss").wait_for()
+        assert shown_job(page) == first
+        page.get_by_text("The runs that are picked").wait_for()
+        page.get_by_text("Bold: smoothed.").first.wait_for()
+        page.get_by_role("switch", name="Epochs").first.click()
+        page.get_by_text("Epoch", exact=True).first.wait_for()
+        page.goto(f"{page.url.partition('?')[0]}?run={third}")
+        page.locator("code", has_text=third).first.wait_for()
+        page.get_by_role("switch", name="Epochs").first.click()
+        page.wait_for_url(re.compile("epochs="))
+        page.reload()
+        page.get_by_text("Epoch", exact=True).first.wait_for()
+        assert shown_job(page) == third
+
+
+def test_a_sorted_table_opens_the_row_that_was_clicked_and_more_rows_are_compared(
+    ftw: Command, demo: Path, chromium: Any
+) -> None:
+    told = asked(
+        demo,
+        "SELECT fine_tuning_job_id, best_evaluation_value FROM job_overview ORDER BY best_evaluation_value NULLS LAST",
+    )
+    with served(ftw, demo) as url, opened(chromium, url) as page:
+        head = jobs_table(page).locator("th", has_text="best").first
+        head.hover()
+        head.get_by_role("button", name=re.compile("Sort")).click()
+        wait_until(lambda: first_row(page, 4).inner_text() == f"{told[0][1]:.4g}")
+        first_row(page).click()
+        page.wait_for_url(re.compile(f"run={told[0][0]}"))
+        jobs_table(page).locator("tbody tr").nth(1).locator("td").first.click()
+        page.wait_for_url(re.compile(f"run={told[1][0]}.*{told[0][0]}"))
+        page.get_by_text("The runs that are picked").wait_for()
+        head_cells, *rows = cells(page, "best step")
+        assert len([row for row in rows if len(row) == len(head_cells)]) == 2
+        assert any(one.endswith("≠") for one in head_cells)
+
+
+def test_the_name_to_deploy_is_copied_by_a_button(ftw: Command, demo: Path, chromium: Any) -> None:
+    ((job, name),) = asked(
+        demo, "SELECT fine_tuning_job_id, checkpoint_to_deploy FROM job_overview WHERE advice = 'deploy' LIMIT 1"
+    )
+    with served(ftw, demo) as url, opened(chromium, f"{url}&run={job}") as page:
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        button = page.get_by_role("button", name="Copy to clipboard")
+        button.wait_for()
+        assert button.locator("..").evaluate("one => getComputedStyle(one).opacity") == "1", (
+            "it is there without a mouse"
+        )
+        button.click()
+        wait_until(lambda: page.evaluate("navigator.clipboard.readText()") == name)
+
+
+def test_the_pointer_shows_all_lines(ftw: Command, demo: Path, chromium: Any) -> None:
+    ((job,),) = asked(demo, "SELECT fine_tuning_job_id FROM job_overview WHERE advice = 'deploy' LIMIT 1")
+    with served(ftw, demo) as url, opened(chromium, f"{url}&run={job}") as page:
+        picture = chart(page, "Loss")
+        picture.wait_for()
+        picture.scroll_into_view_if_needed()
+        box = picture.bounding_box()
+        for move in (0, 9):
+            page.mouse.move(box["x"] + box["width"] / 2 + move, box["y"] + box["height"] / 2)
+            page.wait_for_timeout(300)
+        shown = page.locator("#vg-tooltip-element")
+        wait_until(lambda: all(name in shown.inner_text() for name in ("step", *LINES)))
+
+
 def test_controls_have_names_and_take_keys(ftw: Command, demo: Path, chromium: Any) -> None:
     with served(ftw, demo) as url, opened(chromium, url) as page:
         chart(page, "Loss").wait_for()
+        about = page.locator(".chart-wrapper[role='graphics-document']").evaluate_all(
+            "all => all.map(one => one.getAttribute('aria-label'))"
+        )
+        assert about
+        assert all(re.match(r"[A-Z][\w ]+ (by step|of each run)\. ", str(one)) for one in about)
+        page.locator("body").press("Tab")
+        stops = 0
+        while page.evaluate("document.activeElement.shadowRoot?.activeElement?.closest('table') == null"):
+            page.keyboard.press("Tab")
+            stops += 1
+            assert stops < 15, "the table is far away"
+        for name in SECTIONS:
+            page.get_by_label(name, exact=True).nth(1).wait_for(state="attached")
+        page.get_by_role("button", name="Filters").click()
         for name in CONTROLS:
             control = page.get_by_label(name, exact=True)
-            assert control.count() == 1, name
-            control.focus()
-            assert control.evaluate("one => one.getRootNode().activeElement === one"), name
-        page.get_by_label("Logarithmic loss axis").focus()
+            assert control.count() >= 1, name
+            if not name.startswith("Created"):
+                control.focus()
+                assert control.evaluate("one => one.getRootNode().activeElement === one"), name
+        page.get_by_role("switch", name="Logarithmic loss").first.focus()
         page.keyboard.press("Space")
         page.locator("[aria-label*='for a log scale']").first.wait_for(state="attached")
-        picker = page.get_by_label("Run", exact=True)
-        before = picker.locator("option:checked").inner_text()
-        picker.focus()
-        page.keyboard.press("ArrowDown")
-        wait_until(lambda: picker.locator("option:checked").inner_text() != before)
-        job = picker.locator("option:checked").inner_text().rpartition(" · ")[2]
+        page.locator("[aria-label*='for a linear scale']").first.wait_for(state="attached")
+        ((job,),) = asked(demo, "SELECT fine_tuning_job_id FROM job_overview ORDER BY created_at LIMIT 1")
+        page.get_by_label("Find", exact=True).press_sequentially(job)  # without a mouse: what is found is opened
         page.locator("code", has_text=job).first.wait_for()
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (1400, "dark"), (360, "light")])
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (1920, "dark"), (390, "light")])
 def test_it_fits_light_and_dark_and_a_phone(ftw: Command, demo: Path, chromium: Any, width: int, scheme: str) -> None:
     picture = ftw.folder / f"explorer-{scheme}-{width}.png"
     with served(ftw, demo) as url, opened(chromium, url, width=width, scheme=scheme) as page:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,6 @@ Key = tuple[str, str]
 
 BINS = 400
 """Steps of a line that are drawn one by one. A longer line is drawn as the means of as many bins."""
-
-MAX_CHOICES = 500
-"""Runs that the pickers offer at once: the newest. The filters reach the others."""
 
 FAMILIES: Mapping[str, Mapping[str, Sequence[str]]] = {
     "loss": {"train": ("train_loss",), "validation": ("valid_loss",), "full validation": ("full_valid_loss",)},
@@ -45,6 +42,16 @@ _LINES = [
     for split, metrics in lines.items()
     for metric in metrics
 ]
+_SEARCHED = (
+    "fine_tuning_job_id",
+    "suffix",
+    "base_model",
+    "fine_tuned_model",
+    "training_file_name",
+    "method",
+    "status",
+    "account",
+)
 _CACHED = 64
 
 
@@ -115,7 +122,7 @@ class Filters:
         statuses: Statuses.
         since: First day of creation.
         until: Last day of creation.
-        text: Words that the id, suffix, base model, file name and method together have to contain.
+        text: Words that the names, the files, the method and the status of the job together have to contain.
     """
 
     accounts: Collection[str] = ()
@@ -134,7 +141,7 @@ class Filters:
         if self.until:
             after = self.until + timedelta(days=1)
             conditions.append(f"o.created_at < TIMESTAMPTZ '{after.isoformat()} 00:00:00+00'")
-        searched = "concat_ws(' ', o.fine_tuning_job_id, o.suffix, o.base_model, o.training_file_name, o.method)"
+        searched = f"concat_ws(' ', {', '.join(f'o.{name}' for name in _SEARCHED)})"
         conditions += [f"contains(lower({searched}), {_text(word)})" for word in self.text.lower().split()]
         return " AND ".join(conditions) or "true"
 
@@ -212,13 +219,14 @@ def choices(reader: Reader) -> Choices:
 
 
 def jobs(reader: Reader, filters: Filters | None = None) -> list[Row]:
-    """Return the rows of `job_overview`, newest first, with step and reason from `best_checkpoints`."""
+    """Return the rows of `job_overview`, newest first, each with the columns of its row of `best_checkpoints`."""
     best = "best_checkpoints"
     if best not in views(reader):
-        columns = ("account", "fine_tuning_job_id", "step_number", "reason")
-        best = f"(SELECT {', '.join(f'NULL AS {name}' for name in columns)})"
+        names = ("account", "fine_tuning_job_id", "step_number", "reason")
+        best = f"(SELECT {', '.join(f'NULL AS {name}' for name in names)})"
     return reader.rows(f"""
-        SELECT o.*, b.step_number AS best_step, b.reason
+        SELECT b.*, o.*, b.step_number AS best_step,
+            coalesce(nullif(o.suffix, ''), o.base_model, o.fine_tuning_job_id) AS name
         FROM job_overview AS o LEFT JOIN {best} AS b USING (account, fine_tuning_job_id)
         WHERE {(filters or Filters()).condition()}
         ORDER BY o.created_at DESC NULLS LAST, o.account, o.fine_tuning_job_id
@@ -226,7 +234,7 @@ def jobs(reader: Reader, filters: Filters | None = None) -> list[Row]:
 
 
 def checkpoints(reader: Reader, keys: Collection[Key]) -> list[Row]:
-    """Return the rows of `checkpoint_history` of some jobs by step, with a `role`: the best, the final, or neither."""
+    """Return the rows of `checkpoint_history` of some jobs by step, with a `role`: best, final, both or neither."""
     if not keys or "checkpoint_history" not in views(reader):
         return []
     return reader.rows(f"""
@@ -292,13 +300,28 @@ def last_syncs(reader: Reader) -> list[Row] | None:
         return None
 
 
+def likely(rows: Sequence[Row]) -> Row:
+    """Return the run to show where none is picked: the newest that has checkpoints, else the newest."""
+    return next((row for row in rows if row["checkpoints"]), rows[0])
+
+
 def comparable_runs(rows: Sequence[Row], chosen: Row, limit: int = 6) -> list[Row]:
-    """Return a run, and the newest other runs on the same base model that are judged by the same metric."""
+    """Return a run, and the newest other runs with the same metric and validation file (else the same base model)."""
     if chosen["best_evaluation_value"] is None:
         return [chosen]
-    same = ("base_model", "evaluation_metric")
+    file = "validation_file" if chosen["validation_file"] else "base_model"
+    same = ("account", "evaluation_metric", "method", file)
     alike = [row for row in rows if key(row) != key(chosen) and all(row[name] == chosen[name] for name in same)]
-    return [chosen, *alike][:limit]
+    return [chosen, *(row for row in alike if row["best_evaluation_value"] is not None)][:limit]
+
+
+def steps_per_epoch(rows: Sequence[Row], lines: Curves, checkpoints: Sequence[Row]) -> dict[Key, float]:
+    """Return how many steps an epoch of each run has, where the number of its epochs is known."""
+    last: dict[Key, int] = {}
+    for row in (*lines.points, *checkpoints):
+        for step in (row.get("step"), row.get("step_number"), row.get("total_steps")):
+            last[key(row)] = max(last.get(key(row), 0), int(step or 0))
+    return {key(row): last[key(row)] / row["n_epochs"] for row in rows if row["n_epochs"] and last.get(key(row))}
 
 
 def by_metric(rows: Sequence[Row]) -> list[list[Row]]:
@@ -320,29 +343,18 @@ def key(row: Row) -> Key:
     return row["account"], row["fine_tuning_job_id"]
 
 
-def run_names(rows: Sequence[Row]) -> dict[Key, str]:
-    """Return a name for each job that is unlike all others: time, suffix or model, status and id."""
-    several = len({row["account"] for row in rows}) > 1
-    names = {}
-    for row in rows:
-        created = row["created_at"]
-        parts = [
-            f"{created:%Y-%m-%d %H:%M}" if isinstance(created, datetime) else "no date",
-            str(row["suffix"] or row["base_model"] or "no model"),
-            str(row["status"] or "no status"),
-            row["fine_tuning_job_id"],
-        ]
-        names[key(row)] = safe(" · ".join([*parts, row["account"]] if several else parts))
+def short_names(rows: Sequence[Row]) -> dict[Key, str]:
+    """Return a short name for each run that is unlike the others, for a legend: its name and the end of its id."""
+    names = {key(row): f"{safe(row['name'])[:24]} …{safe(row['fine_tuning_job_id'])[-5:]}" for row in rows}
+    if len(set(names.values())) < len(names):
+        names = {run: f"{short} {safe(run[0])} {safe(run[1])}" for run, short in names.items()}
     return names
 
 
-def short_names(rows: Sequence[Row]) -> dict[Key, str]:
-    """Return a short name for each job, for a legend: suffix or model, and the end of its id."""
-
-    def name(row: Row) -> str:
-        return f"{safe(str(row['suffix'] or row['base_model'] or 'run'))[:24]} …{safe(row['fine_tuning_job_id'])[-5:]}"
-
-    return {key(row): name(row) for row in rows}
+def addresses(rows: Sequence[Row]) -> dict[Key, str]:
+    """Return how the page's address names each run: its id, after its account where several have this id."""
+    ids = Counter(row["fine_tuning_job_id"] for row in rows)
+    return {(account, job): job if ids[job] == 1 else f"{account}/{job}" for account, job in map(key, rows)}
 
 
 def _one_of(keys: Collection[Key]) -> str:

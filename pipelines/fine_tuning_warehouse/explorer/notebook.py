@@ -6,7 +6,7 @@
 
 import marimo
 
-app = marimo.App(width="medium", app_title="Fine-tuning explorer")
+app = marimo.App(width="full", app_title="Fine-tuning explorer")
 
 with app.setup:
     import os
@@ -25,13 +25,13 @@ def _():
         Path(str(said.get("database") or os.environ.get("FTW_DATABASE") or "fine_tuning_warehouse.duckdb")),
         str(said.get("dataset") or os.environ.get("FTW_DATASET") or "fine_tuning"),
     )
-    remembered: page.Memory = {}  # what was picked, so that a new sync changes nothing but the data
-    return reader, remembered
+    address = page.Address()  # what is shown, so that a reload or a new sync changes nothing but the data
+    return address, reader
 
 
 @app.cell
 def _(reader):
-    mo.md(f"# Fine-tuning explorer\n\n{texts.escaped(reader.database.name)}")
+    mo.md(f"# Fine-tuning runs\n\n{texts.escaped(reader.database.name)}")
     return
 
 
@@ -72,78 +72,88 @@ def _(reader, version):
 
 
 @app.cell
-def _(offered, remembered):
-    controls = page.filter_controls(offered, remembered)
-    mo.hstack(list(controls.elements.values()), justify="start", gap=1, wrap=True)
+def _(address, offered):
+    controls = page.filter_controls(offered, address)
+    find, *others = controls.elements.values()
+    are_set = any(address.first(name) for name in controls.elements if name != "find")
+    mo.vstack([find, mo.accordion({"Filters": mo.hstack(others, justify="start", gap=1, wrap=True)}, expanded=are_set)])
     return (controls,)
 
 
 @app.cell
-def _(controls, offered, reader, remembered):
-    jobs = data.jobs(reader, page.filters(controls.value, offered, remembered))
-    mo.hstack(
-        [
-            mo.stat(value, label=label, caption=caption, bordered=True).style({"flex": "1", "min-width": "9.5rem"})
-            for label, value, caption in texts.totals(jobs)
-        ],
-        gap=1,
-        wrap=True,
-    )
-    return (jobs,)
-
-
-@app.cell
-def _(jobs):
+def _(address, controls, offered, reader):
+    jobs = data.jobs(reader, page.filters(controls.value, offered, address))
+    mo.stop(not jobs, mo.callout(mo.md("No job matches these filters."), kind="neutral"))
+    jobs_table = page.jobs_table(jobs, address)
     mo.vstack(
         [
-            mo.md("## Jobs at a glance"),
-            page.table(jobs, texts.JOB_COLUMNS, "Jobs, newest first", search=True),
+            mo.md(texts.totals(jobs)),
+            mo.md(
+                "Click a row to open the run, and more rows to compare them; a second click takes a row out. "
+                "Without a mouse: the newest run that *Find* leaves is open."
+            ),
+            jobs_table,
             page.download(lambda: jobs, "jobs.csv", "Download these jobs (CSV)"),
         ]
     )
-    return
+    return jobs, jobs_table
 
 
 @app.cell
-def _(jobs, remembered):
-    mo.stop(not jobs, mo.callout(mo.md("No job matches these filters."), kind="neutral"))
-    offered_runs = jobs[: data.MAX_CHOICES]
-    by_key = {data.key(row): row for row in offered_runs}
-    run = page.run_picker(offered_runs, remembered)
-    logarithmic = mo.ui.switch(label="Logarithmic loss axis", value=remembered.get("log", False))
-    mo.vstack([mo.md("## One run"), run, mo.md(texts.more_runs(len(jobs), len(offered_runs))), logarithmic])
-    return by_key, logarithmic, offered_runs, run
+def _(address, jobs, jobs_table, reader):
+    selected = page.picked(jobs, jobs_table, address)
+    chosen = selected[0] if selected else data.likely(jobs)
+    lines = data.curves(reader, [data.key(chosen)])
+    checkpoints = data.checkpoints(reader, [data.key(chosen)])
+    to_deploy = chosen["checkpoint_to_deploy"]
+    mo.vstack(
+        [
+            mo.md(f"## {texts.escaped(chosen['name'])} · {texts.time(chosen['created_at'])}"),
+            mo.callout(mo.md(texts.verdict(chosen)), kind=texts.mood(chosen)),
+            *([mo.md("Checkpoint to deploy:"), page.copyable(to_deploy)] if to_deploy else []),
+        ]
+    )
+    return checkpoints, chosen, lines, selected
 
 
 @app.cell
-def _(by_key, reader, run):
-    chosen = by_key[run.value]
-    lines = data.curves(reader, [run.value])
-    checkpoints = data.checkpoints(reader, [run.value])
-    mo.callout(mo.md(texts.verdict(chosen)), kind=texts.mood(chosen))
-    return checkpoints, chosen, lines
+def _(address):
+    run_view = page.view_controls(address)
+    return (run_view,)
 
 
 @app.cell
-def _(checkpoints, lines, logarithmic, remembered):
-    remembered["log"] = logarithmic.value
+def _(address, checkpoints, chosen, lines, run_view):
+    view = page.view(run_view.value, data.steps_per_epoch([chosen], lines, checkpoints), address)
+    advised = [data.key(chosen)] if chosen["advice"] in texts.KNOWN else []
     drawn = [
         charts.curve_chart(
-            family,
-            lines.of(family),
-            charts.checkpoint_marks(checkpoints, family),
-            logarithmic=logarithmic.value and family == "loss",
+            family, lines.of(family), charts.checkpoint_marks(checkpoints, family, advised=advised), view
         )
         for family in data.FAMILIES
         if lines.of(family)
     ]
-    mo.vstack([*drawn, mo.md(texts.about_curves(lines))])
+    mo.hstack(
+        [
+            mo.vstack(
+                [
+                    mo.hstack(list(run_view.elements.values()), justify="start", gap=2, wrap=True),
+                    *drawn,
+                    mo.md(texts.about_curves(lines)),
+                ]
+            ).style({"flex": "3 1 26rem", "min-width": "0"}),
+            mo.md(texts.facts(chosen)).style({"flex": "1 1 18rem", "min-width": "0", "overflow-x": "auto"}),
+        ],
+        wrap=True,
+        gap=2,
+        align="start",
+    )
     return
 
 
 @app.cell
-def _(checkpoints, lines, reader, run):
-    job = run.value[1]
+def _(checkpoints, chosen, lines, reader):
+    job = chosen["fine_tuning_job_id"]
     drawn_points = [{**point, "run": job} for point in lines.points]
     page.details(
         {
@@ -154,7 +164,7 @@ def _(checkpoints, lines, reader, run):
             "Points of the curves": (
                 page.table(drawn_points, texts.POINT_COLUMNS, "As drawn"),
                 page.download(
-                    lambda: data.all_points(reader, [run.value]),
+                    lambda: data.all_points(reader, [data.key(chosen)]),
                     f"curves-{job}.csv",
                     "Download every value of every metric (CSV)",
                 ),
@@ -165,68 +175,65 @@ def _(checkpoints, lines, reader, run):
 
 
 @app.cell
-def _(chosen, jobs, offered_runs, remembered):
-    alike = data.comparable_runs(jobs, chosen)
-    compared = page.runs_picker(offered_runs, chosen, alike, remembered, limit=len(charts.RUNS))
+def _(address, chosen):
+    offered_lines = {
+        f"{split} {family}": (family, split) for family, splits in data.FAMILIES.items() for split in splits
+    }
+    line_name = address.first("line")
+    judged_by = data.line_of(chosen["evaluation_metric"] or "train_loss")
     line = mo.ui.dropdown(
-        {f"{split} {family}": (family, split) for family, splits in data.FAMILIES.items() for split in splits},
-        value=data.line_of(chosen["evaluation_metric"] or "train_loss"),
+        offered_lines,
+        value=line_name if line_name in offered_lines else judged_by,
         allow_select_none=False,
         label="Line",
+        on_change=lambda chosen_line: address.put("line", " ".join(reversed(chosen_line))),
     )
-    mo.vstack(
-        [
-            mo.md(
-                f"## Compare runs\n\nAt first those on **{texts.escaped(chosen['base_model'])}** that are judged by "
-                "the metric of the run above; pick others as you like."
-            ),
-            compared,
-            line,
-        ]
-    )
-    return compared, line
+    compare_view = page.view_controls(address, "compare-")
+    return compare_view, line
 
 
 @app.cell
-def _(by_key, compared, line, logarithmic, reader):
-    rows = [by_key[key] for key in compared.value if key in by_key]
-    mo.stop(not rows, mo.callout(mo.md("Pick a run or more."), kind="neutral"))
+def _(chosen, jobs, reader, selected):
+    rows = (selected if len(selected) > 1 else data.comparable_runs(jobs, chosen))[: len(charts.RUNS)]
     short = data.short_names(rows)
     overlaid = data.curves(reader, list(short))
-    family, split = line.value
-    marks = charts.checkpoint_marks(data.checkpoints(reader, list(short)), family, split)
-    overlay = (
-        charts.comparison_chart(
-            family, split, overlaid.of(family), marks, short, logarithmic=logarithmic.value and family == "loss"
-        )
-        if any(point["split"] == split for point in overlaid.of(family))
-        else mo.callout(mo.md(f"None of these runs has a line of {split} {family}: pick another."), kind="neutral")
-    )
-    mo.vstack([overlay, mo.md(texts.about_curves(overlaid))])
-    return overlaid, rows, short
+    compared = data.checkpoints(reader, list(short))
+    return compared, overlaid, rows, short
 
 
 @app.cell
-def _(rows, short):
+def _(address, compare_view, compared, line, overlaid, rows, short):
+    overlay_view = page.view(
+        compare_view.value, data.steps_per_epoch(rows, overlaid, compared), address, prefix="compare-"
+    )
+    overlay = page.overlay(line.value, overlaid, compared, rows, names=short, view=overlay_view)
+    return (overlay,)
+
+
+@app.cell
+def _(compare_view, line, overlaid, overlay, rows, selected, short):
     mo.vstack(
         [
-            charts.best_and_final_chart(judged, {data.key(row): short[data.key(row)] for row in judged})
-            for judged in data.by_metric(rows)
+            mo.md(f"## Compare\n\n{texts.about_comparison(rows, selected)}"),
+            mo.hstack([line, *compare_view.elements.values()], justify="start", gap=2, wrap=True),
+            overlay,
+            mo.md(texts.about_curves(overlaid)),
+            page.comparison_table([{**row, "run": short[data.key(row)]} for row in rows]),
+            page.download(lambda: rows, "compared-runs.csv", "Download these runs (CSV)"),
+            *(
+                charts.best_and_final_chart(judged, {data.key(row): short[data.key(row)] for row in judged})
+                for judged in data.by_metric(rows)
+            ),
         ]
     )
     return
 
 
 @app.cell
-def _(overlaid, rows, short):
-    named = [{**row, "run": short[data.key(row)]} for row in rows]
+def _(overlaid, short):
     points = [{**point, "run": short[data.key(point)]} for point in overlaid.points]
     page.details(
         {
-            "The runs in numbers": (
-                page.table(named, texts.RUN_COLUMNS, "Compared runs"),
-                page.download(lambda: rows, "compared-runs.csv", "Download these runs (CSV)"),
-            ),
             "Points of the compared curves": (
                 page.table(points, texts.POINT_COLUMNS, "As drawn, all lines"),
                 page.download(lambda: points, "compared-curves.csv", "Download these points (CSV)"),

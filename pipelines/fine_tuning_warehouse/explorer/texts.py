@@ -22,10 +22,11 @@ def _columns(names: str) -> dict[str, str]:
 
 
 JOB_COLUMNS = _columns(
-    "created (UTC)=created_at, suffix, base_model, method, status, advice, metric=evaluation_metric, "
-    "best=best_evaluation_value, final=final_evaluation_value, cost_of_final, checkpoint_to_deploy, checkpoints, "
-    "duration (min)=duration_seconds, trained_tokens, training file=training_file_name, job=fine_tuning_job_id, "
-    "account, error=error_message"
+    "created (UTC)=created_at, name, status, advice, best=best_evaluation_value, cost_of_final, checkpoint_to_deploy, "
+    "epochs=n_epochs, batch_size, learning rate=learning_rate_multiplier, "
+    "base_model, method, metric=evaluation_metric, evidence, final=final_evaluation_value, checkpoints, seed, "
+    "training file=training_file_name, validation file=validation_file_name, duration (min)=duration_seconds, "
+    "trained_tokens, job=fine_tuning_job_id, account, error=last_error"
 )
 CHECKPOINT_COLUMNS = _columns(
     "role, step=step_number, metric=evaluation_metric, value=evaluation_value, rank=rank_in_job, "
@@ -35,23 +36,35 @@ CHECKPOINT_COLUMNS = _columns(
     "created (UTC)=created_at, name to deploy=fine_tuned_model_checkpoint, checkpoint=checkpoint_id"
 )
 POINT_COLUMNS = _columns("run, metric=family, line=split, step, value, lowest, highest, steps=points")
-RUN_COLUMNS = _columns(
-    "run, base_model, metric=evaluation_metric, best=best_evaluation_value, best_step, final=final_evaluation_value, "
-    "cost_of_final, advice, trained_tokens, duration (min)=duration_seconds, checkpoint_to_deploy, "
-    "job=fine_tuning_job_id"
+FACTS = _columns(
+    "method, base_model, epochs=n_epochs, batch_size, learning rate multiplier=learning_rate_multiplier, beta, "
+    "reasoning_effort, compute_multiplier, seed, training file=training_file_name, "
+    "validation file=validation_file_name, trained_tokens, duration (min)=duration_seconds, "
+    "waited (min)=queue_seconds, checkpoints, built on job=parent_job_id, account"
 )
+"""What was set for a run, and what it took."""
+RUN_COLUMNS = {
+    **_columns(
+        "run, best=best_evaluation_value, metric=evaluation_metric, best_step, final=final_evaluation_value, "
+        "cost_of_final, advice, status"
+    ),
+    **FACTS,
+    **_columns("checkpoint_to_deploy, job=fine_tuning_job_id"),
+}
 """The columns of the tables: their heads, and their names in the rows."""
 
 _ADVICE = {
-    "deploy": "Deploy",
-    "keep_final": "Keep the final checkpoint",
-    "retrain": "Train again",
-    "cannot_tell": "Cannot tell",
-    "not_finished": "Not finished",
+    "deploy": "deploy",
+    "keep_final": "keep the final",
+    "retrain": "train again",
+    "cannot_tell": "cannot tell",
+    "not_finished": "not finished",
 }
-"""What each advice of `best_checkpoints` says in a headline."""
+"""Each advice of `best_checkpoints` in words."""
+KNOWN = ("deploy", "keep_final")
+"""The advice that a measured difference stands behind: only this is shown in green."""
 
-_ALWAYS = {"suffix", "status", "step", "value", "run", "job"}
+_ALWAYS = {"name", "status", "step", "value", "run", "job"}
 
 
 def number(value: Any) -> str:
@@ -123,6 +136,11 @@ def table(rows: Sequence[Row], columns: Mapping[str, str]) -> list[Row]:
     return [{head: _cell(head, row.get(name)) for head, name in shown.items()} for row in rows]
 
 
+def differing(rows: Sequence[Row], columns: Mapping[str, str]) -> set[str]:
+    """Return the heads of the columns in which the rows differ."""
+    return {head for head, name in columns.items() if len({str(row.get(name)) for row in rows}) > 1}
+
+
 def cell(head: str) -> Callable[[Any], str]:
     """Return the function that shows the cells of a column; they stay numbers, so that they sort as such."""
 
@@ -131,12 +149,16 @@ def cell(head: str) -> Callable[[Any], str]:
             return NONE
         if isinstance(value, float) and not head.endswith("(min)"):
             return number(value)
+        if head.startswith("seed"):
+            return str(value)
         return f"{value:,.0f}" if isinstance(value, (int, float)) else str(value)
 
     return shown
 
 
 def _cell(head: str, value: Any) -> Any:
+    if head == "advice" and value is not None:
+        return _ADVICE.get(value, text(value))
     if isinstance(value, datetime):
         return time(value)
     if isinstance(value, bool):
@@ -175,63 +197,84 @@ def nothing_to_show(problem: str, database: str) -> str:
     )
 
 
-def totals(jobs: Sequence[Row]) -> list[tuple[str, str, str]]:
-    """Return the jobs in a few numbers: label, value and caption."""
-    ended = sum(job["finished_at"] is not None or job["status"] in ("succeeded", "failed", "cancelled") for job in jobs)
+def totals(jobs: Sequence[Row]) -> str:
+    """Return the jobs in a few numbers, as Markdown."""
     failed = sum(job["status"] == "failed" for job in jobs)
-    advised = [job["advice"] for job in jobs if job["advice"] in ("deploy", "keep_final", "retrain")]
-    tokens = sum(job["trained_tokens"] or 0 for job in jobs)
-    return [
-        ("Jobs", count(len(jobs)), f"{count(len(jobs) - ended)} in progress, {count(failed)} failed"),
-        ("Checkpoints", count(sum(job["checkpoints"] or 0 for job in jobs)), "dropped ones included"),
-        ("Final is not the best", f"{advised.count('deploy'):,} of {len(advised):,}", "clearly, by validation"),
-        ("Best epoch was dropped", f"{advised.count('retrain'):,} of {len(advised):,}", "train again with fewer"),
-        ("Trained tokens", compact(tokens), "as the jobs say"),
+    advised = [job["advice"] for job in jobs if job["advice"] in (*KNOWN, "retrain")]
+    facts = [
+        f"**{counted(len(jobs), 'job')}** ({sum(not has_ended(job) for job in jobs):,} in progress, {failed:,} failed)",
+        counted(sum(job["checkpoints"] or 0 for job in jobs), "checkpoint"),
+        f"an earlier checkpoint is clearly better than the final one in **{advised.count('deploy'):,}** of "
+        f"{counted(len(advised), 'run')} that can be judged" * bool(advised),
+        f"{compact(sum(job['trained_tokens'] or 0 for job in jobs))} trained tokens",
     ]
+    return " · ".join(filter(None, facts))
 
 
-def more_runs(matching: int, offered: int) -> str:
-    """Return a sentence that says that not all runs are offered; nothing if all are."""
-    if matching <= offered:
-        return ""
-    return f"The newest {offered:,} of {counted(matching, 'job')}: narrow the filters to reach others."
+def has_ended(job: Row) -> bool:
+    """Return whether a job will not change any more."""
+    return job["finished_at"] is not None or job["status"] in ("succeeded", "failed", "cancelled")
 
 
 def mood(job: Row) -> Literal["success", "warn", "danger", "neutral"]:
-    """Return the colour of the text about a run."""
-    if job["status"] == "failed":
-        return "danger"
+    """Return the colour of the text about a run: grey for all that is not known."""
     moods: dict[str, Literal["success", "warn", "danger"]]
-    moods = {"retrain": "danger", "deploy": "warn", "not_finished": "warn", "keep_final": "success"}
+    moods = {"retrain": "danger", "deploy": "warn", "keep_final": "success"}
     return moods.get(job["advice"] or "", "neutral")
 
 
 def verdict(job: Row) -> str:
-    """Return the text about a run, as Markdown."""
-    facts = [
-        f"<code>{escaped(job['fine_tuning_job_id'])}</code>",
-        escaped(job["base_model"] or "no model"),
-        escaped(job["method"] or "method unknown"),
-        escaped(job["status"] or "no status"),
-        f"took {duration(job['duration_seconds'])}" if job["duration_seconds"] is not None else "",
-        count(job["trained_tokens"], "token") if job["trained_tokens"] is not None else "",
-    ]
-    lines = [" · ".join(filter(None, facts))]
+    """Return the text about a run, as Markdown: what state it is in, what to do, and why."""
+    status = escaped(job["status"] or "no status")
+    lines = [f"**{_headline(job)}** · {status} · <code>{escaped(job['fine_tuning_job_id'])}</code>"]
     if job["advice"]:
-        name = f" <code>{escaped(job['checkpoint_to_deploy'])}</code>" if job["checkpoint_to_deploy"] else ""
-        lines += [f"**{_ADVICE.get(job['advice'], escaped(job['advice']))}**{name}", escaped(job["reason"])]
-    if job["error_message"]:
-        lines.append(f"**Failed**: {escaped(job['error_message'])}")
-    elif not job["advice"]:
+        lines.append(escaped(job["reason"]))
+    elif not has_ended(job):
         lines.append("It has no checkpoints yet: hosts show them when a job ends.")
+    elif job["status"] == "succeeded":
+        lines.append("The host lists no checkpoints of it.")
+    else:
+        lines.append("It ended before its first checkpoint.")
+    if job["last_error"] or job["error_message"]:
+        lines.append(f"The host says: {escaped(job['error_message'] or job['last_error'])}")
     return "\n\n".join(lines)
 
 
+def _headline(job: Row) -> str:
+    if not has_ended(job):
+        return "In progress"
+    if job["status"] in ("failed", "cancelled"):
+        return str(job["status"]).capitalize()
+    if job["advice"]:
+        no_validation = job["advice"] == "cannot_tell" and job["evidence"] == "training_only"
+        advice = _ADVICE.get(job["advice"], escaped(job["advice"])).capitalize()
+        return "Without validation: cannot tell" if no_validation else advice
+    return "Without checkpoints"
+
+
+def facts(job: Row) -> str:
+    """Return what was set for a run and what it took, as a table in Markdown."""
+    (row,) = table([job], FACTS)
+    lines = [f"| {escaped(head)} | {escaped(cell(head)(value))} |" for head, value in row.items()]
+    return "\n".join(["| | |", "|:--|:--|", *lines])
+
+
+def about_comparison(rows: Sequence[Row], selected: Sequence[Row]) -> str:
+    """Return which runs are compared, as Markdown."""
+    if len(selected) > len(rows):
+        return f"The last {len(rows)} of the {len(selected)} runs that are picked in the table of the jobs."
+    if len(selected) > 1:
+        return "The runs that are picked in the table of the jobs."
+    if len(rows) > 1:
+        return "The run above, and the newest others that can be compared with it. Pick rows in the table for others."
+    return "No other run can be compared with the one above. Pick rows in the table to compare them."
+
+
 def about_curves(lines: Curves) -> str:
-    """Return what is drawn, as Markdown."""
+    """Return what is drawn and what is not, as Markdown."""
     if not lines.points:
         return "No curve is known of this: hosts send metrics as a job trains, `ftw sync` reads them with the events."
-    sentences = ["★ best checkpoint, ◆ other checkpoints."]
+    sentences = []
     if lines.is_binned:
         sentences.append(
             f"Drawn are {len(lines.points):,} points for {lines.steps:,} values: lines of more than {BINS} steps are "
