@@ -88,5 +88,5 @@ def _named(job_ids: Sequence[str], best: Sequence[Row], jobs: Sequence[Row], whe
 
 def _is_improvable(row: Row) -> bool:
     name = row["fine_tuned_model_checkpoint"]
-    advised = row.get("advice", "deploy") in ("deploy", "retrain") and row.get("checkpoint_to_deploy", name) == name
-    return advised and row["checkpoint_id"] != row["final_checkpoint_id"] and row["cost_of_final"] != 0
+    is_advised = row["advice"] in ("deploy", "retrain") and row["checkpoint_to_deploy"] == name
+    return is_advised and row["checkpoint_id"] != row["final_checkpoint_id"]

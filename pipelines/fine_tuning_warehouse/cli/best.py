@@ -13,21 +13,14 @@ from fine_tuning_warehouse.text import safe
 from . import output
 from .options import WarehouseOptions, existing_warehouse_options, prepare
 
-_HEADS = {
-    "account": "account",
-    "fine_tuning_job_id": "job",
-    "base_model": "base model",
-    "suffix": "suffix",
-    "advice": "advice",
-    "checkpoint_to_deploy": "checkpoint to deploy",
-    "step_number": "step",
-    "evaluation_metric": "metric",
-    "evaluation_value": "value",
-    "final_evaluation_value": "final",
-    "cost_of_final": "cost of final",
-    "noise": "noise",
-    "reason": "reason",
+_ADVICE = {
+    "deploy": "deploy {}",
+    "keep_final": "keep the final {}",
+    "retrain": "train again (until then: {})",
+    "cannot_tell": "cannot tell ({})",
+    "not_finished": "not finished (so far: {})",
 }
+"""Each advice of `best_checkpoints` with the name of the checkpoint to deploy."""
 
 
 @click.command()
@@ -90,41 +83,21 @@ def best(
 
 
 def as_text(rows: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
-    """Return rows of `best_checkpoints` as a table, or, if it is wider than the terminal, as a few lines a job.
+    """Return rows of `best_checkpoints` as two lines a job: what to deploy, and why.
 
     Args:
         rows: Rows of `best_checkpoints`.
-        width: Columns of the terminal; None for no limit.
+        width: Columns of the terminal, where longer lines are broken; None for no limit.
     """
     several = len({row["account"] for row in rows}) > 1
-    columns = [name for name in _HEADS if several or name != "account"]
-    names = [_HEADS[name] for name in columns]
-    cells = [[_shown(row[name]) for name in columns] for row in rows]
-    if width is None or output.table_width(names, cells) <= width:
-        return output.as_table(names, cells)
-    return "\n\n".join(_card(row, width, several=several) for row in rows)
-
-
-def _card(row: Mapping[str, Any], width: int, *, several: bool) -> str:
-    values = {name: _shown(row[name]) for name in _HEADS}
-    shown = {name: safe(f"{value:g}" if isinstance(value, float) else str(value)) for name, value in values.items()}
-    titles = ("account",) * several + ("fine_tuning_job_id", "base_model", "suffix")
-    facts = [f"step {shown['step_number']}"]
-    if row["evaluation_metric"]:
-        facts.append(
-            f"{shown['evaluation_metric']} {shown['evaluation_value']}, final {shown['final_evaluation_value']}, "
-            f"cost of final {shown['cost_of_final']}, noise {shown['noise']}"
-        )
-    lines = [
-        " · ".join(shown[name] for name in titles if row[name]),
-        f"  {shown['advice']}: {shown['checkpoint_to_deploy']}",
-    ]
-    for paragraph in (" · ".join(facts), shown["reason"]):
-        lines += textwrap.wrap(paragraph, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
-    return "\n".join(lines)
-
-
-def _shown(value: Any) -> Any:
-    if value is None:
-        return "-"
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+    lines = []
+    for row in rows:
+        names = [row["account"] if several else None, row["suffix"], row["base_model"], row["fine_tuning_job_id"]]
+        advice = _ADVICE.get(row["advice"], "{}").format(row["checkpoint_to_deploy"] or "no checkpoint is advised")
+        lines += [f"{' · '.join(str(name) for name in names if name)}: {advice}", f"  {row['reason']}"]
+    if width is None:
+        return "\n".join(map(safe, lines))
+    return "\n".join(
+        textwrap.fill(safe(line), width, subsequent_indent="  ", break_on_hyphens=False, drop_whitespace=True)
+        for line in lines
+    )

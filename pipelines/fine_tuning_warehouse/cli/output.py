@@ -14,12 +14,12 @@ from fine_tuning_warehouse.formats import as_csv, as_json
 from fine_tuning_warehouse.text import as_time, counted, safe, safe_lines, without_credentials
 
 from .log_lines import STARTED
-from .tables import as_table, table_width, terminal_width
+from .tables import as_table, terminal_width
 
 if TYPE_CHECKING:
     from fine_tuning_warehouse.sync.summary import AccountResult, SyncResult
 
-__all__ = ["as_json", "as_table", "safe", "safe_lines", "table_width", "terminal_width", "without_credentials"]
+__all__ = ["as_json", "as_table", "safe", "safe_lines", "terminal_width", "without_credentials"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

@@ -58,11 +58,6 @@ def as_table(names: Sequence[str], rows: Sequence[Sequence[Any]], width: int | N
     return "\n".join([_table(heads, cells, numeric, widths), *wrapped])
 
 
-def table_width(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> int:
-    """Return the columns of a terminal that a table needs to be shown whole."""
-    return _width(_widths([safe(name) for name in names], [[_shown(value) for value in row] for row in rows]))
-
-
 def _shown(value: Any) -> str:
     if value is None:
         return "NULL"
