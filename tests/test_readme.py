@@ -58,13 +58,20 @@ def test_the_readme_shows_what_its_commands_print(tmp_path: Path) -> None:
         assert ran.returncode == 0, ran.stderr
         assert ran.stderr == ""
         assert comparable(ran.stdout) == comparable(shown), command
-    query, earlier = sessions[1]
+    best, earlier = sessions[1]
     later = subprocess.run(
-        [str(FTW), *shlex.split(query)[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        [str(FTW), *shlex.split(best)[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
-    rows = earlier.splitlines()[2:]
-    assert set(rows) < set(later.stdout.splitlines()[2:]), "the page says that there is one more"
-    assert len(later.stdout.splitlines()[2:]) == len(rows) + 1
+    assert set(earlier.splitlines()) < set(later.stdout.splitlines()), "the page says that there is one more"
+    assert len(later.stdout.splitlines()) == len(earlier.splitlines()) + 2
+    assert " deploy " in earlier
+    assert "cannot tell" not in earlier
+
+
+def test_the_first_lines_say_what_it_is_for_whom_and_why_now() -> None:
+    first = "\n".join((ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:10])
+    for word in ("fine-tuning", "checkpoint to deploy", "**For**", "**Why now**", "2027-01-06"):
+        assert word in first
 
 
 def python_blocks(page: str) -> list[str]:

@@ -253,7 +253,7 @@ def _mark_layers(marks: Sequence[Row]) -> list[alt.Chart]:
     def sign(channel: Any, signs: list[Any]) -> Any:
         return channel.scale(domain=kinds, range=signs)
 
-    legend = alt.Legend(orient="bottom", title=None, symbolSize=130, columns=2)
+    legend = alt.Legend(orient="bottom", title=None, symbolSize=200, columns=2)
     chart = alt.Chart(_data(marks)).encode(
         x="x:Q",
         shape=sign(alt.Shape("kind:N", legend=legend), shapes),
