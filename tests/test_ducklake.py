@@ -156,6 +156,7 @@ def test_a_query_shows_which_tables_there_are(
         ("CREDENTIALS__CATALOG", "mysql://user@host/catalog", "not supported"),
         ("CREDENTIALS__CATALOG", "catalog.sqlite", "expected postgres://"),
         ("CREDENTIALS__CATALOG", "sqlite://", "sqlite:///FILE"),
+        ("CREDENTIALS__CATALOG", "postgres://user:password@host:port/catalog", "cannot be read"),
         ("CREDENTIALS__CATALOG", "duckdb:///:memory:", "a file"),
         ("CREDENTIALS__CATALOG", "", "is not set up"),
         ("CREDENTIALS__STORAGE__BUCKET_URL", "", "is not set up"),

@@ -98,7 +98,9 @@ def _setting_problem(name: str, error: Exception) -> str:
         whole = f", or all in one as {first}__CREDENTIALS" if first else ""
         return f"The destination {name} is not set up: set {', '.join(missing)}{whole} {where}."
     if isinstance(error, InvalidNativeValue):
-        field = "__".join(error.embedded_sections[-1:] or ("credentials",)).upper()
+        sections = tuple(error.embedded_sections) or ("credentials",)
+        start = sections.index("credentials") if "credentials" in sections else len(sections) - 1
+        field = "__".join(sections[start:]).upper()
         return f"{section}__{field} cannot be read as what the destination {name} takes {where}."
     return f"The destination {name} is not set up right: {without_secrets(error)}"
 
