@@ -70,6 +70,7 @@ job_rows AS (
     MAX(evidence) AS evidence,
     MAX(CASE WHEN higher_is_better THEN 1 WHEN NOT higher_is_better THEN -1 END) AS direction,
     MAX(noise) AS noise,
+    MAX(noise_source) AS noise_source,
     MAX(lowest_value_ever) AS lowest_value_ever,
     MAX(lowest_step_ever) AS lowest_step_ever,
     MAX(total_steps) AS total_steps,
@@ -98,9 +99,14 @@ compared AS (
     r.*,
     direction * (evaluation_value - final_evaluation_value) AS better_by,
     direction * (lowest_value_ever - evaluation_value) AS missed,
-    -- One batch is noisier than it looks where the best of several is chosen, or of a whole curve.
-    noise * 1.4142136 * CASE WHEN evidence = 'validation_batches' THEN 3 ELSE 1 END AS margin,
-    noise * 1.4142136 * CASE WHEN evidence = 'validation_batches' THEN 4 ELSE 1 END AS margin_of_curve
+    -- One batch is noisier than it looks where the best of several is chosen, or of a whole curve; and so is a reward of
+    -- unknown samples.
+    noise * 1.4142136
+    * CASE WHEN evidence = 'validation_batches' OR (direction = 1 AND noise_source = 'curve') THEN 3 ELSE 1 END
+      AS margin,
+    noise * 1.4142136
+    * CASE WHEN evidence = 'validation_batches' OR (direction = 1 AND noise_source = 'curve') THEN 4 ELSE 1 END
+      AS margin_of_curve
   FROM job_rows AS r
 ),
 

@@ -46,6 +46,7 @@
 -- noise: How far the metric scatters in this job (one standard deviation): of losses, from the jumps between neighbours
 --   in the second half of its curve; of rewards from the number of samples where the events tell it. Null for fewer than
 --   3 values.
+-- noise_source: What noise comes from: curve or samples.
 -- lowest_value_ever: The best value on the whole curve of the job, also where no checkpoint is: the lowest loss, the
 --   highest reward.
 -- lowest_step_ever: The first step with that value.
@@ -238,6 +239,10 @@ described AS (
         THEN SQRT(s.late_mean * (1 - s.late_mean) / r.samples)
       WHEN s.points >= 3 THEN s.scatter
     END AS scatter_or_error,
+    CASE
+      WHEN s.evaluation_metric LIKE '%reward' AND s.late_mean BETWEEN 0 AND 1 AND r.samples >= 1 THEN 'samples'
+      WHEN s.points >= 3 THEN 'curve'
+    END AS noise_from,
     MEASURED(c.metrics__each_value) AS own_each_value,
     COALESCE(USABLE(c.metrics__each_accuracy), s.each_accuracy) AS any_each_accuracy
   FROM scattered AS s
@@ -326,6 +331,7 @@ SELECT
   is_kept AS is_retained,
   listing AS listed_at,
   scatter_or_error AS noise,
+  noise_from AS noise_source,
   CASE WHEN is_reinforcement THEN -best_score ELSE best_score END AS lowest_value_ever,
   best_step AS lowest_step_ever,
   CASE WHEN NOT is_reinforcement AND best_score > 0 THEN value_here / best_score - 1 END AS generalization_loss,
