@@ -39,6 +39,7 @@ _COMMANDS = (
     "best",
     "check",
     "copy",
+    "dbt-sources",
     "explore",
     "forget",
     "health",
