@@ -33,10 +33,10 @@ def prepare(session: Any, ftw: Command, engine: Engine) -> None:
 
 
 def assert_same_answers(session: Any, file: Database) -> int:
-    """Assert that every view but the log of syncs, whose rows are those of each warehouse, gives the same rows."""
+    """Assert that every view but those about syncs, which each warehouse has of its own, gives the same rows."""
     compared = 0
     for view in VIEWS:
-        if view.name == "sync_history":
+        if view.name in ("sync_history", "account_health"):
             continue
         # Each warehouse was synced at a time of its own.
         columns = ", ".join(name for name in view.columns if name != "listed_at")
