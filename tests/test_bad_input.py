@@ -92,9 +92,11 @@ def test_a_wrong_key_is_exit_1_with_one_request(tmp_path: Path, world: ScriptedW
         host.requests.clear()
         ended = ftw("sync")
         assert ended.code == 1
+        assert ftw.rows("SELECT status FROM syncs ORDER BY started_at") == [("done",), ("failed",)]
         assert is_told_well(ended, "401", "key")
         assert len(host.requests) == 1
-        assert ftw.content() == before
+        after = ftw.content()
+        assert {name for name in after if after[name] != before[name]} == {"syncs", "_dlt_loads"}
 
 
 def test_keys_of_two_hosts_are_exit_2_and_one_alone_works(tmp_path: Path, clock: Clock) -> None:

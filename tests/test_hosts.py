@@ -74,8 +74,8 @@ def test_a_host_is_checked_and_synced_with_two_variables(
         organisations = {name for (name,) in ftw.rows("SELECT DISTINCT organization_id FROM jobs")}
         assert (profile == "openai") == all(organisations)
         again = ftw("sync", "--output", "json").json
-        assert again["rows"]["jobs"] == again["jobs"]["open"] < 8
-        assert again["rows"]["result_metrics"] == 0
+        assert again["jobs"]["open"] < 8
+        assert set(again["rows"].values()) == {0}, "nothing has changed"
 
 
 def test_a_gateway_that_lists_nothing_makes_empty_tables(tmp_path: Path, world: ScriptedWorld, host: Simulator) -> None:
