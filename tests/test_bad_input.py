@@ -201,7 +201,12 @@ def test_a_host_that_lists_no_jobs_is_exit_1_and_the_database_stays_as_it_was(
         assert ended.code == 1, (name, ended)
         assert is_told_well(ended, host.base_url, words.get(name, "jobs")), name
         assert fault.hits == 1 or fault.times is None, name
-    assert ftw.content() == before
+    after = ftw.content()
+    assert {name for name in after if after[name] != before[name]} == {"syncs", "_dlt_loads"}
+    assert ftw.rows("SELECT status, count(*) FROM syncs GROUP BY 1 ORDER BY 1") == [
+        ("done", 1),
+        ("failed", len(faults)),
+    ]
     host.faults.clear()
     assert ftw("sync", "--strict").code == 0
 

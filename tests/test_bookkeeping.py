@@ -86,7 +86,7 @@ def test_a_table_of_dlt_in_postgres_is_made_again(
 ) -> None:
     postgres_engine.sync(host)
     if "TYPE" in change:
-        postgres.execute("DROP VIEW IF EXISTS fine_tuning.sync_history")
+        postgres.execute("DROP VIEW IF EXISTS fine_tuning.sync_history CASCADE")
     postgres.execute(f"{change} CASCADE" if "DROP" in change else change)
     assert_made_again(postgres_engine, postgres.rows, world, host)
 

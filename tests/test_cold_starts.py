@@ -20,6 +20,7 @@ RUNS = (
     ("sync", "--strict"),
     ("sync", "--demo"),
     ("check",),
+    ("accounts",),
     ("verify",),
     ("query", "SELECT count(*) FROM jobs"),
     ("query", "SELECT 1 AS one", "--output", "json"),
@@ -30,6 +31,8 @@ RUNS = (
     ("copy", "--to-database", "copy.duckdb"),
     ("maintain",),
     ("health", "health.json"),
+    ("dbt-sources",),
+    ("forget", "--account", "default"),
 )
 """Runs that end by themselves, in an order in which each finds what it needs."""
 

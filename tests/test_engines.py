@@ -360,7 +360,9 @@ def test_postgresql_gets_indexes_views_with_the_rights_of_who_asks_and_keeps_gra
         f"GRANT SELECT ON fine_tuning.job_overview TO {role}; GRANT SELECT ON fine_tuning.job_overview TO PUBLIC"
     )
     # a column that a later version no longer has: the view cannot be replaced, and is dropped and made
-    postgres.execute("DROP VIEW fine_tuning.job_overview; CREATE VIEW fine_tuning.job_overview AS SELECT 1 AS former")
+    postgres.execute(
+        "DROP VIEW fine_tuning.job_overview CASCADE; CREATE VIEW fine_tuning.job_overview AS SELECT 1 AS former"
+    )
     postgres.execute(
         f"GRANT SELECT ON fine_tuning.job_overview TO {role}; GRANT SELECT ON fine_tuning.job_overview TO PUBLIC"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,11 @@ def ftw(tmp_path: Path, world: ScriptedWorld, host: Simulator) -> Command:
     return Command(tmp_path, host.base_url)
 
 
+def _without_times(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows of `best_checkpoints` without the time of the listing, which two warehouses cannot share."""
+    return [{name: value for name, value in row.items() if name != "listed_at"} for row in rows]
+
+
 def assert_is_read_as_duckdb_is(ftw: Command, world: ScriptedWorld, *where: str) -> None:
     """Check, sync, verify and ask for the best on a warehouse, and compare with DuckDB."""
     before = ftw("best", *where)
@@ -69,8 +75,8 @@ def assert_is_read_as_duckdb_is(ftw: Command, world: ScriptedWorld, *where: str)
     for more in ((), ("--job", "ftjob-001"), ("--account", "default")):
         best = ftw("best", *where, *more, "--output", "json")
         assert (best.code, best.err) == (0, "")
-        assert best.json == ftw("best", *more, "--output", "json").json
         assert best.json
+        assert _without_times(best.json) == _without_times(ftw("best", *more, "--output", "json").json)
     running = ftw("best", *where, "--job", "ftjob-runs")
     assert running.code == 1
     assert is_told_well(running, "ftjob-runs has no checkpoints (it is running)")
@@ -143,9 +149,10 @@ def test_an_engine_that_no_view_is_written_for_is_read_as_duckdb_is(
     assert engine.tables() == file.tables()
     comparison = verify(Account("default", "key", host.base_url), engine.warehouse)
     assert (comparison.findings, comparison.equal["events"]) == ([], 9)
-    best = best_checkpoints(engine.warehouse)
-    assert best == best_checkpoints(file.warehouse)
-    assert len(best[1]) == 3
+    (columns, best), (same_columns, same) = (best_checkpoints(one.warehouse) for one in (engine, file))
+    assert columns == same_columns
+    assert len(best) == 3
+    assert _without_times(best) == _without_times(same)
 
 
 @pytest.mark.engine
