@@ -22,9 +22,9 @@ from dataclasses import dataclass
 
 import duckdb
 
+from fine_tuning_warehouse.schema import TABLES
 from fine_tuning_warehouse.views import VIEWS
 from fine_tuning_warehouse.views.build import Builder
-from openai_fine_tuning.schema import TABLES
 
 KEPT = 3
 """Epochs that the host keeps."""

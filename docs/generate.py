@@ -20,12 +20,12 @@ import duckdb
 
 from fine_tuning_warehouse.cli.output import as_table
 from fine_tuning_warehouse.query import CONFIG
+from fine_tuning_warehouse.schema import TABLES
 from fine_tuning_warehouse.sync.demo import DEMO_LABEL, demo_account
 from fine_tuning_warehouse.sync.run import SyncOptions, run_sync
 from fine_tuning_warehouse.views import VIEWS
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATASET
-from openai_fine_tuning.schema import TABLES
 from reference import command_sections, source_arguments
 
 DOCS = Path(__file__).parent

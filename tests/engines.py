@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from fine_tuning_simulator import Simulator
 from fine_tuning_warehouse.accounts.account import Account
+from fine_tuning_warehouse.schema import TABLES
 from fine_tuning_warehouse.sync.run import AccountResult, SyncOptions, run_sync
 from fine_tuning_warehouse.warehouses.rows import open_rows
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
-from openai_fine_tuning.schema import TABLES
 
 
 class Engine:

@@ -16,6 +16,7 @@ from fine_tuning_warehouse.account_life import forget, rename, stored_accounts
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.archive import Plan, archive, check, open_store, rewrite
 from fine_tuning_warehouse.errors import BusyError, UsageError
+from fine_tuning_warehouse.schema import TABLES
 from fine_tuning_warehouse.sync.run import SyncOptions, run_sync
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from fine_tuning_warehouse.warehouses.locking import file_lock
@@ -23,7 +24,6 @@ from fine_tuning_warehouse.warehouses.rows import open_rows
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from harness import Database
 from histories import add_history
-from openai_fine_tuning.schema import TABLES
 
 pytest_plugins = ["lakes"]
 

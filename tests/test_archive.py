@@ -35,6 +35,7 @@ from fine_tuning_warehouse.archive import (
 from fine_tuning_warehouse.archive.lock import only_run, unfinished
 from fine_tuning_warehouse.archive.originals import named
 from fine_tuning_warehouse.errors import BusyError, CommandError, UsageError
+from fine_tuning_warehouse.schema import TABLES
 from fine_tuning_warehouse.views import VIEWS
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from fine_tuning_warehouse.warehouses.iceberg import Iceberg
@@ -43,7 +44,6 @@ from fine_tuning_warehouse.warehouses.rows import relation
 from harness import DAY, HOUR, NOW, Database
 from histories import add_history
 from openai_fine_tuning import settings
-from openai_fine_tuning.schema import TABLES
 
 if TYPE_CHECKING:
     from postgres import Postgres

@@ -11,7 +11,7 @@ import pytest
 
 from command import HOUR, KEY, NOW, SUMMARY_KEYS, Command, Ended, is_told_well, wait_until
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
-from openai_fine_tuning.schema import TABLES
+from fine_tuning_warehouse.schema import TABLES
 
 RESULTS = b"step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n1,0.9,0.5,,\n2,0.8,0.6,1.0,0.4\n"
 

@@ -16,6 +16,7 @@ from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.copy import Copied, copy_history
 from fine_tuning_warehouse.errors import UsageError
+from fine_tuning_warehouse.schema import TABLES
 from fine_tuning_warehouse.sync.run import AccountResult, SyncOptions, run_sync
 from fine_tuning_warehouse.views import VIEWS
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
@@ -25,7 +26,6 @@ from fine_tuning_warehouse.warehouses.rows import open_rows
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from harness import HOUR, NOW, Database
 from histories import add_history
-from openai_fine_tuning.schema import TABLES
 
 if TYPE_CHECKING:
     from postgres import Postgres

@@ -11,10 +11,11 @@ from command import Command
 from fine_tuning_simulator import ScriptedWorld, Simulator
 from fine_tuning_warehouse.dbt_sources import dbt_sources
 from fine_tuning_warehouse.errors import CommandError
+from fine_tuning_warehouse.schema import TABLES
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from harness import Database
 from histories import add_history
-from openai_fine_tuning.schema import JOBS, TABLES
+from openai_fine_tuning.schema import JOBS
 
 
 def test_the_sources_are_the_tables_and_views_with_tests_and_the_freshness_of_each_account(

@@ -129,6 +129,7 @@ def test_resources_are_those_of_the_contract() -> None:
     assert tuple(source.selected_resources) == RESOURCES
     assert "rejected_records" not in source.resources
     assert "syncs" not in source.resources
+    assert {*source.schema.data_table_names(include_incomplete=True)} == {*RESOURCES, "rejected_records"}
 
 
 @pytest.mark.parametrize("resource", RESOURCES)

@@ -20,11 +20,11 @@ from fine_tuning_warehouse.accounts import config_files as configured
 from fine_tuning_warehouse.cli.main import ftw
 from fine_tuning_warehouse.cli.output import as_table
 from fine_tuning_warehouse.query import query
+from fine_tuning_warehouse.schema import TABLES
 from fine_tuning_warehouse.views import VIEWS
 from harness import DAY, HOUR, NOW, Database
 from openai_fine_tuning import settings
 from openai_fine_tuning.api.connection import CERTIFICATES
-from openai_fine_tuning.schema import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

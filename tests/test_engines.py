@@ -15,10 +15,10 @@ from engines import Engine
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 from fine_tuning_warehouse.errors import BusyError, UsageError
 from fine_tuning_warehouse.maintain import maintain
+from fine_tuning_warehouse.schema import TABLES
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from harness import DAY, HOUR, NOW, Database
 from histories import add_history, assert_holds, truth_of
-from openai_fine_tuning.schema import TABLES
 
 if TYPE_CHECKING:
     from postgres import Postgres

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from command import HOUR, NOW, Command
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.cli.logs import SafeRecord
+from fine_tuning_warehouse.schema import TABLES, schema
 from openai_fine_tuning.convert.table_builder import Batches
 from openai_fine_tuning.convert.values import escaped
-from openai_fine_tuning.schema import TABLES, schema
 
 SQL = "x'); DROP TABLE jobs; --"
 QUOTES = "\"'`$$\\ %s {0} :name ?"

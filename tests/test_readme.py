@@ -13,8 +13,8 @@ import duckdb
 import pytest
 
 from fine_tuning_simulator import ScriptedWorld, Simulator
+from fine_tuning_warehouse.schema import TABLES
 from fine_tuning_warehouse.views import VIEWS
-from openai_fine_tuning.schema import TABLES
 
 ROOT = Path(__file__).parent.parent
 FTW = Path(sys.executable).with_name("ftw")

@@ -12,10 +12,10 @@ from sqlglot import ErrorLevel, exp
 
 from clickhouse import run_in_clickhouse
 from fine_tuning_simulator import Clock, GeneratedWorld, Simulator
+from fine_tuning_warehouse.schema import TABLES
 from fine_tuning_warehouse.views import VIEWS, View
 from fine_tuning_warehouse.views.build import DIALECTS, READ_TABLES, Builder
 from harness import Database
-from openai_fine_tuning.schema import TABLES
 
 NAMES = [view.name for view in VIEWS]
 ALL_TABLES: dict[str, dict[str, Any]] = {

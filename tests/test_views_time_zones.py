@@ -12,10 +12,10 @@ import sqlglot
 from sqlglot import ErrorLevel, exp
 
 from fine_tuning_simulator import ScriptedWorld
+from fine_tuning_warehouse.schema import TABLES
 from fine_tuning_warehouse.views import VIEWS, View
 from fine_tuning_warehouse.views.build import DIALECTS, Builder
 from harness import Database
-from openai_fine_tuning.schema import TABLES
 from repository import ROOT
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import Any
 
 import dlt
 
+from fine_tuning_warehouse.schema import SCHEMA, SYNCS, TABLES
 from openai_fine_tuning.convert.values import file_ids, unix_seconds
-from openai_fine_tuning.schema import SCHEMA, SYNCS, TABLES
 
 from .accounts.account import did_you_mean
 from .accounts.labels import checked_label, label_in_names

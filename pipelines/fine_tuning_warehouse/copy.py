@@ -18,7 +18,7 @@ import dlt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from openai_fine_tuning.schema import SYNCS, TABLES, schema
+from fine_tuning_warehouse.schema import SYNCS, TABLES, schema
 
 from .errors import CommandError, UsageError
 from .warehouses.errors import destination_errors

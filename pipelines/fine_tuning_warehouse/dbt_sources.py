@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from openai_fine_tuning.schema import CHECKPOINTS, EVENTS, JOBS, RESULT_METRICS, SYNCS
+from fine_tuning_warehouse.schema import SYNCS
+from openai_fine_tuning.schema import CHECKPOINTS, EVENTS, JOBS, RESULT_METRICS
 
 from .errors import CommandError
 from .warehouses.rows import Relation, open_rows

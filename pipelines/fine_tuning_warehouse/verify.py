@@ -16,8 +16,9 @@ import dlt
 import duckdb
 from dlt.extract import DltSource
 
+from fine_tuning_warehouse.schema import TABLES
 from openai_fine_tuning import FineTuningSourceError, Report
-from openai_fine_tuning.schema import REJECTED_RECORDS, TABLES
+from openai_fine_tuning.schema import REJECTED_RECORDS
 from openai_fine_tuning.settings import CONCURRENCY, OVERLAP_SECONDS, RESOURCES
 from openai_fine_tuning.state.takeover import state_in_force
 from openai_fine_tuning.state.watermark import known_jobs, short_listing

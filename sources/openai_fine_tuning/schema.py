@@ -6,6 +6,7 @@ The words are this project's; the facts are those of the API's own reference.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Literal
@@ -88,9 +89,10 @@ class Table:
         return hashlib.sha256(declared.encode()).hexdigest()[:8]
 
 
-_ACCOUNT = Column(
+ACCOUNT = Column(
     "account", "text", "Label of the account that the row came from; the API itself does not tell.", key=True
 )
+"""The first column of every table."""
 
 _OTHER_FIELDS = Column(
     "other_fields",
@@ -125,7 +127,7 @@ JOBS = Table(
     "jobs",
     "Fine-tuning jobs, each in the latest state that was read.",
     (
-        _ACCOUNT,
+        ACCOUNT,
         Column("id", "text", "Id of the job.", key=True),
         Column("object", "text", "Always fine_tuning.job."),
         Column("created_at", "timestamp", "When the job was created."),
@@ -177,7 +179,7 @@ CHECKPOINTS = Table(
     "checkpoints",
     "Checkpoints of fine-tuning jobs: models that can be deployed, with the metrics of their step.",
     (
-        _ACCOUNT,
+        ACCOUNT,
         Column("id", "text", "Id of the checkpoint.", key=True),
         Column("object", "text", "Always fine_tuning.job.checkpoint."),
         Column(
@@ -203,7 +205,7 @@ EVENTS = Table(
     "events",
     "Events of fine-tuning jobs: what happened, and the metrics of every logged step.",
     (
-        _ACCOUNT,
+        ACCOUNT,
         Column("id", "text", "Id of the event.", key=True),
         Column("object", "text", "Always fine_tuning.job.event."),
         Column("created_at", "timestamp", "When it happened."),
@@ -223,7 +225,7 @@ RESULT_METRICS = Table(
     "result_metrics",
     "Rows of the jobs' result files: the metrics of every step.",
     (
-        _ACCOUNT,
+        ACCOUNT,
         Column("file_id", "text", "Id of the result file.", key=True),
         Column("step", "bigint", "Training step.", key=True),
         Column("fine_tuning_job_id", "text", "Id of the job that wrote the file."),
@@ -241,7 +243,7 @@ FILES = Table(
     "files",
     "Files that jobs name: what each was trained and validated on, and what it wrote.",
     (
-        _ACCOUNT,
+        ACCOUNT,
         Column("id", "text", "Id of the file.", key=True),
         Column("object", "text", "Always file."),
         Column("created_at", "timestamp", "When it was uploaded, or written by a job."),
@@ -258,7 +260,7 @@ REJECTED_RECORDS = Table(
     "rejected_records",
     "Records of which a value, or the key, does not fit its column: whole and with the reason, so nothing is lost.",
     (
-        _ACCOUNT,
+        ACCOUNT,
         Column("resource", "text", "Resource that it was read for.", key=True),
         Column("record_hash", "text", "SHA-256 of job id and record: the same record is kept once.", key=True),
         Column("fine_tuning_job_id", "text", "Id of the job in whose listing it stood."),
@@ -272,43 +274,20 @@ REJECTED_RECORDS = Table(
     ),
 )
 
-SYNCS = Table(
-    "syncs",
-    "Syncs: how fresh the data is, and what each sync did.",
-    (
-        _ACCOUNT,
-        Column("id", "text", "Id of the sync.", key=True),
-        Column("started_at", "timestamp", "When it started."),
-        Column("finished_at", "timestamp", "When it had read everything that this load holds, or failed."),
-        Column("requests", "bigint", "Requests sent, retries included."),
-        Column("retries", "bigint", "Requests that were sent again."),
-        Column("jobs_seen", "bigint", "Jobs that the host showed."),
-        Column("jobs_known", "bigint", "Jobs of the account that this sync and those before it have read."),
-        Column("jobs_open", "bigint", "Jobs that the next sync will read again."),
-        Column("skipped", "json", "What was skipped and why, as a JSON array."),
-        Column("rejected", "bigint", "Records that do not fit, as a whole or in a value."),
-        Column("version", "text", "Release that did it."),
-        Column("host", "text", "Host that was read: its base URL."),
-        Column("status", "text", "done or failed; null for those of earlier releases, which are done."),
-        Column("error", "text", "Why it failed."),
-        Column("rows_loaded", "json", "Rows that were new or changed, by table, as a JSON object."),
-        Column("newest_job_at", "timestamp", "When the newest job was created that the host showed."),
-    ),
-)
-
 TABLES: dict[str, Table] = {
-    table.name: table for table in (JOBS, CHECKPOINTS, EVENTS, RESULT_METRICS, FILES, REJECTED_RECORDS, SYNCS)
+    table.name: table for table in (JOBS, CHECKPOINTS, EVENTS, RESULT_METRICS, FILES, REJECTED_RECORDS)
 }
+"""The tables that the source fills, by name."""
 
 
 SCHEMA = "openai_fine_tuning"
 """dlt's name of the schema, which all accounts of a warehouse share."""
 
 
-def schema() -> dlt.Schema:
-    """Return the dlt schema of all tables: columns, types, keys, descriptions."""
+def schema(tables: Iterable[Table] = TABLES.values()) -> dlt.Schema:
+    """Return the dlt schema of tables: columns, types, keys, descriptions."""
     result = dlt.Schema(SCHEMA)
-    for table in TABLES.values():
+    for table in tables:
         result.update_table(
             {
                 "name": table.name,

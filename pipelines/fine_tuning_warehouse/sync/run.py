@@ -23,6 +23,7 @@ import pyarrow as pa
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.accounts.diagnosis import to_command_error
 from fine_tuning_warehouse.errors import CommandError
+from fine_tuning_warehouse.schema import SCHEMA, SYNCS, schema
 from fine_tuning_warehouse.version import __version__
 from fine_tuning_warehouse.warehouses.account_rows import label_of
 from fine_tuning_warehouse.warehouses.changes import Changes, Tables
@@ -41,7 +42,7 @@ from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from fine_tuning_warehouse.warehouses.working_directory import working_directory
 from openai_fine_tuning import CancelledError, FineTuningSourceError, Report
 from openai_fine_tuning.convert.table_builder import Batches
-from openai_fine_tuning.schema import REJECTED_RECORDS, SCHEMA, SYNCS, schema
+from openai_fine_tuning.schema import REJECTED_RECORDS
 from openai_fine_tuning.settings import CONCURRENCY, MERGE, RESOURCES
 
 from .summary import AccountResult, SyncResult, now
@@ -396,7 +397,10 @@ class _Log:
         return log()
 
     def _row(self) -> pa.Table:
-        batches, report = Batches(self._account.label, dlt.current.source_schema()), self._report
+        batches, report = (
+            Batches(self._account.label, dlt.current.source_schema(), tables=(SYNCS, REJECTED_RECORDS)),
+            self._report,
+        )
         record = {
             "id": self._id,
             "started_at": self.started_at.isoformat(),

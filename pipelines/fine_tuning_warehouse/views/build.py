@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlglot import ErrorLevel, exp, parse_one
 
-from openai_fine_tuning.schema import TABLES
+from fine_tuning_warehouse.schema import TABLES
 
 from .files import PARTS, VIEWS, View
 

@@ -11,7 +11,7 @@ from dlt.common.destination.client import WithStagingDataset
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.versioned_state import decompress_state
 
-from openai_fine_tuning.schema import SCHEMA, TABLES
+from fine_tuning_warehouse.schema import SCHEMA, TABLES
 
 from .dlt_seam import is_sql, read_stored_schema, source_state
 from .rows.lake import open_tables

@@ -74,7 +74,7 @@ class PostgreSql(OtherDestination):
     @override
     def preflight(self, pipeline: dlt.Pipeline) -> bool:
         """Connect once, and check that the role may load."""
-        from openai_fine_tuning.schema import TABLES  # noqa: PLC0415 - imports dlt
+        from fine_tuning_warehouse.schema import TABLES  # noqa: PLC0415 - imports dlt
 
         from .errors import destination_errors  # noqa: PLC0415
 
@@ -199,7 +199,7 @@ WHERE n.nspname = %s AND c.relkind = 'v' AND g.grantee <> c.relowner
 
 def _indexes(client: Any, dataset: str) -> Iterator[tuple[str, str, str]]:
     """Return the indexes that tables should have: name, table, statement."""
-    from openai_fine_tuning.schema import TABLES  # noqa: PLC0415 - imports dlt
+    from fine_tuning_warehouse.schema import TABLES  # noqa: PLC0415 - imports dlt
 
     columns: dict[str, set[str]] = {}
     for table, column in client.execute_sql(_COLUMNS, dataset) or ():

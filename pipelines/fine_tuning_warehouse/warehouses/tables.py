@@ -22,7 +22,7 @@ from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from fine_tuning_warehouse.errors import CommandError
-from openai_fine_tuning.schema import SCHEMA, SYNCS, TABLES
+from fine_tuning_warehouse.schema import SCHEMA, SYNCS, TABLES
 
 from .load_id import LOAD_ID
 from .rows.types import arrow_type
@@ -137,7 +137,7 @@ def _made(pipeline: dlt.Pipeline, client: Any) -> dict[str, str]:
     The states of the other accounts are only read if this account has not made all tables.
     """
     made = _made_by(pipeline.state)
-    if not {*TABLES} - {SYNCS.name} <= made.keys():
+    if not TABLES.keys() - {SYNCS.name} <= made.keys():
         table = client.sql_client.make_qualified_table_name(client.schema.state_table_name)
         query = f"SELECT DISTINCT pipeline_name FROM {table} WHERE pipeline_name LIKE %s"  # noqa: S608
         with suppress(DatabaseUndefinedRelation):

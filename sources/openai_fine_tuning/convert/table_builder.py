@@ -315,21 +315,22 @@ class Batches:
     Args:
         account: The label that every row carries.
         schema: The source's schema, with the columns that the destination has.
+        tables: The tables, `rejected_records` among them.
     """
 
-    def __init__(self, account: str, schema: dlt.Schema) -> None:
+    def __init__(self, account: str, schema: dlt.Schema, tables: Iterable[Table] = TABLES.values()) -> None:
         self._account = account
         self._builders = {
-            name: TableBuilder(
+            table.name: TableBuilder(
                 table,
                 schema.naming,
                 {
                     column: str(hints["data_type"])
-                    for column, hints in schema.tables.get(name, {}).get("columns", {}).items()
+                    for column, hints in schema.tables.get(table.name, {}).get("columns", {}).items()
                     if hints.get("data_type") and not column.startswith("_dlt")
                 },
             )
-            for name, table in TABLES.items()
+            for table in tables
         }
         self.rejected = 0
 

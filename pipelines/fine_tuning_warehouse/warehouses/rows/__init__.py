@@ -11,10 +11,10 @@ from contextlib import ExitStack, contextmanager
 
 import duckdb
 
+from fine_tuning_warehouse.schema import TABLES
 from fine_tuning_warehouse.views import VIEWS
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from fine_tuning_warehouse.warehouses.working_directory import working_directory
-from openai_fine_tuning.schema import TABLES
 
 from .relations import Relation, Rows, readable, relation
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import duckdb
 
+from fine_tuning_warehouse.schema import TABLES
 from fine_tuning_warehouse.views.build import READ_TABLES, Builder
 from fine_tuning_warehouse.warehouses.sql_text import quoted
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
-from openai_fine_tuning.schema import TABLES
 
 from .database import DuckdbRows, bounded
 from .lake import LOADS

@@ -12,10 +12,10 @@ from typing import Literal
 import pyarrow as pa
 
 from fine_tuning_warehouse.errors import CommandError
+from fine_tuning_warehouse.schema import TABLES
 from fine_tuning_warehouse.views import VIEWS
 from fine_tuning_warehouse.warehouses.errors import destination_errors
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
-from openai_fine_tuning.schema import TABLES
 
 BATCH_ROWS = 20_000
 
