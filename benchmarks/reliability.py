@@ -35,9 +35,9 @@ from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.sync.run import SyncOptions, run_sync
 from histories import NOW, add_history, assert_holds, mixed_faults, truth_of
-from openai_fine_tuning import settings as source_settings
 from openai_fine_tuning.errors import RequestError
 from openai_fine_tuning.schema import TABLES
+from openai_fine_tuning.settings import RequestPolicy
 from raw_host import EMPTY_PAGE, RawHost, answer_with
 from test_answer_bounds import BOMBS, asked, bomb
 from test_command_query import REFUSED, broken_out, furnished
@@ -84,7 +84,7 @@ def kills(tries: int, randomness: random.Random) -> Result:
 
 def faults(rounds: int) -> Result:
     """Sync from a host whose answers fail in 15 of 100 cases."""
-    source_settings.BACKOFF_SECONDS = 0.01
+    quick = RequestPolicy(backoff=0.01)
     injected = answers = lost = 0
     for number in range(rounds):
         world = ScriptedWorld()
@@ -93,7 +93,7 @@ def faults(rounds: int) -> Result:
         with tempfile.TemporaryDirectory() as folder, Simulator(world, clock=Clock(start=NOW, speed=0)) as host:
             host.faults.extend(mixed_faults(0.15, number + 1000))
             ftw = Command(Path(folder), host.base_url)
-            run_sync(Account("default", "key", host.base_url), DuckDb(ftw.database), SyncOptions())
+            run_sync(Account("default", "key", host.base_url, policy=quick), DuckDb(ftw.database), SyncOptions())
             injected += sum(fault.hits for fault in host.faults)
             answers += len(host.requests)
             lost += not _is_whole(ftw.rows, world)

@@ -15,11 +15,15 @@ from fine_tuning_simulator import Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.sync.run import AccountResult, SyncOptions, run_sync
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
+from openai_fine_tuning.settings import RequestPolicy
 
 NOW = 1_780_000_000
 """The simulated host's time at the start of a test (2026-05-28)."""
 
 HOUR, DAY = 3600, 86400
+
+QUICK = RequestPolicy(backoff=0.001, max_backoff=0.01)
+"""Retries without long waits."""
 
 
 class Database:
@@ -61,7 +65,7 @@ class Database:
         """Sync once, as the command does; clears the host's record of requests first."""
         self.host.requests.clear()
         return run_sync(
-            Account(account, key, self.host.base_url),
+            Account(account, key, self.host.base_url, policy=QUICK),
             DuckDb(database or self.path),
             SyncOptions(**reading),
         )

@@ -41,9 +41,8 @@ from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from fine_tuning_warehouse.warehouses.iceberg import Iceberg
 from fine_tuning_warehouse.warehouses.postgres import PostgreSql
 from fine_tuning_warehouse.warehouses.rows import relation
-from harness import DAY, HOUR, NOW, Database
+from harness import DAY, HOUR, NOW, QUICK, Database
 from histories import add_history
-from openai_fine_tuning import settings
 
 if TYPE_CHECKING:
     from postgres import Postgres
@@ -54,8 +53,7 @@ JOBS = 4
 
 
 @pytest.fixture(autouse=True)
-def _history(world: ScriptedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "BACKOFF_SECONDS", 0.001)
+def _history(world: ScriptedWorld) -> None:
     add_history(world, range(JOBS))
 
 
@@ -81,7 +79,7 @@ class Archiving:
         if self._begins and account is not None and not self.database.path.exists() and not host.faults:
             self.database.begin()
         host.requests.clear()
-        whose = [] if account is None else [Account(account, key, host.base_url)]
+        whose = [] if account is None else [Account(account, key, host.base_url, policy=QUICK)]
         warehouse = plan.pop("warehouse", DuckDb(self.database.path))
         return archive(open_store(str(folder or self.folder)), Plan(warehouse, whose, **plan))
 
@@ -698,13 +696,12 @@ def test_a_run_notices_that_one_of_another_machine_has_begun(folder: Path) -> No
             first.check()
 
 
-def test_row_groups_are_the_same_however_rows_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 10)
+def test_row_groups_are_the_same_however_rows_come(tmp_path: Path) -> None:
     jobs = relation("jobs", {"account": pa.string(), "id": pa.string()})
     rows = pa.table({"account": ["a"] * 27, "id": [str(number) for number in range(27)]}, jobs.schema)
     contents = []
     for size in (1, 7, 10, 27):
-        assert parquet.write(jobs, rows.to_batches(size), tmp_path / "jobs.parquet") == (27, {"a"})
+        assert parquet.write(jobs, rows.to_batches(size), tmp_path / "jobs.parquet", group_rows=10) == (27, {"a"})
         metadata = pq.read_metadata(tmp_path / "jobs.parquet")
         assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [10, 10, 7]
         contents.append((tmp_path / "jobs.parquet").read_bytes())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from fine_tuning_simulator import ScriptedWorld
-from fine_tuning_warehouse.warehouses import duckdb
+from fine_tuning_warehouse.accounts.account import Account
+from fine_tuning_warehouse.sync.run import SyncOptions, run_sync
+from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from harness import DAY, NOW, Database
 
 JOBS, CHECKPOINTS = 60, 10
@@ -45,11 +47,11 @@ def test_a_part_holds_little_more_than_its_rows_and_what_was_under_way(
 
 
 def test_a_load_that_does_not_fit_its_bound_is_loaded_all_the_same(
-    long_history: ScriptedWorld, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    long_history: ScriptedWorld, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(duckdb, "_LEAST_MEGABYTES", 1)
     caplog.set_level("INFO", "fine_tuning_warehouse")
-    database.sync()
+    account = Account("default", "key", database.host.base_url)
+    run_sync(account, DuckDb(database.path, load_megabytes=1), SyncOptions())
     assert "A load did not fit" in caplog.text
     assert database.rows("SELECT count(*) FROM checkpoints") == [(600,)]
     assert database.rows("SELECT count(*) FROM _dlt_loads WHERE status = 0") == [(1,)]

@@ -26,7 +26,6 @@ from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from fine_tuning_warehouse.warehouses.postgres import PostgreSql
 from harness import Database
 from histories import HOUR, NOW, add_history, assert_holds, truth_of
-from openai_fine_tuning import settings
 
 if TYPE_CHECKING:
     from postgres import Postgres
@@ -103,9 +102,7 @@ def test_a_host_that_cuts_off_after_a_while_is_read_to_the_end_over_several_sync
     host: Simulator,
     database: Database,
     refusal: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(settings, "BACKOFF_SECONDS", 0.001)
     world.page_limit = 5
     add_shuffled_history(world, 15)
     stops = 0

@@ -15,12 +15,12 @@ import requests
 
 from command import KEY
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
+from harness import QUICK
 from openai_fine_tuning import (
     ConfigurationError,
     HostError,
     RequestError,
     openai_fine_tuning,
-    settings,
 )
 from openai_fine_tuning.api.auth import Credential, chosen_scheme
 from openai_fine_tuning.api.client import FineTuningApi
@@ -56,7 +56,7 @@ class Tokens:
 
 def jobs(host: Simulator, key: str | Callable[[], str], auth: str | None = None) -> FineTuningApi:
     """Asks for the jobs once; returns what asked."""
-    api = FineTuningApi(host.base_url, key, auth=auth)
+    api = FineTuningApi(host.base_url, key, auth=auth, policy=QUICK)
     try:
         api.get_page(JOBS_PATH)
     finally:
@@ -162,10 +162,7 @@ def test_a_token_that_several_requests_find_refused_is_forgotten_once() -> None:
     assert tokens.number == 1
 
 
-def test_no_error_says_a_token_neither_the_present_nor_a_past_one(
-    host: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(settings, "BACKOFF_SECONDS", 0.001)
+def test_no_error_says_a_token_neither_the_present_nor_a_past_one(host: Simulator) -> None:
     words = f"Not these: {token(0)} {token(1)} Bearer {token(1)}"
     host.faults.append(Fault("status", times=None, status=401, message=words, code=token(0)))
     with pytest.raises(RequestError) as raised:

@@ -131,9 +131,8 @@ def test_what_analysts_ask_has_a_query(words: str) -> None:
 
 
 def test_queries_whose_answer_is_empty_in_the_demo_find_what_they_look_for(
-    world: ScriptedWorld, host: Simulator, clock: Clock, database: Database, monkeypatch: pytest.MonkeyPatch
+    world: ScriptedWorld, host: Simulator, clock: Clock, database: Database
 ) -> None:
-    monkeypatch.setattr(settings, "BACKOFF_SECONDS", 0.01)
     world.add_job(id="drops", created_at=NOW - DAY, finished_at=NOW, result_files=["file-gone"])
     for step, loss in ((1, 0.4), (2, 0.5)):
         world.add_checkpoint("drops", id=f"drops-{step}", step_number=step, metrics={"valid_loss": loss})

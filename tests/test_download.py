@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
+from harness import QUICK
 from openai_fine_tuning import RequestError, settings
 from openai_fine_tuning.api.client import FineTuningApi
 
@@ -22,14 +23,13 @@ PATH = "/files/file-1/content"
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch, world: ScriptedWorld) -> None:
-    monkeypatch.setattr(settings, "BACKOFF_SECONDS", 0.001)
+def _file(world: ScriptedWorld) -> None:
     world.add_file("file-1", CONTENT)
 
 
 @pytest.fixture
 def api(host: Simulator) -> Iterator[FineTuningApi]:
-    made = FineTuningApi(host.base_url, "key")
+    made = FineTuningApi(host.base_url, "key", policy=QUICK)
     yield made
     made.close()
 
@@ -156,7 +156,7 @@ def test_a_rest_is_asked_for_of_the_same_version_and_is_not_taken_from_another_b
         lambda _: (200, {**WHOLE, "etag": 'W/"weak"'}, CONTENT[:HALF]),
         lambda at: (206, {"content-range": f"bytes {at}-{len(CONTENT) - 1}/{len(CONTENT)}"}, CONTENT[at:]),
     ) as host:
-        api = FineTuningApi(host.base_url, "key")
+        api = FineTuningApi(host.base_url, "key", policy=QUICK)
         assert downloaded(api, size=len(CONTENT)) == CONTENT
         api.close()
     assert ["range" in asked for asked in host.asked] == [False, True, False, True]
@@ -167,7 +167,7 @@ def test_what_came_compressed_is_asked_for_from_the_start_again() -> None:
     packed = gzip.compress(CONTENT[:100_000])
     encoded = {"content-encoding": "gzip", "content-length": str(len(packed))}
     with Answers(lambda _: (200, encoded, packed[:-5000]), lambda _: (200, encoded, packed)) as host:
-        api = FineTuningApi(host.base_url, "key")
+        api = FineTuningApi(host.base_url, "key", policy=QUICK)
         assert downloaded(api) == CONTENT[:100_000]
         api.close()
     assert [asked.get("range") for asked in host.asked] == [None, None]

@@ -9,15 +9,8 @@ import pytest
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.errors import CommandError
 from harness import DAY, HOUR, NOW, Database
-from openai_fine_tuning import settings
 
 MISSING_ENDPOINT = {"error": {"message": "Invalid URL (GET /v1/...)", "type": "invalid_request_error"}}
-
-
-@pytest.fixture(autouse=True)
-def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "BACKOFF_SECONDS", 0.01)
-    monkeypatch.setattr(settings, "MAX_BACKOFF_SECONDS", 0.01)
 
 
 def add_jobs(world: ScriptedWorld, count: int = 4, *, start: int = 0) -> None:

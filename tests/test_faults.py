@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.sync.run import AccountResult, SyncOptions, run_sync
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
-from harness import DAY, NOW, Database
+from harness import DAY, NOW, QUICK, Database
 from histories import add_history, assert_holds, mixed_faults, truth_of
 from openai_fine_tuning import EndlessListingError, HostError, RequestError, settings
 from openai_fine_tuning.api.client import FineTuningApi
@@ -26,16 +27,10 @@ JOBS = "/fine_tuning/jobs"
 CHECKPOINTS = f"{JOBS}/ftjob-a/checkpoints"
 
 
-@pytest.fixture(autouse=True)
-def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "BACKOFF_SECONDS", 0.01)
-    monkeypatch.setattr(settings, "MAX_BACKOFF_SECONDS", 0.05)
-
-
 @pytest.fixture
 def api(host: Simulator) -> Iterator[FineTuningApi]:
     """A client of the host that bears no long silence."""
-    api = FineTuningApi(host.base_url, "key", policy=settings.RequestPolicy(read_timeout=0.5))
+    api = FineTuningApi(host.base_url, "key", policy=replace(QUICK, read_timeout=0.5))
     yield api
     api.close()
 
@@ -180,14 +175,11 @@ def test_a_page_that_was_met_before_is_an_error(world: ScriptedWorld, host: Simu
     assert len(host.requests) == 3
 
 
-def test_a_listing_of_more_pages_than_any_has_is_an_error(
-    world: ScriptedWorld, api: FineTuningApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_listing_of_more_pages_than_any_has_is_an_error(world: ScriptedWorld, api: FineTuningApi) -> None:
     world.page_limit = 1
     add_checkpoints(world, 4)
-    monkeypatch.setattr(settings, "MAX_PAGES", 3)
     with pytest.raises(EndlessListingError, match="ftjob-a/checkpoints did not end within 3 pages"):
-        ids(api)
+        list(pages(api, CHECKPOINTS, max_pages=3))
 
 
 @pytest.mark.parametrize(
@@ -448,15 +440,14 @@ def test_words_in_place_of_a_result_file_are_asked_for_again_before_they_count_a
 
 
 def test_a_host_that_fails_more_often_than_it_answers_ends_the_sync(
-    world: ScriptedWorld, host: Simulator, database: Database, monkeypatch: pytest.MonkeyPatch
+    world: ScriptedWorld, host: Simulator, database: Database
 ) -> None:
-    monkeypatch.setattr(settings, "FREE_RETRIES", 20)
-    monkeypatch.setattr(settings, "BACKOFF_SECONDS", 0.001)
+    account = Account("default", "key", host.base_url, policy=replace(QUICK, free_retries=20))
     add_history(world, range(40), children=1)
     host.faults.append(Fault("status", path="ftjob-", times=None, probability=0.75, status=500))
     summary = AccountResult("default")
     with pytest.raises(CommandError, match=r"fails more often than it answers \(\d+ retries\)"):
-        run_sync(Account("default", "key", host.base_url), DuckDb(database.path), SyncOptions(), result=summary)
+        run_sync(account, DuckDb(database.path), SyncOptions(), result=summary)
     answered = sum(request.status == 200 for request in host.requests)
     assert 20 < summary.retries <= 21 + answered + settings.CONCURRENCY
     assert summary.load_ids == []

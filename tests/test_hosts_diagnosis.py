@@ -22,15 +22,14 @@ from fine_tuning_warehouse.accounts.lookup import SOURCE
 from fine_tuning_warehouse.check import Finding, check
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from fine_tuning_warehouse.warehouses.postgres import PostgreSql
-from harness import HOUR, NOW
-from openai_fine_tuning import RequestError, settings
+from harness import HOUR, NOW, QUICK
+from openai_fine_tuning import RequestError
 
 ORIGINS = {"base_url": "MY_URL", "api_key": "MY_KEY", "org_id": "MY_ORG", "project_id": "MY_PROJECT"}
 
 
 @pytest.fixture(autouse=True)
-def _history(world: ScriptedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "BACKOFF_SECONDS", 0.001)
+def _history(world: ScriptedWorld) -> None:
     world.add_file("file-result", b"step,train_loss\n1,0.5\n")
     world.add_job(id="ftjob-1", created_at=NOW - 30 * HOUR, result_files=["file-result"])
     world.add_checkpoint("ftjob-1")
@@ -51,7 +50,7 @@ def findings(account: Account) -> dict[str, Finding]:
 
 def of(base_url: str, **settings: Any) -> Account:
     """An account whose settings were found in variables of ours."""
-    return Account("default", "my-key", base_url, locations=ORIGINS, **settings)
+    return Account("default", "my-key", base_url, locations=ORIGINS, policy=QUICK, **settings)
 
 
 def failure(account: Account) -> str:

@@ -16,23 +16,18 @@ import pytest
 from command import Command, wait_until
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.errors import UsageError
-from harness import Database
+from harness import QUICK, Database
 from histories import add_history, assert_holds, truth_of
-from openai_fine_tuning import CancelledError, ConfigurationError, settings
+from openai_fine_tuning import CancelledError, ConfigurationError
 from openai_fine_tuning.api.client import FineTuningApi
 
 JOBS = "/fine_tuning/jobs"
 
 
-@pytest.fixture(autouse=True)
-def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "BACKOFF_SECONDS", 0.01)
-
-
 @pytest.fixture
 def api(host: Simulator) -> Iterator[FineTuningApi]:
     """A client that may send eight requests at once."""
-    api = FineTuningApi(host.base_url, "key", concurrency=8)
+    api = FineTuningApi(host.base_url, "key", concurrency=8, policy=QUICK)
     yield api
     api.close()
 

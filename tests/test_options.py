@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 import re
 
+import pytest
 from click.testing import CliRunner
 
 from fine_tuning_warehouse.cli.main import ftw
 from fine_tuning_warehouse.sync.scheduled import sync_configured
-from openai_fine_tuning import openai_fine_tuning, settings
+from openai_fine_tuning import openai_fine_tuning, request_policy, settings
 from repository import ROOT
 
 NOT_SCHEDULED = {
@@ -37,6 +38,7 @@ RARELY_SET = {
     "fine_tuning_stop_after_seconds": "for who commits in parts, as `ftw sync` does",
     "fine_tuning_stop_after_rows": "for who commits in parts, as `ftw sync` does",
     "fine_tuning_report": "no setting",
+    "fine_tuning_policy": "no setting",
 }
 """Arguments of the source that its README leaves to the reference, each with the reason."""
 
@@ -65,3 +67,13 @@ def test_the_list_of_commands_says_the_first_sentence_of_each() -> None:
     listed = CliRunner().invoke(ftw, ["--help"], terminal_width=300).output.partition("Commands:\n")[2]
     lines = dict(re.findall(r"^  (\S+) +(.*)$", listed, re.MULTILINE))
     assert lines == {name: command.get_short_help_str(300) for name, command in ftw.commands.items()}
+
+
+def test_a_policy_that_is_handed_in_keeps_its_retries_and_takes_the_configured_bounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FINE_TUNING_ANSWER_SECONDS", "7")
+    given = settings.RequestPolicy(backoff=0.25, answer_seconds=1)
+    policy = request_policy(fine_tuning_policy=given)
+    assert (policy.backoff, policy.answer_seconds) == (0.25, 7)
+    assert policy.read_timeout == settings.READ_TIMEOUT_SECONDS

@@ -94,22 +94,21 @@ def test_cells_beyond_the_header_do_not_replace_a_column_of_the_name_they_get() 
     assert list(result_files.rows(b"step,unnamed\n1,5,7,8\n")) == [{"step": "1", "unnamed": "5", "column (3)": "7,8"}]
 
 
-def test_a_file_of_more_rows_than_fit_into_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "MAX_RESULT_ROWS", 3)
+def test_a_file_of_more_rows_than_fit_into_memory_is_refused() -> None:
     lines = [f"{step},0.5\n" for step in (1, 2, 2, 3)]
-    assert len(list(result_files.rows("".join(["step,train_loss\n", *lines]).encode()))) == 3
+    assert len(list(result_files.rows("".join(["step,train_loss\n", *lines]).encode(), max_rows=3))) == 3
     with pytest.raises(UnfitError, match="more than 3 rows"):
-        list(result_files.rows("".join(["step,train_loss\n", *lines, "x,0.5\n"]).encode()))
+        list(result_files.rows("".join(["step,train_loss\n", *lines, "x,0.5\n"]).encode(), max_rows=3))
 
 
-def test_a_file_of_many_batches_is_read_whole(
-    world: ScriptedWorld, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(settings, "BATCH_ROWS", 7)
-    world.add_file("file-many", b"step,train_loss\n" + b"".join(b"%d,0.5\n" % step for step in range(1, 31)))
+def test_a_file_of_many_batches_is_read_whole(world: ScriptedWorld, database: Database) -> None:
+    steps = 2 * settings.BATCH_ROWS + 1
+    world.add_file("file-many", b"step,train_loss\n" + b"".join(b"%d,0.5\n" % step for step in range(1, steps + 1)))
     world.add_job(id="ftjob-many", created_at=NOW - DAY, finished_at=NOW - DAY + HOUR, result_files=["file-many"])
     database.sync()
-    assert database.rows("SELECT count(*), count(DISTINCT step), max(step) FROM result_metrics") == [(30, 30, 30)]
+    assert database.rows("SELECT count(*), count(DISTINCT step), max(step) FROM result_metrics") == [
+        (steps, steps, steps)
+    ]
 
 
 def test_lines_of_one_step_that_complete_each_other_are_one_row() -> None:

@@ -88,14 +88,6 @@ def test_the_reset_of_a_rate_limit_counts_once_no_request_is_left(reset: str, ex
     assert retry.exhausted_for({**headers, "x-ratelimit-remaining-requests": "1"}) is None
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries without long waits."""
-    monkeypatch.setattr(settings, "BACKOFF_SECONDS", 0.01)
-    monkeypatch.setattr(settings, "MAX_BACKOFF_SECONDS", 0.01)
-
-
-@pytest.mark.usefixtures("quick")
 def test_faults_on_the_way_cost_retries_and_no_row(world: ScriptedWorld, host: Simulator, database: Database) -> None:
     for number in range(6):
         world.add_job(id=f"job-{number}", created_at=NOW - DAY, finished_at=NOW - DAY + 60)

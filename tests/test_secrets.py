@@ -21,8 +21,9 @@ import pytest
 
 from command import KEY, Command, is_told_well, wait_until
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
+from harness import QUICK
 from histories import add_history, assert_holds, truth_of
-from openai_fine_tuning import ConfigurationError, FineTuningSourceError, settings
+from openai_fine_tuning import ConfigurationError, FineTuningSourceError
 from openai_fine_tuning.api.client import FineTuningApi
 
 
@@ -93,12 +94,9 @@ def test_the_key_stands_nowhere_after_verbose_runs_that_fail(
     ],
     ids=lambda fault: f"{fault.kind}-{fault.details}".replace(KEY, "KEY")[:60],
 )
-def test_no_error_says_the_key_whatever_the_host_echoes(
-    host: Simulator, fault: Fault, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(settings, "BACKOFF_SECONDS", 0.001)
+def test_no_error_says_the_key_whatever_the_host_echoes(host: Simulator, fault: Fault) -> None:
     host.faults.append(fault)
-    api = FineTuningApi(host.base_url, KEY)
+    api = FineTuningApi(host.base_url, KEY, policy=QUICK)
     try:
         with pytest.raises(FineTuningSourceError) as raised:
             api.get_page("/fine_tuning/jobs")

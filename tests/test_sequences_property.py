@@ -26,7 +26,6 @@ from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-import openai_fine_tuning.settings as source_settings
 from command import Command
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
@@ -37,6 +36,7 @@ from fine_tuning_warehouse.verify import verify
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from fine_tuning_warehouse.warehouses.postgres import PostgreSql
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from harness import QUICK
 from histories import DAY, HOUR, NOW, Truth, assert_holds, mixed_faults
 from openai_fine_tuning import openai_fine_tuning
 from test_crashes import Deadly, killing
@@ -107,8 +107,6 @@ class SyncsOfARandomWorld(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backoff = source_settings.BACKOFF_SECONDS
-        source_settings.BACKOFF_SECONDS = 0.001
         self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.database = Path(self.folder.name) / "warehouse.duckdb"
         self.clock = Clock(start=NOW, speed=0)
@@ -223,7 +221,7 @@ class SyncsOfARandomWorld(RuleBasedStateMachine):
     def account(self, label: str = "default") -> Account:
         """An account at the host, under the key of the day."""
         assert self.host is not None
-        return Account(label, self.key, self.host.base_url)
+        return Account(label, self.key, self.host.base_url, policy=QUICK)
 
     def read(self, label: str = "default", **options: Any) -> AccountResult | None:
         """A sync; None where it failed."""
@@ -356,7 +354,7 @@ class SyncsOfARandomWorld(RuleBasedStateMachine):
             dataset_name="fine_tuning",
         )
         try:
-            pipeline.run(openai_fine_tuning(self.key, self.host.base_url))
+            pipeline.run(openai_fine_tuning(self.key, self.host.base_url, fine_tuning_policy=QUICK))
         except PipelineStepFailed:  # what was dropped is dlt's to miss
             pipeline.drop_pending_packages()
 
@@ -433,7 +431,6 @@ class SyncsOfARandomWorld(RuleBasedStateMachine):
         finally:
             if self.host is not None:
                 self.host.stop()
-            source_settings.BACKOFF_SECONDS = self.backoff
             self.folder.cleanup()
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:

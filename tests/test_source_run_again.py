@@ -12,6 +12,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from command import HOUR, KEY, NOW
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
+from harness import QUICK
 from openai_fine_tuning import Report, openai_fine_tuning, settings
 
 JOBS = 6
@@ -53,10 +54,8 @@ def mine(tmp_path: Path) -> Mine:
 
 
 @pytest.fixture(params=[None, 3], ids=["whole", "in parts"])
-def source(request: pytest.FixtureRequest, host: Simulator, monkeypatch: pytest.MonkeyPatch) -> Source:
+def source(request: pytest.FixtureRequest, host: Simulator) -> Source:
     """A source that reads one job after another; all at once, or a few rows a run."""
-    monkeypatch.setattr(settings, "BACKOFF_SECONDS", 0.01)
-    monkeypatch.setattr(settings, "MAX_BACKOFF_SECONDS", 0.01)
     return Source(host, request.param)
 
 
@@ -76,6 +75,7 @@ class Source:
             fine_tuning_concurrency=1,
             fine_tuning_stop_after_rows=rows,
             fine_tuning_report=self._report,
+            fine_tuning_policy=QUICK,
         ).with_resources("jobs", "checkpoints")
 
     def run(self, mine: Mine) -> int:

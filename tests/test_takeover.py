@@ -264,13 +264,13 @@ def test_the_last_few_fingerprints_are_kept() -> None:
 
 @pytest.mark.thorough
 def test_a_key_whose_fingerprint_is_gone_takes_over_from_the_newest(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    database: Database,
 ) -> None:
-    monkeypatch.setattr(settings, "KEPT_IDENTITIES", 2)
-    for key, rows in (("one", JOBS), ("two", 0), ("three", 0), ("one", 0)):
-        assert database.sync(key=key).rows["jobs"] == rows
+    keys = [f"key-{number}" for number in range(settings.KEPT_IDENTITIES + 1)]
+    for number, key in enumerate([*keys, keys[0]]):
+        assert database.sync(key=key).rows["jobs"] == (0 if number else JOBS)
     for kept in states(database).values():
-        assert [state["tally"]["count"] for state in kept.values()] == [JOBS, JOBS]
+        assert [state["tally"]["count"] for state in kept.values()] == [JOBS] * settings.KEPT_IDENTITIES
 
 
 @pytest.mark.parametrize("resource", RESOURCES)

@@ -21,6 +21,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Annotated, Any
 
@@ -74,9 +75,11 @@ def request_policy(
     fine_tuning_timeout_seconds: float = settings.READ_TIMEOUT_SECONDS,
     fine_tuning_answer_seconds: float = settings.ANSWER_SECONDS,
     fine_tuning_max_answer_megabytes: float = settings.MAX_ANSWER_MEGABYTES,
+    fine_tuning_policy: settings.RequestPolicy | None = None,
 ) -> settings.RequestPolicy:
     """Return how requests are bounded. dlt's configuration fills in what is left out, as it does for the source."""
-    return settings.RequestPolicy(
+    return replace(
+        fine_tuning_policy or settings.RequestPolicy(),
         read_timeout=fine_tuning_timeout_seconds,
         answer_seconds=fine_tuning_answer_seconds,
         max_answer_megabytes=fine_tuning_max_answer_megabytes,
@@ -107,6 +110,7 @@ def openai_fine_tuning(
     fine_tuning_stop_after_seconds: float | None = None,
     fine_tuning_stop_after_rows: int | None = None,
     fine_tuning_report: Report | None = None,
+    fine_tuning_policy: settings.RequestPolicy | None = None,
 ) -> Any:
     """Read the fine-tuning history of one account.
 
@@ -133,6 +137,7 @@ def openai_fine_tuning(
             Run the same source again until the report's `is_complete`; it goes on there. None for no limit.
         fine_tuning_stop_after_rows: The same after so many rows, which bounds the memory of one run's load.
         fine_tuning_report: The figures of the run, updated as it goes on.
+        fine_tuning_policy: How requests are sent again. Its timeout and bounds are those of the arguments above.
 
     Returns:
         A dlt source with the resources `jobs`, `checkpoints`, `events`, `result_metrics` and `files`. What does not fit
@@ -161,7 +166,10 @@ def openai_fine_tuning(
             allow_http=openai_allow_http,
             concurrency=fine_tuning_concurrency,
             policy=request_policy(
-                fine_tuning_timeout_seconds, fine_tuning_answer_seconds, fine_tuning_max_answer_megabytes
+                fine_tuning_timeout_seconds,
+                fine_tuning_answer_seconds,
+                fine_tuning_max_answer_megabytes,
+                fine_tuning_policy,
             ),
         )
 

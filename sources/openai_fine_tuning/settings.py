@@ -1,6 +1,6 @@
 """The settings of the source, each with its unit and its reason."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
@@ -91,10 +91,6 @@ KEPT_IDENTITIES = 5
 """Watermarks kept for one account: that of this key, and those of the last few keys before it."""
 
 
-def _setting(name: str) -> Any:
-    return field(default_factory=lambda: globals()[name])
-
-
 @dataclass(frozen=True)
 class RequestPolicy:
     """How a request is sent again, and what bounds its answer. Times are in seconds; the settings above say why.
@@ -102,14 +98,14 @@ class RequestPolicy:
     Example: `RequestPolicy(read_timeout=5, max_attempts=2)`
     """
 
-    connect_timeout: float = _setting("CONNECT_TIMEOUT_SECONDS")
-    read_timeout: float = _setting("READ_TIMEOUT_SECONDS")
-    max_attempts: int = _setting("MAX_ATTEMPTS")
-    backoff: float = _setting("BACKOFF_SECONDS")
-    max_backoff: float = _setting("MAX_BACKOFF_SECONDS")
-    max_retry_after: float = _setting("MAX_RETRY_AFTER_SECONDS")
-    free_retries: int = _setting("FREE_RETRIES")
-    max_answer_megabytes: float = _setting("MAX_ANSWER_MEGABYTES")
-    answer_seconds: float = _setting("ANSWER_SECONDS")
-    min_bytes_per_second: float = _setting("MIN_BYTES_PER_SECOND")
-    rate_window: float = _setting("RATE_WINDOW_SECONDS")
+    connect_timeout: float = CONNECT_TIMEOUT_SECONDS
+    read_timeout: float = READ_TIMEOUT_SECONDS
+    max_attempts: int = MAX_ATTEMPTS
+    backoff: float = BACKOFF_SECONDS
+    max_backoff: float = MAX_BACKOFF_SECONDS
+    max_retry_after: float = MAX_RETRY_AFTER_SECONDS
+    free_retries: int = FREE_RETRIES
+    max_answer_megabytes: float = MAX_ANSWER_MEGABYTES
+    answer_seconds: float = ANSWER_SECONDS
+    min_bytes_per_second: float = MIN_BYTES_PER_SECOND
+    rate_window: float = RATE_WINDOW_SECONDS

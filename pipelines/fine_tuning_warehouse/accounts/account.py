@@ -17,7 +17,7 @@ from openai_fine_tuning import ConfigurationError, openai_fine_tuning, request_p
 from openai_fine_tuning.api.auth import TokenProvider, is_azure
 from openai_fine_tuning.api.client import FineTuningApi
 from openai_fine_tuning.api.urls import is_loopback
-from openai_fine_tuning.settings import DEFAULT_BASE_URL
+from openai_fine_tuning.settings import DEFAULT_BASE_URL, RequestPolicy
 
 from .azure import azure_base_url, entra_tokens, host_of, shown_url
 from .lookup import (
@@ -63,6 +63,7 @@ class Account:
             `api_version` is there if the version in the base URL was found elsewhere.
         problem: Why this account cannot be read: it has no key. Empty if it can be read.
         section: The section of dlt's configuration that holds the account; empty if plain settings describe it.
+        policy: How requests are sent again. Their timeout and bounds are those of dlt's configuration.
     """
 
     label: str
@@ -76,6 +77,7 @@ class Account:
     locations: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     problem: str = ""
     section: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    policy: RequestPolicy | None = field(default=None, repr=False, compare=False)
 
     @property
     def host(self) -> str:
@@ -109,7 +111,7 @@ class Account:
                 extra_headers=self.extra_headers,
                 allow_http=self.allow_http,
                 concurrency=concurrency,
-                policy=request_policy(),
+                policy=request_policy(fine_tuning_policy=self.policy),
             )
         except ConfigurationError as error:
             where = f" See {self.setting_location(error.setting)}." if error.setting and self.locations else ""
@@ -128,6 +130,7 @@ class Account:
             openai_extra_headers=dict(self.extra_headers) or None,
             openai_allow_http=self.allow_http,
             account_label=self.label,
+            fine_tuning_policy=self.policy,
             **arguments,
         ).with_resources(*resources)
 

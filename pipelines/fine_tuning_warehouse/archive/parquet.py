@@ -14,16 +14,16 @@ from fine_tuning_warehouse.warehouses.rows import Relation
 
 from .manifest import Tombstone
 
-ROW_GROUP_ROWS = 100_000
-
 
 def path_of(relation: Relation) -> str:
     """Return the path of a table or view in an archive."""
     return f"{relation.kind}s/{relation.name}.parquet"
 
 
-def write(relation: Relation, batches: Iterable[pa.RecordBatch], file: Path) -> tuple[int, set[str]]:
-    """Write rows, one row group at a time.
+def write(
+    relation: Relation, batches: Iterable[pa.RecordBatch], file: Path, *, group_rows: int = 100_000
+) -> tuple[int, set[str]]:
+    """Write rows, one row group of `group_rows` at a time.
 
     Returns:
         The number of rows, and the values of the column `account`.
@@ -38,12 +38,12 @@ def write(relation: Relation, batches: Iterable[pa.RecordBatch], file: Path) -> 
                 accounts.update(value for value in pc.unique(batch["account"]).to_pylist() if value is not None)
             waiting.append(batch)
             # The engine decides how rows are batched. A row group holds the same rows all the same.
-            while sum(one.num_rows for one in waiting) >= ROW_GROUP_ROWS:
+            while sum(one.num_rows for one in waiting) >= group_rows:
                 table = pa.Table.from_batches(waiting, relation.schema)
-                writer.write_table(table.slice(0, ROW_GROUP_ROWS), row_group_size=ROW_GROUP_ROWS)
-                waiting = table.slice(ROW_GROUP_ROWS).to_batches()
+                writer.write_table(table.slice(0, group_rows), row_group_size=group_rows)
+                waiting = table.slice(group_rows).to_batches()
         if waiting:
-            writer.write_table(pa.Table.from_batches(waiting, relation.schema), row_group_size=ROW_GROUP_ROWS)
+            writer.write_table(pa.Table.from_batches(waiting, relation.schema), row_group_size=group_rows)
     return rows, accounts
 
 

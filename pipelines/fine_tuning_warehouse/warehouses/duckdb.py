@@ -34,9 +34,6 @@ _NO_LOCKS = re.compile("(?i)not supported|no locks available|not implemented|hel
 _EMPTY_BYTES = 12_288
 """The size of a file in which DuckDB holds nothing."""
 
-_LEAST_MEGABYTES = 64
-"""Enough for a load of a million checkpoints or events, and for their merge into as many."""
-
 _BATCHES_HELD = 8
 """Rows are read, staged and merged a batch at a time; wide ones (long texts) take more memory each."""
 
@@ -48,10 +45,13 @@ class DuckDb(Warehouse):
     Attributes:
         database: The file.
         dataset: The schema that holds the tables.
+        load_megabytes: The memory of a load: by default enough for a million checkpoints or events, and for their merge
+            into as many. A load that does not fit is repeated without a bound.
     """
 
     database: Path
     dataset: str = DEFAULT_DATASET
+    load_megabytes: int = 64
 
     destination: ClassVar[str] = "duckdb"  # type: ignore[misc]
     keeps_types: ClassVar[bool] = True
@@ -128,7 +128,7 @@ class DuckDb(Warehouse):
     @override
     def load(self, pipeline: dlt.Pipeline, step: Callable[[], LoadInfo], *, largest_batch: int = 0) -> LoadInfo:
         """Load with little memory, however much there is to load; what does not fit is loaded without a bound."""
-        megabytes = _LEAST_MEGABYTES + largest_batch * _BATCHES_HELD // 1_000_000
+        megabytes = self.load_megabytes + largest_batch * _BATCHES_HELD // 1_000_000
 
         def load() -> LoadInfo:
             try:

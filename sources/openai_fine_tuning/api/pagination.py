@@ -36,7 +36,12 @@ class Page:
 
 
 def pages(
-    api: FineTuningApi, path: str, *, after: str | None = None, limit: int = settings.PAGE_LIMIT
+    api: FineTuningApi,
+    path: str,
+    *,
+    after: str | None = None,
+    limit: int = settings.PAGE_LIMIT,
+    max_pages: int = settings.MAX_PAGES,
 ) -> Iterator[Page]:
     """Yield the pages of a listing.
 
@@ -45,6 +50,7 @@ def pages(
         path: The listing, below the base URL.
         after: The id of the record behind which to begin; None for the start.
         limit: How many records to ask for in one page.
+        max_pages: Pages after which the listing counts as endless.
 
     Raises:
         EndlessListingError: The cursor does not move, a page comes again, or more is promised without data.
@@ -54,7 +60,7 @@ def pages(
     seen: set[str] = set()
     cursors: set[str] = set()
     restarts = 0
-    for _ in range(settings.MAX_PAGES):
+    for _ in range(max_pages):
         try:
             answer = api.get_page(path, {"limit": limit} if after is None else {"limit": limit, "after": after})
         except RequestError as error:
@@ -79,7 +85,7 @@ def pages(
             raise EndlessListingError(f"{url} sends the page after {after!r} again, so the listing has no end.")
         cursors.add(after)
         yield Page(fresh, times, answer.host_time, after)
-    raise EndlessListingError(f"{url} did not end within {settings.MAX_PAGES:,} pages.")
+    raise EndlessListingError(f"{url} did not end within {max_pages:,} pages.")
 
 
 class Order:

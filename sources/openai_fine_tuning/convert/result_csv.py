@@ -23,7 +23,7 @@ _BLANK = frozenset(
 """What writers of CSV put for a missing value, in lower case."""
 
 
-def rows(content: bytes) -> Iterator[dict[str, str]]:
+def rows(content: bytes, *, max_rows: int = settings.MAX_RESULT_ROWS) -> Iterator[dict[str, str]]:
     r"""Yield the rows of a result file, each a dict of column name to text. Blank cells and placeholders are left out.
 
     Lines of one step that agree become one row, so that they complete each other. If they differ, as after a
@@ -61,8 +61,8 @@ def rows(content: bytes) -> Iterator[dict[str, str]]:
             earlier = by_step.get(step, {})
             agrees = all(earlier.get(name, cell) == cell for name, cell in row.items())
             by_step[step] = {**earlier, **row} if agrees else row
-            if len(by_step) > settings.MAX_RESULT_ROWS:
-                raise UnfitError(f"the file has more than {settings.MAX_RESULT_ROWS:,} rows")
+            if len(by_step) > max_rows:
+                raise UnfitError(f"the file has more than {max_rows:,} rows")
     except csv.Error as error:
         raise UnfitError(f"the file is not CSV: {error}") from None
     yield from by_step.values()
