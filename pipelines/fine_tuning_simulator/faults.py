@@ -106,7 +106,7 @@ class Fault:
 
 
 def applying(faults: list[Fault], request: Request) -> list[Fault]:
-    """Return the faults for one request: any that leave the answer to others, then at most one that changes it."""
+    """Return the faults that apply to a request: those that do not change the answer, and the first that does."""
     struck: list[Fault] = []
     for fault in list(faults):
         if fault.strikes(request.path, request.query):
@@ -153,7 +153,7 @@ def _error(details: Mapping[str, Any]) -> Answer:
 
 
 def _endless(request: Request, ask: Callable[[Request], Answer]) -> Answer:
-    """Return the first page of a listing, which promises more."""
+    """Return the first page of a listing whatever `after` says, with `has_more` true."""
     answer = ask(replace(request, query={name: value for name, value in request.query.items() if name != "after"}))
     page = json.loads(answer.body) if answer.status == 200 else None
     return json_answer({**page, "has_more": True}) if isinstance(page, dict) and "has_more" in page else answer

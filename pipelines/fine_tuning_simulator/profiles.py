@@ -29,7 +29,7 @@ class Profile:
         newest_first: The order of jobs, checkpoints and events. No host documents its own.
         ids: The form of each kind of id.
         has_azure_errors: Errors for an unknown key or path have Azure's form, not OpenAI's.
-        accepts_api_key_header: The key may stand in the header `api-key`.
+        accepts_api_key_header: The key may come in the header `api-key`.
         lists_name_their_ends: Listings of checkpoints and files have `first_id` and `last_id`.
         shows_checkpoints_while_training: Checkpoints are listed before the job ends.
         keeps_all_checkpoints: Every epoch's checkpoint is kept, not only three.

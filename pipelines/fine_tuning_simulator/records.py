@@ -1,7 +1,7 @@
 """Make the records that a host sends: jobs, checkpoints, events, files.
 
-One record maker serves all hosts. What differs stands in the profile, or below in a table or a method of the host's
-name. Listings come oldest first.
+One record maker serves all hosts. The profile says how they differ; so do tables and methods below that have the
+host's name. Listings come oldest first.
 """
 
 import random

@@ -22,7 +22,6 @@ from .errors import UsageError
 from .warehouses.account_rows import AccountRows, conditions, without_job
 from .warehouses.errors import destination_errors
 from .warehouses.rows import Rows, open_rows
-from .warehouses.tables import make_lacking
 from .warehouses.warehouse import Warehouse
 from .warehouses.working_directory import working_directory
 
@@ -200,12 +199,7 @@ class _Life(ExitStack):
 
         pipeline.extract(nothing())
         pipeline.normalize()
-
-        def load() -> Any:
-            make_lacking(pipeline)
-            return pipeline.load()
-
-        self._warehouse.load(pipeline, load)
+        self._warehouse.load(pipeline)
 
 
 def _labels(rows: Rows) -> list[str]:

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dlt
 import pyarrow as pa
@@ -26,12 +26,9 @@ from .warehouses.load_id import LOAD_ID, add_load_ids
 from .warehouses.preflight import merge_hints
 from .warehouses.rows import Relation, Rows, open_rows
 from .warehouses.state import Stored, find_stored, stored_by
-from .warehouses.tables import make_lacking, set_aside_changed
+from .warehouses.tables import set_aside_changed
 from .warehouses.warehouse import Warehouse
 from .warehouses.working_directory import working_directory
-
-if TYPE_CHECKING:
-    from dlt.common.pipeline import LoadInfo
 
 _MARK = "copied"
 """The key of the state under which a copy keeps the digest of the state that it copied."""
@@ -88,7 +85,7 @@ def copy_history(source: Warehouse, target: Warehouse) -> Iterator[Copied]:
                 history = _History(rows, label, stored[label])
                 pipeline = target.pipeline(directory / f"to-{number}", label=label)
 
-                def load(history: _History = history, pipeline: dlt.Pipeline = pipeline) -> LoadInfo:
+                def extract(history: _History = history, pipeline: dlt.Pipeline = pipeline) -> None:
                     set_aside_changed(pipeline, check_types=target.keeps_types)
                     pipeline.sync_destination()
                     there = stored_by(pipeline)
@@ -97,12 +94,10 @@ def copy_history(source: Warehouse, target: Warehouse) -> Iterator[Copied]:
                         # Another copy may have brought the same rows since the target was read.
                         is_new = history.label not in present and history.copied.has_state and not _has_state(there)
                         history.extract(pipeline, merge_hints(target, pipeline), is_new=is_new)
-                    make_lacking(pipeline)
-                    return pipeline.load()
 
                 with destination_errors(target, failed):
                     # No other load can come between the look at the target and the end of this one.
-                    history.copied.load_ids += target.load(pipeline, load).loads_ids
+                    history.copied.load_ids += target.load(pipeline, prepare=extract).loads_ids
                 yield history.copied
         pipeline = target.pipeline(directory / "views", label=labels[-1])
         with destination_errors(target, failed):

@@ -96,5 +96,5 @@ def _metadata(metadata: dict[bytes, bytes] | None) -> str:
 
 
 def _text(value: Any) -> str:
-    """Return a text in YAML, of which JSON is a part; dbt would run what stands in double braces."""
+    """Return a text in YAML, of which JSON is a part. Break up double braces, since dbt would run what they hold."""
     return json.dumps(str(value).replace("{{", "{ {").replace("{%", "{ %"))

@@ -71,6 +71,7 @@ def query(database: Path, sql: str, dataset: str) -> tuple[list[str], list[tuple
 
 
 def _check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Raise `CommandError` if a text is not one statement that only reads the warehouse."""
     if "\0" in sql:  # DuckDB reads no further
         raise CommandError("The query holds a NUL character: remove it.")
     # DuckDB writes a PIVOT without a list of values as two statements: the first one, without a text, names the values.

@@ -70,7 +70,7 @@ class Comparison:
         equal: The number of equal rows of each table.
         findings: The rows that are not equal.
         skipped: The parts of the API that could not be read, as in `AccountResult.skipped`.
-        warnings: What is probably wrong though the rows may be equal, as sentences.
+        warnings: Sentences that say what is probably wrong, even if all rows are equal.
         requests: The number of requests that were sent.
     """
 
@@ -327,6 +327,6 @@ def lines(comparison: Comparison) -> Iterator[str]:
         yield f"Warning: {warning}"
     if any(finding.verdict == "duplicate" for finding in comparison.findings):
         yield (
-            "Some rows stand more than once. `ftw sync --full-refresh` reads every row again and keeps one of each; "
+            "Some rows are there more than once. `ftw sync --full-refresh` reads all rows again and keeps one of each; "
             "then run `ftw verify` again."
         )

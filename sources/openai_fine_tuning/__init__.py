@@ -135,7 +135,7 @@ def openai_fine_tuning(
         fine_tuning_max_answer_megabytes: The largest page or result file that is read, decompressed.
         fine_tuning_stop_after_seconds: Begin no further job after this time, so that what was read can be committed.
             Run the same source again until the report's `is_complete`; it goes on there. None for no limit.
-        fine_tuning_stop_after_rows: The same after so many rows, which bounds the memory of one run's load.
+        fine_tuning_stop_after_rows: The same after this number of rows, which bounds the memory of one run's load.
         fine_tuning_report: The figures of the run, updated as it goes on.
         fine_tuning_policy: How requests are sent again. Its timeout and bounds are those of the arguments above.
 

@@ -16,7 +16,7 @@ class FineTuningSourceError(Exception):
     """The base of all errors that this source raises on purpose.
 
     Attributes:
-        is_deliberate: Whether the message already says what the error was raised from.
+        is_deliberate: Whether the message names the cause already, so that it is shown without the causes below it.
     """
 
     is_deliberate = True
@@ -55,7 +55,7 @@ class HostError(FineTuningSourceError):
 
     @classmethod
     def of(cls, error: RequestError, base_url: str) -> HostError:
-        """Make a failed request the end of the sync, and say what to check."""
+        """Return the error that ends a sync because of a failed request, with what to check."""
         if error.expected_host is not None:
             advice = f" Set the base URL (OPENAI_BASE_URL) to https://{error.expected_host}/v1: the key works there."
         elif error.status == 401:

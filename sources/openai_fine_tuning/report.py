@@ -42,8 +42,8 @@ class Report:
         is_complete: Whether everything due was read, or tried. False while it runs, and after a read that ended early.
         seen: Hashes of the ids of the jobs that the host listed.
         jobs_known: Jobs of the account that this sync and earlier ones have read.
-        notes: What else the user should know, as sentences.
-        warnings: What is probably wrong, as sentences.
+        notes: Sentences with what else the user should know.
+        warnings: Sentences that say what is probably wrong.
     """
 
     requests: int = 0

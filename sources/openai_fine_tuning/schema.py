@@ -19,7 +19,7 @@ Type = Literal["text", "json", "double", "bigint", "bool", "timestamp"]
 
 @cache
 def arrow_types() -> dict[str, pa.DataType]:
-    """Return the Arrow type of each type of column."""
+    """Return the Arrow type for each `Type`."""
     # Not at import: `dlt init` imports a source to look at it, with what is not installed yet replaced by nothing.
     return {
         "text": pa.string(),
@@ -84,7 +84,7 @@ class Table:
 
     @cached_property
     def digest(self) -> str:
-        """A short hash of its columns and their types: what a destination must be given anew when they change."""
+        """A short hash of its columns and their types. A destination that was made with another one needs an update."""
         declared = repr([(column.name, column.type, column.key) for column in self.columns])
         return hashlib.sha256(declared.encode()).hexdigest()[:8]
 
@@ -102,7 +102,7 @@ _OTHER_FIELDS = Column(
 _OTHER_METRICS = Column(
     "other_metrics",
     "json",
-    "Columns of the file that have none here, as a JSON object with the names that stand there.",
+    "Columns of the file that have no column here, as a JSON object with the names in the file.",
 )
 
 _METRICS: tuple[tuple[str, str], ...] = (
@@ -258,12 +258,12 @@ FILES = Table(
 
 REJECTED_RECORDS = Table(
     "rejected_records",
-    "Records of which a value, or the key, does not fit its column: whole and with the reason, so nothing is lost.",
+    "Records with a value that does not fit its column, or without a key: the record, whole, and the reason.",
     (
         ACCOUNT,
         Column("resource", "text", "Resource that it was read for.", key=True),
         Column("record_hash", "text", "SHA-256 of job id and record: the same record is kept once.", key=True),
-        Column("fine_tuning_job_id", "text", "Id of the job in whose listing it stood."),
+        Column("fine_tuning_job_id", "text", "Id of the job that the record was read for."),
         Column(
             "reason",
             "text",

@@ -13,7 +13,7 @@ TERMINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled", "canceled"})
 name as they like, a job has ended once its `finished_at` has passed."""
 
 FAILED_STATUSES = frozenset({"failed", "cancelled", "canceled"})
-"""Those with which a job ends before it has trained."""
+"""Statuses of a job that ended before it was fully trained."""
 
 GRACE_SECONDS = 3600.0
 """How long after `finished_at` a job stays open: events were seen 2 s after it, checkpoints minutes after."""
@@ -31,7 +31,7 @@ MAX_FILES_PAGES = 10
 """Pages of the listing of files that are read; further files are requested one by one."""
 
 FEW_FILES = 10
-"""So many files a sync are requested one by one; beyond that, the listing of all files costs fewer requests."""
+"""Up to this many files are requested one by one in a sync; for more, the listing of all files costs fewer requests."""
 
 MAX_PAGES = 10_000
 """Pages after which one listing counts as endless: a million records at 100 a page."""
@@ -60,29 +60,30 @@ MAX_ATTEMPTS = 7
 
 BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 8.0
-"""The wait between attempts doubles from the first to the second (openai-python's rule), less up to a quarter."""
+"""The first wait between two attempts, and the longest: each wait is twice the one before, less up to a quarter
+(openai-python's rule)."""
 
 MAX_RETRY_AFTER_SECONDS = 120.0
 """A host that asks for a longer wait than this is refused: the sync ends and says so."""
 
 FREE_RETRIES = 100
-"""Retries that a sync may spend besides one for each answer that succeeded."""
+"""Retries that a sync may make in addition to one for each answer that succeeded."""
 
 MAX_ANSWER_MEGABYTES = 64.0
 """The largest page or result file that is read, decompressed: pages of 100 records have less than one."""
 
 RECORDS_PER_MEGABYTE = 2_000
-"""The most records of a page, for each megabyte that it may have: each takes memory of its own, however small it is."""
+"""The most records on a page, for each megabyte that the page may have: even an empty record takes memory."""
 
 MAX_RESULT_ROWS = 1_000_000
-"""The most steps of a result file: so many take some 600 MB of memory."""
+"""The most steps of a result file: a million take some 600 MB of memory."""
 
 ANSWER_SECONDS = 300.0
 """How long one page or result file may take from the request to its last byte."""
 
 MIN_BYTES_PER_SECOND = 100
 RATE_WINDOW_SECONDS = 60.0
-"""The slowest an answer may come, measured over this much time spent waiting for it."""
+"""The lowest rate at which an answer may come, and the seconds of waiting over which the rate is measured."""
 
 STATE_VERSION = 1
 """The version of the state. A newer one, written by a later release, is refused."""

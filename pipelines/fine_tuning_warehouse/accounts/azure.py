@@ -113,7 +113,7 @@ def entra_tokens(base_url: str) -> EntraTokens:
 
 
 def _split(path: str) -> tuple[str, str | None]:
-    """Return what stands before `/openai`, and what comes after it; None after the path of another API."""
+    """Return what comes before `/openai`, and what comes after it; None after the path of another API."""
     found = re.search(r"/openai(?:/(.*))?$", path, flags=re.IGNORECASE)
     if found is not None:
         return path[: found.start()], found[1] or ""

@@ -109,7 +109,7 @@ def _configured_labels() -> dict[str, str]:
 
 
 def _add_labels_of_environment(spelled: dict[str, str]) -> None:
-    """Add the accounts that stand in the environment alone: their label is the part of the variable in lower case."""
+    """Add the accounts that only the environment has: their label is the part of the variable in lower case."""
     prefix = "__".join((*SOURCE, _ACCOUNTS, "")).upper()
     names = [name.upper() for name in (*NAMES, _KEY_FILE)]
     known = {label.upper() for label in spelled.values()}

@@ -44,7 +44,7 @@ def describe_settings(account: Account) -> str:
 
 
 def to_command_error(account: Account, error: FineTuningSourceError) -> CommandError:
-    """Return a failure of the source as one of a command: what is wrong, and what to change. Nothing is requested."""
+    """Turn a failure of the source into the error that ends a command, with what to change. Sends no request."""
     if isinstance(error, ConfigurationError):
         return UsageError(str(error))
     if isinstance(error, HostError) and error.request is not None:

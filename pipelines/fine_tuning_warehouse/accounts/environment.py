@@ -26,7 +26,7 @@ _OTHER_NAMES = {
     ),
     "AZURE_OPENAI_API_KEY": ("AZURE_OPENAI_KEY", "AZURE_API_KEY"),
 }
-"""The names that other clients have for variables of ours."""
+"""Our variables, each with the names that other clients have for it."""
 
 
 def find_account(label: str | None, base_url: str | None) -> Account:
@@ -119,7 +119,7 @@ def _check_other_names(account: Account, *, on_azure: bool) -> None:
 
 
 def _other_variable(ours: str) -> str:
-    """Return a phrase about a variable of another client that is set instead of ours; empty if none is set."""
+    """Return a phrase about a variable of another client that is set in place of ours; empty if none is set."""
     other = next(filter(None, map(variable, _OTHER_NAMES[ours])), None)
     return f" instead of {other.location}, which this program does not read" if other else ""
 

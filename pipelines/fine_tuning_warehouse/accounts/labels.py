@@ -1,4 +1,4 @@
-"""Labels of accounts: what can be one, and how it stands in a name."""
+"""Labels of accounts: check them, and make them part of names."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def find_settings(*section: str, plain: bool = False) -> dict[str, Setting]:
         The settings that are set, by the names of the account's fields.
 
     Raises:
-        UsageError: A value has the wrong type, or a secret stands in a file that is made to be shared. The message
+        UsageError: A value has the wrong type, or a secret is in a file that is made to be shared. The message
             does not hold the value.
     """
     found = {}
@@ -81,7 +81,7 @@ def find_settings(*section: str, plain: bool = False) -> dict[str, Setting]:
 
 
 class KeyFromFile(str):
-    """A key that stands in a file, such as a secret of Kubernetes; the file is read again if the host refuses it."""
+    """A key from a file, such as a secret of Kubernetes; the file is read again if the host refuses the key."""
 
     __slots__ = ("_file",)
     _file: Path
@@ -93,7 +93,7 @@ class KeyFromFile(str):
         return key
 
     def read_again(self) -> str:
-        """Return the key that stands in the file now. Raises `OSError` or `UnicodeDecodeError`."""
+        """Return the key that is in the file now. Raises `OSError` or `UnicodeDecodeError`."""
         return self._file.read_text(encoding="utf-8").strip()
 
 
@@ -121,13 +121,13 @@ def key_variable(name: str) -> Setting | None:
 
 
 def section_name(*section: str) -> str:
-    """Return a section as it stands in a TOML file, such as `[sources.openai_fine_tuning]`."""
+    """Return a section as a TOML file names it, such as `[sources.openai_fine_tuning]`."""
     bare = [part.replace("_", "").replace("-", "").isalnum() or part.startswith("<") for part in section]
     return f"[{'.'.join(p if is_bare else json.dumps(p) for p, is_bare in zip(section, bare, strict=True))}]"
 
 
 def usual_location(name: str, section: Sequence[str]) -> str:
-    """Return where a field of an account would stand: in its section, or in a variable such as `OPENAI_BASE_URL`."""
+    """Return where a field of an account can be set: in its section, or in a variable such as `OPENAI_BASE_URL`."""
     return f"openai_{name} under {section_name(*section)}" if section else f"OPENAI_{name.upper()}"
 
 

@@ -16,7 +16,7 @@ from .store import MANIFEST, UNFINISHED, Store, is_ours
 
 @dataclass(frozen=True)
 class Damage:
-    """What is wrong with a file."""
+    """A file that is damaged or missing, and why."""
 
     path: str
     reason: str
@@ -29,7 +29,7 @@ class Checked:
     Attributes:
         manifest: What the archive should hold.
         files: The number of files that were compared.
-        damaged: What is wrong.
+        damaged: The files that are not as the manifest says.
     """
 
     manifest: Manifest
@@ -67,7 +67,7 @@ def check(store: Store, watch: Callable[[int], None] | None = None) -> Checked:
 
 
 def _wrong(store: Store, path: str, entry: Entry, size: int | None) -> str | None:
-    """Return what is wrong with a file; None if it is as it was."""
+    """Return why a file is not as the manifest says; None if it is."""
     if size is None:
         return "is missing"
     if size != entry.bytes:

@@ -18,13 +18,13 @@ from .originals import Original
 from .store import Store, digest
 
 FEW = 3
-"""After so many refusals in the same words, and no file that came, the other files are not requested."""
+"""After this many refusals in the same words, and no file that came, the other files are not requested."""
 
 MANY = 12
-"""The same after a file that came: so many refusals in a row."""
+"""The same number after a file that came: refusals in a row."""
 
 _MOST_ALONE = 10
-"""So many files are requested one by one at the most, until it is clear whether files come."""
+"""The most files that are requested one by one, until it is clear whether files come."""
 
 _REQUEST_IDS = re.compile(r"\b(?:req[_-]\w+|[0-9a-f]{8}-[0-9a-f-]{27})\b", re.IGNORECASE)
 

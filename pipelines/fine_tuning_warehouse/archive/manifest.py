@@ -93,7 +93,7 @@ class Tombstone:
     renamed_to: str | None = None
 
     def entry_after(self, entry: Entry) -> Entry | None:
-        """Return the entry of a file of the host afterwards; None if the file is removed too."""
+        """Return what becomes of the entry of a file of the host; None if the file is removed too."""
         if entry.account != self.account:
             return entry
         if self.renamed_to is not None:
@@ -102,7 +102,7 @@ class Tombstone:
         return replace(entry, jobs=jobs) if self.job is not None and jobs else None
 
     def missing_after(self, missing: Missing) -> Missing | None:
-        """Return a missing file afterwards; None if nobody misses it any more."""
+        """Return what becomes of the entry of a missing file; None if nobody misses the file any more."""
         if missing.account != self.account:
             return missing
         if self.renamed_to is not None:

@@ -57,7 +57,7 @@ def lost_columns(before: Path, now: Path) -> list[str]:
 def lost_rows(relation: Relation, before: Path, now: Path, removed: Tombstone | None = None) -> tuple[int, str]:
     """Return how many rows of an earlier file are not in the new one, and the key of one of them.
 
-    Rows that a tombstone stands for are not lost.
+    Rows that a tombstone names are not lost.
     """
     keys = ", ".join(f'"{key}"' for key in relation.keys)
     words = ", ".join(f"'{key} ' || \"{key}\"" for key in relation.keys)

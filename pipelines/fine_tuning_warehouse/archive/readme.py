@@ -71,5 +71,5 @@ def _columns(relation: Relation) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return a text that can stand in a cell of a table."""
+    """Return a text in the form of a table's cell."""
     return " ".join(text.split()).replace("|", "\\|").replace("`", "'")

@@ -92,7 +92,7 @@ def _read_before(store: Store) -> Manifest | None:
 
 
 class Run:
-    """A run, after the sync."""
+    """The part of a run after the sync: export, fetch what is missing, and publish."""
 
     def __init__(
         self, context: Context, *, removed: Tombstone | None = None, removed_files: Sequence[str] = ()

@@ -26,7 +26,7 @@ README, SUMS, MANIFEST, UNFINISHED = "README.md", "SHA256SUMS", "manifest.json",
 """The files of an archive outside the folders. The last one is there only until a run has ended."""
 
 DRAFTS = ".ftw-archive-drafts-"
-"""How the folder of a run's drafts begins, below a local archive."""
+"""The beginning of the name of the folder for the drafts of a run, in a local archive."""
 
 _PIECE_BYTES = 1 << 20
 
@@ -73,7 +73,7 @@ class Store:
         return [path for path, info in self._found().items() if info["type"] != "file" or info.get("islink")]
 
     def refuse_odd_files(self) -> None:
-        """Raise `UsageError` if a link, pipe or device stands where the archive writes or reads."""
+        """Raise `UsageError` if there is a link, pipe or device where the archive writes or reads."""
         for path in self.odd_files():
             if is_ours(path) or path in FOLDERS:
                 raise UsageError(
@@ -87,7 +87,7 @@ class Store:
             return self._files.open(f"{self._root}/{path}", "rb")  # type: ignore[no-any-return]
 
     def draft(self, path: str) -> Path:
-        """Return the file of this machine that takes the content of `path` until it is published."""
+        """Return a local file for the new content of `path`; `publish` puts it there."""
         if not is_ours(path):
             raise CommandError(f"{path!r} cannot be a path of the archive {self.shown}: its manifest is damaged.")
         if self._drafts is None:
@@ -102,7 +102,7 @@ class Store:
         return draft
 
     def publish(self, path: str) -> None:
-        """Put a draft in the place of the file, at once. Raises `FileNotFoundError` if the drafts were deleted."""
+        """Replace a file by its draft, in one step. Raises `FileNotFoundError` if the drafts were deleted."""
         if self._drafts is None:
             raise FileNotFoundError(f"the draft of {path} was deleted, since the run has ended")
         draft = self._drafts / path
@@ -119,11 +119,11 @@ class Store:
         with suppress(FileNotFoundError):
             mode = place.lstat().st_mode
             if stat.S_ISREG(mode):
-                draft.chmod(stat.S_IMODE(mode))  # whoever changed the mode of a file wants it so
+                draft.chmod(stat.S_IMODE(mode))  # somebody may have set another mode on purpose
         if os.name != "posix":  # Windows opens no folders
             draft.replace(place)
             return
-        # The open folder is the true one, even if somebody puts a link in its place meanwhile.
+        # By the open folder, not by its path: somebody may put a link there meanwhile.
         folder = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             os.replace(draft, place.name, dst_dir_fd=folder)
@@ -142,7 +142,7 @@ class Store:
             self._files.rm_file(f"{self._root}/{path}")
 
     def local_copy(self, path: str) -> Path:
-        """Return a file of this machine with the content of a file of the archive, for reading."""
+        """Return a local file with the content of a file of the archive, for reading."""
         if self.folder is not None:
             return self.folder / path
         copy = self.draft(path).with_suffix(".copy")
@@ -252,7 +252,7 @@ def open_store(where: str) -> Store:
 
 
 def digest(file: BinaryIO) -> str:
-    """Return the SHA-256 of what is left to read of a file, in hex."""
+    """Return the SHA-256 of the rest of an open file, in hex."""
     result = hashlib.sha256()
     while piece := file.read(_PIECE_BYTES):
         result.update(piece)

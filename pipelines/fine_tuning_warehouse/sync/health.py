@@ -61,10 +61,10 @@ class HealthFile:
     """A file that is written after every sync.
 
     Args:
-        path: The file. Its folder must exist. What an earlier sync wrote there of other accounts is kept.
+        path: The file. Its folder must exist. What it says about other accounts is kept.
         every: The interval of the syncs in seconds; None for a single sync.
         metrics: The text file for Prometheus; None for none.
-        is_whole: The syncs are of all accounts: what the file holds of others is dropped.
+        is_whole: Each sync reads all accounts: what the file says about others is dropped.
 
     Raises:
         UsageError: A file cannot be written.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dlt
 import pyarrow as pa
@@ -35,7 +35,6 @@ from fine_tuning_warehouse.warehouses.preflight import merge_hints
 from fine_tuning_warehouse.warehouses.tables import (
     add_stored_columns,
     added_columns,
-    make_lacking,
     set_aside_changed,
 )
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
@@ -48,9 +47,6 @@ from openai_fine_tuning.settings import CONCURRENCY, MERGE, RESOURCES
 from .summary import AccountResult, SyncResult, now
 
 __all__ = ["AccountResult", "SyncOptions", "SyncResult", "Watch", "run_sync", "sync_accounts", "watch_nothing"]
-
-if TYPE_CHECKING:
-    from dlt.common.pipeline import LoadInfo
 
 logger = logging.getLogger(__name__)
 
@@ -226,12 +222,7 @@ class _AccountSync:
             resource.apply_hints(**merge_hints(warehouse, pipeline))
         pipeline.extract(log)
         pipeline.normalize()
-
-        def load() -> LoadInfo:
-            make_lacking(pipeline)
-            return pipeline.load()
-
-        warehouse.load(pipeline, load)
+        warehouse.load(pipeline)
 
     def run(self, watch: Watch) -> None:
         """Read and load until everything is read, then describe the tables. Raises `CommandError`."""
@@ -283,19 +274,14 @@ class _AccountSync:
             self._is_first = not pipeline.state.get("sources", {}).get(SCHEMA)
             if other is not None:
                 logger.warning(
-                    "Host and key of account %s were read as account %s before: everything is read again, and stands "
+                    "Host and key of account %s were read as account %s before: everything is read again, and is "
                     "there twice. To go on with what is there, run `ftw accounts rename %s %s` first.",
                     *(self._account.label, other, shlex.quote(other), shlex.quote(self._account.label)),
                 )
         pipeline.extract([source, log])
         pa.default_memory_pool().release_unused()  # the C library keeps what Arrow's tables took, beside a load's
         pipeline.normalize()
-
-        def load() -> LoadInfo:
-            make_lacking(pipeline)
-            return pipeline.load()
-
-        return list(self._warehouse.load(pipeline, load, largest_batch=self._report.largest_batch).loads_ids)
+        return list(self._warehouse.load(pipeline, largest_batch=self._report.largest_batch).loads_ids)
 
     def _restore(self, pipeline: dlt.Pipeline, source: Any) -> str | None:
         """Restore the state. Returns the label that host and key had before, if the account is new."""
@@ -316,7 +302,7 @@ class _AccountSync:
         return other
 
     def _changes(self, pipeline: dlt.Pipeline, source: Any, started_at: datetime) -> Callable[[Tables], Tables]:
-        """Return what leaves out the rows that the warehouse holds already."""
+        """Return the function that drops the rows that the warehouse holds already."""
         clients: list[Any] = []
 
         def look_up(name: str, conditions: Mapping[str, Sequence[Any]]) -> pa.Table | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def now() -> str:
-    """Return this machine's time in the form of a result."""
+    """Return this machine's time as text, in the form that results have."""
     return as_time(datetime.now(timezone.utc))
 
 
@@ -36,9 +36,9 @@ class AccountResult:
         jobs_in_progress: Jobs of these that have not ended.
         skipped: What could not be read: `account`, `job`, `resource` and `reason` of each.
         rejected: Records that could not be typed.
-        warnings: What is probably wrong though the sync succeeded, as sentences.
+        warnings: Sentences that say what is probably wrong though the sync succeeded.
         seconds: How long it took.
-        notes: Sentences for people; not in the JSON.
+        notes: Sentences for people, which the JSON leaves out.
         started_at: When it started (ISO 8601, UTC).
         finished_at: When it ended; None if it has not.
     """

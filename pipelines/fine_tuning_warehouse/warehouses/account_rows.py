@@ -68,7 +68,7 @@ class AccountRows:
         return self._write(delete)
 
     def update(self, wanted: Mapping[str, Condition], column: str, value: str) -> None:
-        """Set a column of rows to a text."""
+        """Set a column to a text in the rows that meet the conditions."""
 
         def update(client: Any) -> None:
             if is_sql(client):
@@ -104,14 +104,11 @@ class AccountRows:
         if SCHEMA not in pipeline.schema_names:
             return
 
-        def extract() -> None:
-            with pipeline.managed_state(extract_state=True) as state:
-                change(state.setdefault("sources", {}).setdefault(SCHEMA, {}))
-            pipeline.normalize()
-
-        extract()
+        with pipeline.managed_state(extract_state=True) as state:
+            change(state.setdefault("sources", {}).setdefault(SCHEMA, {}))
+        pipeline.normalize()
         if pipeline.has_pending_data:
-            self._warehouse.load(pipeline, pipeline.load)
+            self._warehouse.load(pipeline)
 
     def state(self) -> dict[str, Any]:
         """Return the state of the source; empty if no sync of the account has completed."""

@@ -112,7 +112,7 @@ def is_sql(client: Any) -> bool:
 
 
 def read_stored_schema(client: Any) -> Schema | None:
-    """Load the schema that the last load stored beside the files into their client. Return it, or None."""
+    """Give a client of files the schema that the last load has stored. Return the schema; None if there is none."""
     stored = client.get_stored_schema(SCHEMA)
     if stored is None:
         return None
@@ -141,7 +141,7 @@ class SharedConnection:
 
     Attributes:
         connection: The connection, in a transaction; None outside of one.
-        failure: The last statement's error: the one that aborted the transaction, where it was aborted.
+        failure: The error of the last statement that failed. If the transaction was aborted, this error aborted it.
     """
 
     connection: Any = None
@@ -283,7 +283,7 @@ def read_only_attachment(client: Any, alias: str) -> list[str]:
 
 
 def ducklake_fields() -> dict[tuple[str, ...], set[str]]:
-    """Return the names of the settings of a DuckLake, by what they stand below: `()`, `("credentials",)` and so on."""
+    """Return the names of the settings of a DuckLake, by the path above them: `()`, `("credentials",)` and so on."""
     specs: dict[tuple[str, ...], Any] = {
         (): [DuckLakeClientConfiguration],
         ("credentials",): [DuckLakeCredentials],

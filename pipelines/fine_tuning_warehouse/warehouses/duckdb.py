@@ -17,7 +17,7 @@ from fine_tuning_warehouse.errors import CommandError, root_cause
 from fine_tuning_warehouse.text import first_line, shown_path
 
 from .locking import NO_LOCKS, file_lock, retried
-from .warehouse import DEFAULT_DATABASE, DEFAULT_DATASET, Result, Warehouse
+from .warehouse import DEFAULT_DATABASE, DEFAULT_DATASET, Result, Warehouse, load_pending
 
 if TYPE_CHECKING:
     import dlt
@@ -104,7 +104,7 @@ class DuckDb(Warehouse):
     @override
     @contextmanager
     def lock(self, labels: Sequence[str]) -> Iterator[None]:
-        """Hold the file for all accounts; another sync is not waited for."""
+        """Lock the file for all accounts. Does not wait for another sync."""
         check_database_file(self.database)
         with file_lock(self.database.with_name(f"{self.database.name}.lock"), self.shown):
             yield
@@ -126,20 +126,22 @@ class DuckDb(Warehouse):
         return _kept_open(pipeline)
 
     @override
-    def load(self, pipeline: dlt.Pipeline, step: Callable[[], LoadInfo], *, largest_batch: int = 0) -> LoadInfo:
+    def load(
+        self, pipeline: dlt.Pipeline, *, prepare: Callable[[], None] | None = None, largest_batch: int = 0
+    ) -> LoadInfo:
         """Load with little memory, however much there is to load; what does not fit is loaded without a bound."""
         megabytes = self.load_megabytes + largest_batch * _BATCHES_HELD // 1_000_000
 
         def load() -> LoadInfo:
             try:
                 with _kept_open(pipeline, megabytes=megabytes):
-                    return step()
+                    return load_pending(pipeline, prepare)
             except Exception as error:
                 if not str(root_cause(error)).startswith("Out of Memory Error"):
                     raise
                 logger.info("A load did not fit %d MB of memory: again, without a bound", megabytes)
             with _kept_open(pipeline):
-                return step()
+                return load_pending(pipeline, prepare)
 
         return self.attempt(load)
 

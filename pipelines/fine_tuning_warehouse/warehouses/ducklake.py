@@ -320,7 +320,7 @@ def _check_settings() -> None:
 
 
 def _paths(settings: Any) -> Iterator[tuple[str, ...]]:
-    """Yield where the settings stand that a file gives."""
+    """Yield the path of each setting in nested mappings, such as `("credentials", "catalog")`."""
     for name, value in settings.items() if isinstance(settings, dict) else ():
         inner = list(_paths(value))
         yield from ((name, *path) for path in inner) if inner else [(name,)]

@@ -194,7 +194,7 @@ FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace, LATERAL acl
 LEFT JOIN pg_roles AS r ON r.oid = g.grantee
 WHERE n.nspname = %s AND c.relkind = 'v' AND g.grantee <> c.relowner
 """
-"""What is granted on views; PUBLIC has no role."""
+"""The rights that are granted on views; a right of PUBLIC has no role."""
 
 
 def _indexes(client: Any, dataset: str) -> Iterator[tuple[str, str, str]]:
@@ -287,5 +287,5 @@ def missing_grants(sql: Any, tables: Collection[str]) -> tuple[str, list[str]]:
 
 
 def _name(name: str) -> str:
-    """Return a name as it stands in SQL: in quotes if it needs them."""
+    """Return a name as SQL has it: in quotes if it needs them."""
     return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else quoted(name)

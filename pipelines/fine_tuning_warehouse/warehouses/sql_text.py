@@ -1,4 +1,4 @@
-"""Names and texts as they stand in SQL."""
+"""Write names and texts in SQL."""
 
 from __future__ import annotations
 

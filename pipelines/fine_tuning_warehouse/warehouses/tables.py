@@ -100,7 +100,7 @@ def added_columns(schema: Schema, name: str) -> dict[str, pa.DataType]:
 def set_aside_changed(pipeline: dlt.Pipeline, *, check_types: bool) -> list[str]:
     """Rename those of dlt's own tables that lack a column or have one of another type: dlt makes them again.
 
-    Without its rows there, dlt knows of no sync, and everything is read once more.
+    dlt then finds no earlier sync, so that everything is read once more.
 
     Args:
         pipeline: A pipeline that has not restored its state yet.

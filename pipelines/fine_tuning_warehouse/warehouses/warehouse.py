@@ -74,7 +74,7 @@ class Warehouse(_Waits, ABC):
         return ""
 
     def view_grants(self, sql: Any) -> list[str]:
-        """Return the statements that grant again what is granted on the views, for views that are dropped and made."""
+        """Return the statements that restore the rights on the views, for views that are dropped and made anew."""
         del sql
         return []
 
@@ -193,19 +193,21 @@ class Warehouse(_Waits, ABC):
 
         self.attempt(restore)
 
-    def load(self, pipeline: dlt.Pipeline, step: Callable[[], LoadInfo], *, largest_batch: int = 0) -> LoadInfo:
-        """Load what a pipeline has normalised.
+    def load(
+        self, pipeline: dlt.Pipeline, *, prepare: Callable[[], None] | None = None, largest_batch: int = 0
+    ) -> LoadInfo:
+        """Load what a pipeline has normalised, and make the tables and columns that are needed and missing.
 
         Args:
             pipeline: The pipeline.
-            step: Loads. It may be called again, and then continues.
+            prepare: Called first, when no other load can begin any more. It may be called again.
             largest_batch: Bytes of the largest Arrow table in it.
         """
         del largest_batch
 
         def load() -> LoadInfo:
             with self.session(pipeline):
-                return step()
+                return load_pending(pipeline, prepare)
 
         with self.exclusive_load(pipeline):
             return self.attempt(load)
@@ -278,6 +280,16 @@ class Warehouse(_Waits, ABC):
         """Return the location of each table's files: table to (format, URL). Empty for tables that have names."""
         del client, names
         return {}
+
+
+def load_pending(pipeline: dlt.Pipeline, prepare: Callable[[], None] | None) -> LoadInfo:
+    """Load what a pipeline has normalised; what an earlier call has loaded of it is not loaded again."""
+    from .tables import make_lacking  # noqa: PLC0415 - imports dlt, and this module
+
+    if prepare is not None:
+        prepare()
+    make_lacking(pipeline)
+    return pipeline.load()
 
 
 def find_warehouse(

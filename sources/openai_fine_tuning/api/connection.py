@@ -29,7 +29,7 @@ from .retry import ODD_RETRIES, AttemptError
 
 _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _MAX_LINES, _MAX_LINE_BYTES = 100, 65_536
-"""Bounds on what stands around an answer; those of http.client for headers."""
+"""Bounds on the lines around an answer's body; the same as those of http.client for headers."""
 CERTIFICATES = (*_BUNDLES, "SSL_CERT_FILE", "SSL_CERT_DIR")
 """Variables that name trusted authorities, in the order in which they are looked at."""
 

@@ -112,7 +112,7 @@ class Order:
             self.last = time
 
     def is_past(self, bound: float) -> bool:
-        """Return whether everything that follows is older than `bound`, as far as more than one record can tell."""
+        """Return whether all records that follow are older than `bound`. Equal times do not show an order yet."""
         if not self.is_newest_first or self.first is None or self.last is None:
             return False
         return bound > self.last and (self.first >= bound or self.first > self.last)

@@ -23,7 +23,7 @@ class AttemptError(Exception):
     """An attempt at a request that failed.
 
     Attributes:
-        words: What happened, to stand behind the address. A secret in it is hidden later.
+        words: What happened, as the end of a sentence that begins with the address. A secret in it is hidden later.
         advice: Words of this program that follow.
         retries: How many more attempts such a failure is worth; None for as many as the policy allows.
         wait: The seconds that the host asks to wait.

@@ -201,7 +201,7 @@ class TableBuilder:
         return kept, keys, [Unfit(index, reason, is_row=False) for index, reason in reasons.items()]
 
     def _inner_objects(self, rows: _Rows) -> Iterator[tuple[_Level, list[Record]]]:
-        """Yield each flattened object's level with the objects; note what stands there and is not an object."""
+        """Yield each flattened level with its object of each record. Note values that are not objects."""
         for name, level in self._inner.items():
             given = [record.get(name) for record in rows.records]
             if level.how.type is None:
@@ -232,7 +232,7 @@ class TableBuilder:
 
     def _put(self, rows: _Rows, level: _Level, target: str, column: list[Any]) -> None:
         rows.columns[target], unfit = convert_column(column, self._types[target])
-        if not level.how.keeps_json:  # else the value stands in the object's JSON text
+        if not level.how.keeps_json:  # else the object's JSON text has the value
             for position, reason in unfit.items():
                 rows.note_unfit(position, f"{target} ({self._types[target]}): {reason}")
 
@@ -253,7 +253,7 @@ class TableBuilder:
             (others.setdefault(level.prefix, {}) if level.prefix else others)[name] = value
 
     def _field_value(self, level: _Level, name: str, value: Any) -> Any:
-        """Return what goes to the field's own column: None for a value that columns below it or the JSON text hold."""
+        """Return the value for the field's own column; None for an object that other columns or its JSON text hold."""
         if level.how.numbers_only:
             return value if type(value) in _NUMBERS else None
         if level is self._top and name in self._inner:
@@ -401,12 +401,12 @@ class Batches:
         return {name: self._builders[name].take() for name in tables}
 
     def take(self, *, at_least: int = 1) -> dict[str, pa.Table]:
-        """Return the tables that hold at least so many rows, as Arrow tables; `at_least=0` gives empty ones too."""
+        """Return the tables that hold at least `at_least` rows, as Arrow tables; 0 gives empty tables too."""
         return {name: builder.take() for name, builder in self._builders.items() if len(builder) >= at_least}
 
 
 def _convert_key(given: list[Any], type_: Type, default: Any) -> tuple[list[Any], dict[int, str]]:
-    """Convert the values of a key column, which may be neither null nor empty."""
+    """Convert the values of a key column, which may be neither null nor empty. Also return what is unfit, and why."""
     if type_ == "text" and {str} == set(map(type, given)) and "" not in given:
         return convert_column(given, type_)
     convert = values.to_id if type_ == "text" else values.to_bigint
@@ -447,7 +447,7 @@ def _with_hyperparameters(job: Record) -> Record:
 
 
 def _file_columns(job: Record) -> Record:
-    """Return the columns of files that a job names by objects or lists: their ids. Those go into the JSON column."""
+    """Return the ids of files that a job names by objects or lists, by column. The objects go into the JSON column."""
     found: Record = {}
     for name in ("training_file", "validation_file"):
         if isinstance(job.get(name), (dict, list)):

@@ -41,7 +41,7 @@ class JobResult:
     Attributes:
         job: The job; None if it could not be fetched.
         error: Why it could not be fetched, or that the host has dropped it since.
-        next_states: What the next read of the job must know, for each resource that was read to its end.
+        next_states: By resource that was read to its end, what the next read of the job must know.
         failures: Why a resource could not be read.
     """
 

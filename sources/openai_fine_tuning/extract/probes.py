@@ -12,7 +12,7 @@ from openai_fine_tuning.errors import EndlessListingError, RequestError
 _CANCEL_CHECK_SECONDS = 0.5
 
 _CONVINCING_FAILURES = 3
-"""A resource that failed for so many jobs, and worked for none, counts as unavailable."""
+"""A resource that failed for this many jobs, and worked for none, counts as unavailable."""
 
 
 class UnavailableError(Exception):
@@ -27,7 +27,8 @@ class Probes:
 
     Args:
         limiter: Ends the waiting once it is cancelled.
-        available: What is known, by resource; changed in place, so that the next part of a sync knows it too.
+        available: Whether each resource is available, as far as it is known. It is changed in place, so that the next
+            part of a sync knows it too.
         read_before: The resources that an earlier sync has read: a host does not lack their endpoints.
     """
 

@@ -274,7 +274,7 @@ class Reader:
     # What the workers find -------------------------------------------------------------------------------------------
 
     def _collect(self, down_to: int) -> Iterator[dict[str, pa.Table]]:
-        """Take what the workers find until no more than so many tasks are under way."""
+        """Take what the workers find until at most `down_to` tasks are under way."""
         while len(self._in_flight) > down_to:
             yield from self._collect_one()
 
@@ -355,7 +355,7 @@ class Reader:
     # What could not be read ------------------------------------------------------------------------------------------
 
     def _skip(self, job_id: str | None, resource: str, reason: str) -> None:
-        """Report what is left out, for one job or (None) for all jobs."""
+        """Report that a resource is left out, for one job or (None) for all jobs."""
         self._report.skipped.append(Skipped(self._account, job_id, resource, reason))
 
     def _skip_job(self, job_id: str, error: RequestError, *, is_gone: bool) -> None:

@@ -62,7 +62,7 @@ Reading = Generator[Found, None, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Host:
-    """What all reads share: the API, the descriptions of files, and what is known of the host's endpoints."""
+    """What the reads of all jobs share: the API, the descriptions of files, and which endpoints the host has."""
 
     api: FineTuningApi
     files: Files
@@ -71,7 +71,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Due:
-    """What is due of one resource of a job.
+    """A resource of a job that is to be read.
 
     Attributes:
         job: The job, as the host showed it before this read.
@@ -123,7 +123,7 @@ def read_result_metrics(host: Host, due: Due) -> Reading:
 
     def read_file(file_id: str) -> Generator[Found, None, bool]:
         content, reason = b"", ""
-        for _ in range(2):  # a proxy may have put its words in the file's place, so what is no result file comes twice
+        for _ in range(2):  # a proxy may have answered in the host's place, so an unfit file is requested again
             content = host.api.get_bytes(content_path(file_id)).content
             try:
                 rows = list(result_csv.rows(content))
@@ -200,7 +200,7 @@ def _read_files(
     read_file: Callable[[str], Generator[Found, None, bool]],
     settled: Collection[str | None] = (),
 ) -> Reading:
-    """Read the files that a job names, each once, but for those that an earlier read has settled.
+    """Read each file that a job names, except those that an earlier read has settled.
 
     `read_file` returns whether the host has the file.
     """

@@ -141,7 +141,7 @@ def state_in_force(resource_state: State, account: str, identity: str) -> State:
 
 
 class _Trial:
-    """An earlier state, and of the jobs that are listed now those that it would not read."""
+    """Tries an earlier state: collects the listed jobs that it counts as closed."""
 
     def __init__(self, earlier: State) -> None:
         self.earlier = earlier

@@ -7,7 +7,7 @@ The state of one resource, for each identity (account, host and key), under the 
     open           job id -> what is known of a job that must be read again
     recent         closed jobs within the overlap behind `newest`: id -> `created_at`
     cut            the resume point of a listing that was not read to its end: everything from `newest` down to
-                   `oldest` is accounted for, and the rest stands after the record `after`
+                   `oldest` is accounted for, and the rest follows the record `after`
     tally          the checksum of the closed jobs; missing if an early release has closed some without it
     host           the host that it was last read from; missing if an early release has read it
     own            set once it is decided that this identity takes over the state of no other (see `takeover`)
@@ -52,7 +52,7 @@ class JobSetChecksum:
 
 
 class Watermark:
-    """Which jobs one resource has read to the end, for one identity.
+    """Know which jobs one resource has read to the end, for one identity.
 
     Args:
         state: The dict in dlt's resource state that holds it; changed in place.
@@ -71,7 +71,7 @@ class Watermark:
 
     @property
     def open(self) -> dict[str, State]:
-        """Job id to what is known of it, for the jobs that must be read again."""
+        """The jobs that must be read again: their ids, each with what is known of the job."""
         opened: dict[str, State] = self._state["open"]
         return opened
 

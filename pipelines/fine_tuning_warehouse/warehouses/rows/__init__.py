@@ -1,4 +1,4 @@
-"""The rows of a warehouse as they stood at one moment: tables and views, as Arrow batches in a fixed order.
+"""The rows of a warehouse as of one moment: tables and views, as Arrow batches in a fixed order.
 
 All commands that read a warehouse of any kind use this package. If its engine has no views, DuckDB computes them here
 over a copy of the tables.

@@ -57,7 +57,7 @@ class Relation:
 
 
 def relation(name: str, columns: Mapping[str, pa.DataType]) -> Relation:
-    """Return a table or view with its descriptions."""
+    """Return a table or view, with the descriptions of its columns as metadata of the schema."""
     view = next((view for view in VIEWS if view.name == name), None)
     kind: Kind = "table" if view is None else "view"
     about, described = ("", {}) if view is None else (view.description, dict(view.columns))
@@ -69,7 +69,7 @@ def relation(name: str, columns: Mapping[str, pa.DataType]) -> Relation:
         pa.field(column, type_, metadata={"description": described[column]} if column in described else None)
         for column, type_ in columns.items()
     ]
-    # Also beside the schema: what reads Parquet's own metadata, such as DuckDB, does not see that of Arrow's columns.
+    # All descriptions once more, for the file: DuckDB and others read Parquet's own metadata, but not that of a column.
     metadata = {"description": about, "columns": json.dumps(described, ensure_ascii=True)}
     return Relation(name, kind, pa.schema(fields, metadata))
 
