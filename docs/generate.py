@@ -18,7 +18,7 @@ from pathlib import Path
 
 import duckdb
 
-from fine_tuning_warehouse.cli.output import as_table
+from fine_tuning_warehouse.cli.terminal.output import as_table
 from fine_tuning_warehouse.query import CONFIG
 from fine_tuning_warehouse.schema import TABLES
 from fine_tuning_warehouse.sync.demo import DEMO_LABEL, demo_account

@@ -1,4 +1,4 @@
-"""What the pages for developers name is there: every module and file of them exists, and no room is left out."""
+"""What the pages for developers name is there: every module and file of them exists, and no module is left out."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ def test_what_the_pages_name_is_there(name: str) -> None:
 
 def test_every_module_of_the_source_is_named() -> None:
     assert {path.name for path in SOURCE.glob("*.py")} <= named(PAGE)
+
+
+def test_no_package_has_more_places_than_twenty() -> None:
+    for package in {path.parent for root in (SOURCE, PRODUCT, SIMULATOR) for path in root.rglob("__init__.py")}:
+        places = [*package.glob("[!_]*.py"), *(path.parent for path in package.glob("[!_]*/__init__.py"))]
+        assert len(places) <= 20, f"{package.name}: group some of {sorted(path.name for path in places)}"
 
 
 def test_what_contributors_are_told_to_run_is_there() -> None:

@@ -15,8 +15,8 @@ import pytest
 from command import FTW, NOW, Command, is_told_well
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 from fine_tuning_warehouse.best import best_checkpoints
-from fine_tuning_warehouse.cli import output
 from fine_tuning_warehouse.cli.best import as_text
+from fine_tuning_warehouse.cli.terminal import output
 from fine_tuning_warehouse.views import VIEWS
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 

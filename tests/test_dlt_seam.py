@@ -16,8 +16,7 @@ import pytest
 
 from fine_tuning_warehouse.warehouses import dlt_seam
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
-from fine_tuning_warehouse.warehouses.load_id import add_load_ids
-from fine_tuning_warehouse.warehouses.tables import make_lacking
+from fine_tuning_warehouse.warehouses.tables import add_load_ids, make_lacking
 from openai_fine_tuning.schema import SCHEMA
 
 

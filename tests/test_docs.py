@@ -18,7 +18,7 @@ from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse import errors
 from fine_tuning_warehouse.accounts import config_files as configured
 from fine_tuning_warehouse.cli.main import ftw
-from fine_tuning_warehouse.cli.output import as_table
+from fine_tuning_warehouse.cli.terminal.output import as_table
 from fine_tuning_warehouse.query import query
 from fine_tuning_warehouse.schema import TABLES
 from fine_tuning_warehouse.views import VIEWS

@@ -9,7 +9,7 @@ import sys
 def test_a_hard_exit_writes_out_what_was_printed_and_waits_for_no_thread() -> None:
     code = (
         "import threading\n"
-        "from fine_tuning_warehouse.hard_exit import exit_now\n"
+        "from fine_tuning_warehouse.errors import exit_now\n"
         "threading.Thread(target=threading.Event().wait).start()\n"
         "print('printed', end='')\n"
         "exit_now(143)\n"

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from command import HOUR, NOW, Command
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
-from fine_tuning_warehouse.cli.logs import SafeRecord
+from fine_tuning_warehouse.cli.terminal.logs import SafeRecord
 from fine_tuning_warehouse.schema import TABLES, schema
 from openai_fine_tuning.convert.table_builder import Batches
 from openai_fine_tuning.convert.values import escaped

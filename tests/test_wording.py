@@ -9,7 +9,7 @@ import pytest
 
 from fine_tuning_warehouse.archive.manifest import Missing
 from fine_tuning_warehouse.cli.archive import missing_lines
-from fine_tuning_warehouse.cli.output import skip_lines, summary_lines
+from fine_tuning_warehouse.cli.terminal.output import skip_lines, summary_lines
 from fine_tuning_warehouse.sync.summary import AccountResult
 from fine_tuning_warehouse.text import counted, shown_path
 

@@ -3,7 +3,24 @@
 `sync` does in Python what `ftw sync` does.
 """
 
+from typing import TYPE_CHECKING
+
 from . import sync as _sync_package  # noqa: F401 - imported first, so that the name `sync` below stays the function
 from .sync.scheduled import sync
 
-__all__ = ["sync"]
+__all__ = ["__version__", "sync"]
+
+if TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        """Read the release from the package's metadata only when it is asked for: `ftw --help` does without."""
+        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+        if name != "__version__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            return version("fine-tuning-warehouse")
+        except PackageNotFoundError:  # the source tree, without an installation
+            return "0"

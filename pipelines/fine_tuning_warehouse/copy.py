@@ -22,11 +22,10 @@ from fine_tuning_warehouse.schema import SYNCS, TABLES, schema
 
 from .errors import CommandError, UsageError
 from .warehouses.errors import destination_errors
-from .warehouses.load_id import LOAD_ID, add_load_ids
 from .warehouses.preflight import merge_hints
 from .warehouses.rows import Relation, Rows, open_rows
 from .warehouses.state import Stored, find_stored, stored_by
-from .warehouses.tables import set_aside_changed
+from .warehouses.tables import LOAD_ID, add_load_ids, set_aside_changed
 from .warehouses.warehouse import Warehouse
 from .warehouses.working_directory import working_directory
 

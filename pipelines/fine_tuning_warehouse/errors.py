@@ -1,11 +1,14 @@
-"""The errors that end a command, each with the exit code that scripts rely on; and what is a bug."""
+"""How a command ends: its errors, each with the exit code that scripts rely on; what is a bug; and the exit itself."""
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import NoReturn
 
 DONE, FAILED, USAGE, INCOMPLETE, DIFFERS, BUSY = 0, 1, 2, 3, 4, 75
 INTERRUPTED, TERMINATED = 130, 143  # 128 and the number of the signal, as shells have it
@@ -90,3 +93,11 @@ def is_bug(error: BaseException) -> bool:
 
 def _package(module: object) -> str:
     return str(module).partition(".")[0]
+
+
+def exit_now(code: int) -> NoReturn:
+    """Write out what was printed, and end the process at once: no `finally` runs, and no thread is waited for."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)

@@ -1,10 +1,12 @@
-"""Texts for people: a number with its noun, a path as it is shown, and a text of unknown origin made safe."""
+"""Texts from people and for people: paths, numbers with their nouns, times, and texts of unknown origin made safe."""
 
 from __future__ import annotations
 
 import re
 from datetime import datetime, timezone
 from pathlib import Path
+
+from .errors import CommandError
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
@@ -16,6 +18,27 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
         plural: The plural, if it is not the noun with an s.
     """
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def named_path(name: str, what: str) -> Path:
+    """Return the path that a user has named; it need not exist.
+
+    Args:
+        name: The path as text; `~` is the home directory.
+        what: What the path is of, for the message.
+
+    Raises:
+        CommandError: The path cannot be looked up: it is too long, or its folder may not be read.
+    """
+    try:
+        path = Path(name).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no such home
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise CommandError(f"{what} {name} cannot be looked for: {reason}.") from None
+    return path
 
 
 def shown_path(path: Path) -> str:

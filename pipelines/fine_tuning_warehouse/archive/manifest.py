@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import Any, Literal
 
+from fine_tuning_warehouse import __version__
 from fine_tuning_warehouse.errors import CommandError
-from fine_tuning_warehouse.version import __version__
 
 from .store import MANIFEST, SUMS, Store
 

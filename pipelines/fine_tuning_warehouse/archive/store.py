@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fine_tuning_warehouse.errors import CommandError, UsageError
-from fine_tuning_warehouse.paths import named_path
-from fine_tuning_warehouse.text import safe, shown_path, without_credentials
+from fine_tuning_warehouse.text import named_path, safe, shown_path, without_credentials
 from fine_tuning_warehouse.warehouses.working_directory import working_directory
 from openai_fine_tuning import ConfigurationError
 

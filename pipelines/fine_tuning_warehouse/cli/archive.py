@@ -15,7 +15,6 @@ from fine_tuning_warehouse.errors import DONE, FAILED, INCOMPLETE, UsageError
 from fine_tuning_warehouse.text import counted
 from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATABASE
 
-from . import output
 from .failures import json_on_failure
 from .options import (
     AccountOptions,
@@ -26,6 +25,7 @@ from .options import (
     prepare,
     warehouse_options,
 )
+from .terminal import output
 
 if TYPE_CHECKING:
     from fine_tuning_warehouse.archive import Archived, Missing
@@ -86,7 +86,7 @@ def archive(
             raise UsageError("--training-files come from the host, and --no-sync makes no request: leave one out.")
         label = chosen_accounts.demo_label() if demo else None
         from fine_tuning_warehouse import archive as library  # noqa: PLC0415
-        from fine_tuning_warehouse.cli.progress import bytes_bar, progress_bar  # noqa: PLC0415
+        from fine_tuning_warehouse.cli.terminal.progress import bytes_bar, progress_bar  # noqa: PLC0415
         from fine_tuning_warehouse.sync.demo import DEMO_DATABASE, demo_account  # noqa: PLC0415
         from fine_tuning_warehouse.sync.run import SyncOptions  # noqa: PLC0415
 

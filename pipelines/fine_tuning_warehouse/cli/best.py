@@ -10,8 +10,8 @@ import click
 
 from fine_tuning_warehouse.text import safe
 
-from . import output
 from .options import WarehouseOptions, existing_warehouse_options, prepare
+from .terminal import output
 
 _ADVICE = {
     "deploy": "deploy {}",

@@ -6,8 +6,8 @@ import click
 
 from fine_tuning_warehouse.errors import DONE, FAILED
 
-from . import output
 from .options import AccountOptions, WarehouseOptions, account_options, prepare, warehouse_options
+from .terminal import output
 
 
 @click.command()

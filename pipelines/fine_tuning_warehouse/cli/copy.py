@@ -12,9 +12,9 @@ from fine_tuning_warehouse.errors import UsageError
 from fine_tuning_warehouse.text import counted
 from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATASET
 
-from . import output
 from .failures import json_on_failure
 from .options import WarehouseOptions, prepare
+from .terminal import output
 
 if TYPE_CHECKING:
     from fine_tuning_warehouse.warehouses.warehouse import TableFormat

@@ -57,7 +57,7 @@ def explore(*, target: WarehouseOptions, port: int, browser: bool, edit: bool) -
     with ExitStack() as stack:
         if path is None:
             prepare()
-            from fine_tuning_warehouse.snapshot import snapshot  # noqa: PLC0415 - imports dlt, after `prepare`
+            from fine_tuning_warehouse.warehouses.rows.snapshot import snapshot  # noqa: PLC0415 - imports dlt, after `prepare`
 
             path = stack.enter_context(snapshot(warehouse, _VIEWS))
         try:

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from fine_tuning_warehouse.errors import CommandError, is_bug, root_cause
 from fine_tuning_warehouse.warehouses.errors import without_secrets
 
-from . import output
+from .terminal import output
 
 
 @contextmanager

@@ -9,8 +9,8 @@ import click
 from fine_tuning_warehouse.errors import DONE, UsageError
 from fine_tuning_warehouse.text import counted
 
-from . import output
 from .options import WarehouseOptions, archives_option, existing_warehouse_options, lock_wait_option, prepare
+from .terminal import output
 
 
 @click.command()

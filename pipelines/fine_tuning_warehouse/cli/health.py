@@ -9,9 +9,9 @@ import click
 from fine_tuning_warehouse.errors import DONE, CommandError
 from fine_tuning_warehouse.sync.health import check_health, span
 
-from . import output
 from .failures import json_on_failure
 from .options import seconds_of
+from .terminal import output
 
 
 @click.command()

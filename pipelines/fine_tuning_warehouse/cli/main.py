@@ -25,13 +25,13 @@ from fine_tuning_warehouse.errors import (
     USAGE,
     CommandError,
     UsageError,
+    exit_now,
     is_bug,
     root_cause,
 )
-from fine_tuning_warehouse.hard_exit import exit_now
 from fine_tuning_warehouse.text import safe_lines
 
-from .log_lines import echo, is_plain
+from .terminal.lines import echo, is_plain
 
 _COMMANDS = (
     "accounts",
@@ -120,10 +120,15 @@ class _Group(click.Group):
 
 
 def _show_version(context: click.Context, _option: click.Parameter, is_asked: bool) -> None:
+    """Print the versions that a bug report needs."""
     if is_asked and not context.resilient_parsing:
-        from fine_tuning_warehouse.version import versions  # noqa: PLC0415 - reads packages' metadata, which `--help` does without
+        import platform  # noqa: PLC0415 - `--help` does without
+        from importlib.metadata import version  # noqa: PLC0415
 
-        click.echo(f"ftw {versions()}")
+        from fine_tuning_warehouse import __version__  # noqa: PLC0415
+
+        libraries = f"dlt {version('dlt')}, DuckDB {version('duckdb')}, Python {platform.python_version()}"
+        click.echo(f"ftw {__version__} ({libraries})")
         context.exit()
 
 

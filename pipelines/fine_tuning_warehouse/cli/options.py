@@ -85,7 +85,7 @@ def prepare(*, quiet: bool = False, verbose: bool = False) -> None:
     Raises:
         UsageError: One of the files is not valid TOML: dlt would show a traceback.
     """
-    from fine_tuning_warehouse.cli.logs import set_up_logging  # noqa: PLC0415
+    from fine_tuning_warehouse.cli.terminal.logs import set_up_logging  # noqa: PLC0415
 
     set_up_logging(quiet=quiet, verbose=verbose)  # before dlt, which starts its own
     import dlt  # noqa: PLC0415 - importing dlt costs half a second, which `--help` need not pay

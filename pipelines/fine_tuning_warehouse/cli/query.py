@@ -13,9 +13,9 @@ import click
 from fine_tuning_warehouse.errors import CommandError, UsageError
 from fine_tuning_warehouse.query import query as run
 
-from . import output
 from .child import run_in_child
 from .options import WarehouseOptions, existing_warehouse_options, prepare
+from .terminal import output
 
 _ABOUT_TABLES = re.compile(
     r"\b(?:show|pragma|information_schema|duckdb_\w+|pg_\w+|sqlite_\w+|describe\W*$)", re.IGNORECASE
@@ -58,7 +58,7 @@ def _run(sql: str, target: WarehouseOptions) -> tuple[list[str], list[tuple[Any,
     if warehouse.duckdb_file is not None:
         return run(warehouse.duckdb_file, sql, warehouse.dataset)
     prepare()
-    from fine_tuning_warehouse.snapshot import snapshot  # noqa: PLC0415 - imports dlt, after `prepare`
+    from fine_tuning_warehouse.warehouses.rows.snapshot import snapshot  # noqa: PLC0415 - imports dlt, after `prepare`
 
     names = None if _ABOUT_TABLES.search(sql) else set(re.findall(r"\w+", sql.lower()))
     with snapshot(warehouse, names) as copied:

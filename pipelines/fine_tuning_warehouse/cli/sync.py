@@ -21,9 +21,7 @@ from fine_tuning_warehouse.sync.summary import AccountResult, SyncResult
 from fine_tuning_warehouse.text import safe
 from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATABASE
 
-from . import output
 from .failures import failure_name, json_on_failure
-from .log_lines import echo, set_style
 from .options import (
     AccountOptions,
     WarehouseOptions,
@@ -34,6 +32,8 @@ from .options import (
     seconds_of,
     warehouse_options,
 )
+from .terminal import output
+from .terminal.lines import echo, set_style
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,7 +119,7 @@ def sync(
         )
         watch: Watch = watch_nothing
         if sys.stderr.isatty() and not quiet and not verbose and log_format == "text":
-            from .progress import progress_bar as watch  # noqa: PLC0415 - imports rich
+            from .terminal.progress import progress_bar as watch  # noqa: PLC0415 - imports rich
         health = _health_file(health_file, metrics_file, seconds, is_whole=not chosen_accounts.labels and not demo)
         interval = None if seconds is None else Interval(seconds)
         printer = _Printer(

@@ -13,7 +13,6 @@ import click
 from fine_tuning_warehouse.errors import DIFFERS, DONE, CommandError
 from fine_tuning_warehouse.text import counted
 
-from . import output
 from .failures import json_on_failure
 from .options import (
     AccountOptions,
@@ -23,6 +22,7 @@ from .options import (
     prepare,
     warehouse_options,
 )
+from .terminal import output
 
 if TYPE_CHECKING:
     from fine_tuning_warehouse.accounts.account import Account
@@ -49,7 +49,7 @@ def verify(*, target: WarehouseOptions, chosen_accounts: AccountOptions, concurr
         warehouse = target.find()
         accounts = chosen_accounts.find()
     from fine_tuning_warehouse import verify as library  # noqa: PLC0415
-    from fine_tuning_warehouse.cli.progress import progress_bar  # noqa: PLC0415
+    from fine_tuning_warehouse.cli.terminal.progress import progress_bar  # noqa: PLC0415
 
     watch = progress_bar if sys.stderr.isatty() else None
     results: list[dict[str, Any]] = []

@@ -20,19 +20,18 @@ from typing import Any
 import dlt
 import pyarrow as pa
 
+from fine_tuning_warehouse import __version__
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.accounts.diagnosis import to_command_error
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.schema import SCHEMA, SYNCS, schema
-from fine_tuning_warehouse.version import __version__
 from fine_tuning_warehouse.warehouses.account_rows import label_of
 from fine_tuning_warehouse.warehouses.changes import Changes, Tables
-from fine_tuning_warehouse.warehouses.dlt_process import active_pipeline_kept
-from fine_tuning_warehouse.warehouses.dlt_seam import source_state
+from fine_tuning_warehouse.warehouses.dlt_seam import active_pipeline_kept, source_state
 from fine_tuning_warehouse.warehouses.errors import destination_errors
-from fine_tuning_warehouse.warehouses.load_id import add_load_ids
 from fine_tuning_warehouse.warehouses.preflight import merge_hints
 from fine_tuning_warehouse.warehouses.tables import (
+    add_load_ids,
     add_stored_columns,
     added_columns,
     set_aside_changed,

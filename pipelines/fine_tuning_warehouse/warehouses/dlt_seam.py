@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
+from weakref import WeakSet
 
 import dlt
 from dlt.common.configuration import configspec
+from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs import ConnectionStringCredentials
 from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
+from dlt.common.pipeline import PipelineContext
 from dlt.common.schema import Schema
 from dlt.common.schema.utils import get_columns_names_with_prop
 from dlt.common.storages.configuration import FilesystemConfiguration
@@ -30,6 +33,7 @@ from dlt.destinations.impl.filesystem.factory import filesystem
 from dlt.destinations.impl.filesystem.filesystem import FilesystemClient, IcebergLoadFilesystemJob
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import raise_database_error
+from dlt.pipeline import trace
 
 from fine_tuning_warehouse.errors import causes
 from openai_fine_tuning.schema import SCHEMA
@@ -418,3 +422,43 @@ def is_lock_timeout(error: BaseException) -> bool:
 def local_folder(client: Any) -> Path | None:
     """Return the folder in which a client of files writes its datasets; None if that is not on this machine."""
     return Path(client.bucket_path) if getattr(client, "is_local_filesystem", False) else None
+
+
+_silent: WeakSet[dlt.Pipeline] = WeakSet()
+
+
+class _Tracking:
+    """A tracking module of dlt that is not called for silent pipelines."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        call = getattr(self._module, name)
+
+        def call_unless_silent(*arguments: Any) -> None:
+            if not any(isinstance(one, dlt.Pipeline) and one in _silent for one in arguments):
+                call(*arguments)
+
+        return call_unless_silent
+
+
+def send_no_telemetry(pipeline: dlt.Pipeline) -> None:
+    """Keep dlt from sending traces of a pipeline anywhere. Other pipelines of the process are tracked as before."""
+    _silent.add(pipeline)
+    modules: list[Any] = trace.TRACKING_MODULES
+    modules[:] = [one if isinstance(one, _Tracking) else _Tracking(one) for one in modules]
+
+
+@contextmanager
+def active_pipeline_kept() -> Iterator[None]:
+    """Restore at the end which pipeline `dlt.pipeline()` and `dlt.current.pipeline()` return."""
+    context = Container()[PipelineContext]
+    before = context.pipeline() if context.is_active() else None
+    try:
+        yield
+    finally:
+        context.deactivate()
+        if before is not None:
+            with suppress(OSError):  # its directory is gone
+                context.activate(before)

@@ -11,8 +11,9 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import dlt
 import pyarrow as pa
 from dlt.common.destination.client import WithStagingDataset
 from dlt.common.schema import Schema
@@ -24,15 +25,14 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.schema import SCHEMA, SYNCS, TABLES
 
-from .load_id import LOAD_ID
 from .rows.types import arrow_type
 from .warehouse import PIPELINE_PREFIX
 
-if TYPE_CHECKING:
-    import dlt
-
 ADDED = "x-added"
 """The hint, in dlt's schema, of a column that no sync has made."""
+
+LOAD_ID = "_dlt_load_id"
+"""The column that says which load brought a row."""
 
 logger = logging.getLogger(__name__)
 
@@ -281,3 +281,20 @@ def _make(client: SqlJobClientBase, needed: Iterable[str]) -> None:
         finally:
             client.schema = schema
     client.update_stored_schema(only_tables=names, force=True)
+
+
+def add_load_ids(resources: Iterable[Any]) -> None:
+    """Add `_dlt_load_id` to every Arrow table that dlt resources yield.
+
+    The column can be null. dlt's own setting for Arrow tables (`add_dlt_load_id`) makes it NOT NULL, and no database
+    adds such a column to a table with rows; it also holds for every other pipeline of the process.
+    """
+    for resource in resources:
+        resource.add_map(_with_load_id)
+
+
+def _with_load_id(table: pa.Table) -> pa.Table:
+    load_id = dlt.current.load_package_state()["load_id"]
+    if LOAD_ID in table.column_names:
+        table = table.drop_columns([LOAD_ID])
+    return table.append_column(LOAD_ID, pa.repeat(load_id, table.num_rows))

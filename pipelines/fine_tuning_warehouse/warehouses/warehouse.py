@@ -17,7 +17,7 @@ from typing_extensions import Self
 
 from fine_tuning_warehouse.accounts.labels import DEFAULT_LABEL, label_in_names
 from fine_tuning_warehouse.errors import CommandError, UsageError
-from fine_tuning_warehouse.paths import named_path
+from fine_tuning_warehouse.text import named_path
 
 from .locking import LOCK_WAIT_SECONDS
 
@@ -118,7 +118,7 @@ class Warehouse(_Waits, ABC):
         """
         import dlt  # noqa: PLC0415 - see accounts
 
-        from .dlt_process import send_no_telemetry  # noqa: PLC0415 - imports dlt
+        from .dlt_seam import send_no_telemetry  # noqa: PLC0415 - imports dlt
 
         pipeline = dlt.pipeline(
             f"{PIPELINE_PREFIX}{label_in_names(label)}",

@@ -6,8 +6,9 @@ import logging
 import os
 from typing import Any
 
-from . import output
-from .log_lines import LineFormatter
+from fine_tuning_warehouse.text import safe_lines
+
+from .lines import LineFormatter
 
 
 class SafeRecord(logging.LogRecord):
@@ -17,11 +18,11 @@ class SafeRecord(logging.LogRecord):
         super().__init__(*args, **kwargs)
         if self.exc_info:
             # A formatter takes the text that is there already.
-            self.exc_text = output.safe_lines(logging.Formatter().formatException(self.exc_info))
+            self.exc_text = safe_lines(logging.Formatter().formatException(self.exc_info))
 
     def getMessage(self) -> str:  # noqa: N802 - the name that logging calls
         """Return the message, with each line made safe."""
-        return output.safe_lines(super().getMessage())
+        return safe_lines(super().getMessage())
 
 
 def set_up_logging(*, quiet: bool, verbose: bool) -> None:

@@ -13,7 +13,7 @@ import click
 from fine_tuning_warehouse.formats import as_csv, as_json
 from fine_tuning_warehouse.text import as_time, counted, safe, safe_lines, without_credentials
 
-from .log_lines import STARTED
+from .lines import STARTED
 from .tables import as_table, terminal_width
 
 if TYPE_CHECKING:

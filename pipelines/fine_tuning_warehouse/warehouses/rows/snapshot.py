@@ -8,10 +8,12 @@ from pathlib import Path
 
 import duckdb
 
-from .warehouses.locking import READ_WAIT_SECONDS
-from .warehouses.rows import open_rows
-from .warehouses.warehouse import Warehouse
-from .warehouses.working_directory import working_directory
+from fine_tuning_warehouse.warehouses.locking import READ_WAIT_SECONDS
+from fine_tuning_warehouse.warehouses.sql_text import quoted
+from fine_tuning_warehouse.warehouses.warehouse import Warehouse
+from fine_tuning_warehouse.warehouses.working_directory import working_directory
+
+from . import open_rows
 
 
 @contextmanager
@@ -33,9 +35,9 @@ def snapshot(warehouse: Warehouse, names: Collection[str] | None = None) -> Iter
             open_rows(warehouse.waiting(READ_WAIT_SECONDS), names=names) as rows,
             duckdb.connect(str(file)) as connection,
         ):
-            connection.execute(f'CREATE SCHEMA "{warehouse.dataset}"')
+            connection.execute(f"CREATE SCHEMA {quoted(warehouse.dataset)}")
             for relation in rows.relations:
                 connection.register("incoming", rows.reader(relation))
-                connection.execute(f'CREATE TABLE "{warehouse.dataset}"."{relation.name}" AS FROM incoming')
+                connection.execute(f"CREATE TABLE {quoted(warehouse.dataset, relation.name)} AS FROM incoming")
                 connection.unregister("incoming")
         yield file

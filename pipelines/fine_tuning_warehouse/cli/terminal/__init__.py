@@ -1,0 +1,1 @@
+"""What a command prints: results, tables, lines of a log, progress."""
