@@ -29,6 +29,16 @@ def test_every_module_of_the_source_is_named() -> None:
     assert {path.name for path in SOURCE.glob("*.py")} <= named(PAGE)
 
 
+def test_the_way_of_a_checkpoint_has_few_steps_and_names_what_is_there() -> None:
+    way = PAGE.partition("## One checkpoint")[2].partition("\n## ")[0]
+    steps = re.findall(r"^\d+\. (.*)", way, re.MULTILINE)
+    assert 10 <= len(steps) <= 15
+    for name, file in re.findall(r"`([\w.]+)` in `([\w/]+\.py)`", way):
+        code = next(root / file for root in (SOURCE, PRODUCT) if (root / file).exists()).read_text(encoding="utf-8")
+        missing = [part for part in name.split(".") if not re.search(rf"^ *(class|def) {part}\b", code, re.MULTILINE)]
+        assert missing == [], f"{file} has no {name}"
+
+
 def test_no_package_has_more_places_than_twenty() -> None:
     for package in {path.parent for root in (SOURCE, PRODUCT, SIMULATOR) for path in root.rglob("__init__.py")}:
         places = [*package.glob("[!_]*.py"), *(path.parent for path in package.glob("[!_]*/__init__.py"))]
