@@ -228,7 +228,7 @@ def test_an_archive_of_another_warehouse_is_not_rewritten(two: Database, tmp_pat
 
 def labels(warehouse: Warehouse) -> dict[str, list[str]]:
     with open_rows(warehouse, names=["jobs", "syncs"]) as rows:
-        return {one.name: sorted(rows.accounts(one)) for one in rows.relations}
+        return {one.name: sorted(rows.counts(one)) for one in rows.relations}
 
 
 @pytest.mark.thorough

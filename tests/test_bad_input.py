@@ -28,6 +28,7 @@ def ftw(tmp_path: Path, host: Simulator) -> Command:
         ("--resources ,", "checkpoints"),
         ("--since yesterday", "yesterday"),
         ("--since 2026-13-45", "2026-13-45"),
+        ("--since 0001-01-01T00:00+14:00", "0001-01-01"),
         ("--every soon", "15m"),
         ("--every 15", "15m"),
         ("--every 0m", "0m"),

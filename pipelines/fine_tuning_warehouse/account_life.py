@@ -105,7 +105,7 @@ def forget(
         skipped: dict[str, str] = {}
         created_at = None
         with open_rows(warehouse, names=list(TABLES)) as rows:
-            labels = _labels(rows)
+            labels = rows.accounts()
             if job is not None:
                 created_at, files = _of_job(rows, label, job)
                 skipped = _skipped(rows, label, job)
@@ -142,7 +142,7 @@ def rename(warehouse: Warehouse, old: str, new: str) -> None:
     with _Life(warehouse, [old, new]) as life:
         before, after = life.rows_of(old), life.rows_of(new)
         with open_rows(warehouse, names=list(TABLES)) as rows:
-            labels = _labels(rows)
+            labels = rows.accounts()
         has_rows, has_state = old in labels, bool(before.state())
         if not has_rows and not has_state:
             raise UsageError(
@@ -200,10 +200,6 @@ class _Life(ExitStack):
         pipeline.extract(nothing())
         pipeline.normalize()
         self._warehouse.load(pipeline)
-
-
-def _labels(rows: Rows) -> list[str]:
-    return sorted({label for relation in rows.relations for label in rows.counts(relation)})
 
 
 def _of_job(rows: Rows, label: str, job: str) -> tuple[float | None, list[str]]:

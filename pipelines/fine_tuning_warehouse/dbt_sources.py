@@ -35,7 +35,7 @@ def dbt_sources(warehouse: Warehouse, *, name: str = "fine_tuning", warn_hours: 
         if not rows.relations:
             raise CommandError(f"{warehouse.shown} holds no dataset {warehouse.dataset} yet: `ftw sync` makes it.")
         syncs = rows.relation(SYNCS.name)
-        labels = sorted(rows.accounts(syncs)) if syncs is not None else []
+        labels = sorted(rows.counts(syncs)) if syncs is not None else []
         lines = [*_source(name, warehouse.dataset, rows.relations)]
         if labels:
             lines += _freshness(name, warehouse.dataset, labels, warn_hours)

@@ -255,8 +255,9 @@ def _parse_resources(resources: str | None) -> tuple[str, ...]:
 
 def _parse_since(since: str | None) -> datetime | None:
     """Return the time in `--since`. Raises `UsageError`."""
+    from openai_fine_tuning.extract.bounds import parse_time  # noqa: PLC0415 - imports dlt
+
     try:
-        # Python 3.10 does not read the Z that stands for UTC.
-        return None if since is None else datetime.fromisoformat(since.strip().replace("Z", "+00:00"))
+        return None if since is None else parse_time(since)
     except ValueError:
         raise UsageError(f"Invalid --since {since!r}: expected a date such as 2026-01-31.") from None

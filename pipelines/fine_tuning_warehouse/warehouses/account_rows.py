@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlt.common.destination.client import WithStagingDataset
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
-from dlt.common.versioned_state import decompress_state
 
 from fine_tuning_warehouse.schema import SCHEMA, TABLES
 
-from .dlt_seam import is_sql, read_stored_schema, source_state
+from .dlt_seam import is_sql, read_stored_schema, source_state, stored_states
 from .rows.lake import open_tables
 from .rows.sql import where_clause
 from .sql_text import literal
-from .warehouse import PIPELINE_PREFIX, Warehouse
+from .warehouse import Warehouse
 
 if TYPE_CHECKING:
     import dlt
@@ -142,28 +141,13 @@ def label_of(pipeline: dlt.Pipeline, identity: str) -> str | None:
         identity: The fingerprint of host and key.
     """
     destination: Any = pipeline.destination_client()
-    with destination as client, suppress(DestinationUndefinedEntity):
-        for name in _pipelines(client):
-            stored = client.get_stored_state(name)
-            state = {} if stored is None else decompress_state(stored.state).get("sources", {}).get(SCHEMA, {})
+    with destination as client:
+        for state in stored_states(client):
             for resource in state.get("resources", {}).values():
                 for label, states in resource.get("frontiers", {}).items():
                     if identity in states:
                         return str(label)
     return None
-
-
-def _pipelines(client: Any) -> list[str]:
-    """Return the names of the pipelines that have a state in a warehouse."""
-    table = client.schema.state_table_name
-    if not client.is_storage_initialized():
-        return []
-    if is_sql(client):
-        place = client.sql_client.make_qualified_table_name(table)
-        query = f"SELECT DISTINCT pipeline_name FROM {place} WHERE pipeline_name LIKE %s"  # noqa: S608
-        return [name for (name,) in client.sql_client.execute_sql(query, f"{PIPELINE_PREFIX}%") or ()]
-    names = {client.pathlib.basename(file).split("__")[0] for file in client.list_table_files(table)}
-    return sorted(name for name in names if name.startswith(PIPELINE_PREFIX))
 
 
 def _transaction(client: Any) -> Any:

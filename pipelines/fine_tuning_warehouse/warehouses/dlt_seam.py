@@ -22,6 +22,7 @@ from dlt.common.pipeline import PipelineContext
 from dlt.common.schema import Schema
 from dlt.common.schema.utils import get_columns_names_with_prop
 from dlt.common.storages.configuration import FilesystemConfiguration
+from dlt.common.versioned_state import decompress_state
 from dlt.destinations.exceptions import DatabaseTerminalException, DatabaseTransientException
 from dlt.destinations.impl.duckdb.configuration import ConnStatement, DuckDbClientConfiguration, DuckDbCredentials
 from dlt.destinations.impl.duckdb.factory import duckdb
@@ -39,6 +40,7 @@ from fine_tuning_warehouse.errors import causes
 from openai_fine_tuning.schema import SCHEMA
 
 from .duckdb_extensions import load_extensions
+from .warehouse import PIPELINE_PREFIX
 
 
 @configspec(init=False)
@@ -108,6 +110,27 @@ def source_state(pipeline: dlt.Pipeline) -> dict[str, Any] | None:
         return None
     state: dict[str, Any] = pipeline.state.get("sources", {}).get(SCHEMA, {})
     return state
+
+
+def stored_states(client: Any) -> Iterator[dict[str, Any]]:
+    """Yield the state that the source has in each pipeline of a warehouse, by dlt's client of the warehouse."""
+    if not client.is_storage_initialized():
+        return
+    with suppress(DestinationUndefinedEntity):  # no load has made the table yet
+        for name in _stored_pipelines(client):
+            stored = client.get_stored_state(name)
+            if stored is not None:
+                yield decompress_state(stored.state).get("sources", {}).get(SCHEMA, {})
+
+
+def _stored_pipelines(client: Any) -> list[str]:
+    table = client.schema.state_table_name
+    if is_sql(client):
+        place = client.sql_client.make_qualified_table_name(table)
+        query = f"SELECT DISTINCT pipeline_name FROM {place} WHERE pipeline_name LIKE %s"  # noqa: S608
+        return [name for (name,) in client.sql_client.execute_sql(query, f"{PIPELINE_PREFIX}%") or ()]
+    names = {client.pathlib.basename(file).split("__")[0] for file in client.list_table_files(table)}
+    return sorted(name for name in names if name.startswith(PIPELINE_PREFIX))
 
 
 def is_sql(client: Any) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
@@ -18,13 +17,13 @@ import pyarrow as pa
 from dlt.common.destination.client import WithStagingDataset
 from dlt.common.schema import Schema
 from dlt.common.schema.utils import pipeline_state_table
-from dlt.common.versioned_state import decompress_state
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.schema import SCHEMA, SYNCS, TABLES
 
+from .dlt_seam import stored_states
 from .rows.types import arrow_type
 from .warehouse import PIPELINE_PREFIX
 
@@ -136,21 +135,16 @@ def _made(pipeline: dlt.Pipeline, client: Any) -> dict[str, str]:
 
     The states of the other accounts are only read if this account has not made all tables.
     """
-    made = _made_by(pipeline.state)
+    made = _made_by(pipeline.state.get("sources", {}).get(SCHEMA, {}))
     if not TABLES.keys() - {SYNCS.name} <= made.keys():
-        table = client.sql_client.make_qualified_table_name(client.schema.state_table_name)
-        query = f"SELECT DISTINCT pipeline_name FROM {table} WHERE pipeline_name LIKE %s"  # noqa: S608
-        with suppress(DatabaseUndefinedRelation):
-            for (name,) in client.sql_client.execute_sql(query, f"{PIPELINE_PREFIX}%") or ():
-                stored = client.get_stored_state(name)
-                if stored is not None:
-                    made = {**_made_by(decompress_state(stored.state)), **made}
+        for state in stored_states(client):
+            made = {**_made_by(state), **made}
     return made
 
 
 def _made_by(state: Mapping[str, Any]) -> dict[str, str]:
-    resources = state.get("sources", {}).get(SCHEMA, {}).get("resources", {})
-    return {name: digest for resource in resources.values() for name, digest in resource.get("tables", {}).items()}
+    resources = state.get("resources", {}).values()
+    return {name: digest for resource in resources for name, digest in resource.get("tables", {}).items()}
 
 
 def _stored_schema(pipeline: dlt.Pipeline, client: Any) -> Mapping[str, Any]:

@@ -34,7 +34,11 @@ class Bounds:
             ConfigurationError: `since` is not a date or time.
         """
         ids = [job_ids] if isinstance(job_ids, str) else job_ids or ()
-        return cls(tuple(dict.fromkeys(ids)), None if since is None else _unix_seconds(since))
+        try:
+            return cls(tuple(dict.fromkeys(ids)), None if since is None else parse_time(since).timestamp())
+        except ValueError:
+            words = "expected a date such as 2026-01-31, or a time such as 2026-01-31T12:00 (UTC)"
+            raise ConfigurationError(f"Invalid fine_tuning_since {str(since)!r}: {words}.") from None
 
     @property
     def is_partial(self) -> bool:
@@ -46,11 +50,16 @@ class Bounds:
         return self.since is None or job.created_at is None or job.created_at >= self.since
 
 
-def _unix_seconds(value: str | date) -> float:
+def parse_time(value: str | date) -> datetime:
+    """Return a date or time, or its text in ISO 8601, as a time in UTC. Raises `ValueError` if it is none.
+
+    Example:
+        >>> parse_time("2026-01-31T12:00+01:00")
+        datetime.datetime(2026, 1, 31, 11, 0, tzinfo=datetime.timezone.utc)
+    """
+    # Python 3.10 does not read the Z that stands for UTC.
+    moment = datetime.fromisoformat(str(value).strip().replace("Z", "+00:00"))
     try:
-        # Python 3.10 does not read the Z that stands for UTC.
-        moment = datetime.fromisoformat(str(value).strip().replace("Z", "+00:00"))
-        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
-    except (ValueError, OverflowError):
-        words = "expected a date such as 2026-01-31, or a time such as 2026-01-31T12:00 (UTC)"
-        raise ConfigurationError(f"Invalid fine_tuning_since {str(value)!r}: {words}.") from None
+        return moment.astimezone(timezone.utc) if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    except OverflowError:
+        raise ValueError(f"{value} is too far away") from None

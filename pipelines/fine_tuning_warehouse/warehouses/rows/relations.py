@@ -107,9 +107,9 @@ class Rows(ABC):
     def counts(self, relation: Relation) -> dict[str, int]:
         """Return the accounts that have rows in a table or view, with the number of rows."""
 
-    def accounts(self, relation: Relation) -> list[str]:
-        """Return the accounts that have rows in a table or view."""
-        return list(self.counts(relation))
+    def accounts(self) -> list[str]:
+        """Return the accounts that have rows in any table or view, in the order of their labels."""
+        return sorted({label for relation in self.relations for label in self.counts(relation)})
 
     def reader(self, relation: Relation, *, account: str | None = None) -> pa.RecordBatchReader:
         """Return the rows of `batches` as a stream that DuckDB reads."""
