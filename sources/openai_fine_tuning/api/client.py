@@ -229,9 +229,10 @@ class FineTuningApi:
         seconds = self._policy.answer_seconds if size is None else math.inf
 
         def attempt() -> None:
+            headers = download.next_headers()
             expected = (416,) if download.position else ()
             try:
-                with self._response(path, self._query, download.headers, seconds, expected) as response:
+                with self._response(path, self._query, headers, seconds, expected) as response:
                     download.take(response, self.limiter.raise_if_cancelled)
             except AttemptError:
                 if download.write_error is not None:
@@ -282,7 +283,7 @@ class FineTuningApi:
         self, path: str, attempt: Callable[[], Any], most: int, failures: Callable[[RetryCallState], int]
     ) -> Any:
         """Make attempts until one succeeds, or fails for good, or `most` in a row have failed."""
-        odd = 0
+        odd = 0  # failures that are repeated only a few times
 
         def failure(state: RetryCallState) -> AttemptError:
             error = state.outcome.exception() if state.outcome else None

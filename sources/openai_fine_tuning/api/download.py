@@ -43,9 +43,8 @@ class Download:
         self.failures = 0
         self.write_error: OSError | None = None
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """The headers that ask for the rest."""
+    def next_headers(self) -> dict[str, str]:
+        """Return the headers of the next request: they ask for the rest, or for the whole file once more."""
         if self._is_encoded:
             self.start_again()  # a range counts encoded bytes, and what was written is decoded
         # Compressed on the way, a range would mean other bytes.
@@ -67,7 +66,7 @@ class Download:
         """Write the content of an answer, once it is clear at which byte it begins.
 
         Args:
-            response: An answer to a request with these `headers`, of any status of success, or 416.
+            response: An answer to a request with `next_headers`, of any status of success, or 416.
             on_piece: Called after every piece.
 
         Raises:

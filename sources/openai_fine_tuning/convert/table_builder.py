@@ -68,7 +68,7 @@ class _Level:
 
 
 class _Rows:
-    """Records that become rows: their columns as far as they are converted.
+    """Records on their way to rows, with the columns that are converted so far.
 
     Attributes:
         records: The records.
@@ -176,7 +176,7 @@ class TableBuilder:
     def _identified(
         self, records: Sequence[Any], own: Mapping[str, Any], defaults: Mapping[str, Any]
     ) -> tuple[list[int], dict[str, list[Any]], list[Unfit]]:
-        """Return the indexes of records with a key that was not seen before, their key columns, and those without."""
+        """Return the indexes of the records with a new key, their key columns, and the records without a usable key."""
         reasons: dict[int, str] = {}
         for index, record in enumerate(records):
             if not isinstance(record, dict):

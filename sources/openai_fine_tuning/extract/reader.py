@@ -202,6 +202,7 @@ class Reader:
             self._start(JobTask(job.id, job, due, self._last_event(job.id)))
 
     def _see(self, job: Job) -> None:
+        """Count a job that the host has shown, and note when the newest was created."""
         self._report.seen.add(hash(job.id))
         if job.created_at is not None and job.created_at <= job.seen_at:
             self._report.newest_job_at = max(job.created_at, self._report.newest_job_at or 0)

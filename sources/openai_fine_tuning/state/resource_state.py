@@ -18,7 +18,7 @@ from .watermark import watermark_state, watermark_states
 def load(resource: str, account: str, identity: str, *, is_partial: bool) -> Candidate:
     """Return a copy of a watermark's state, with the states of the account's earlier keys and hosts.
 
-    The read changes the copy. That of a partial read knows the open jobs only, and is thrown away after it.
+    The read changes the copy. For a partial read, the copy has the open jobs only, and is thrown away at the end.
     """
     states = watermark_states(dlt.current.resource_state(resource), account)
     if is_partial:
