@@ -235,3 +235,19 @@ def test_json_text_is_the_same_step_by_step(value: Any) -> None:
 )
 def test_a_file_is_named_by_its_id_or_by_an_object(value: Any, expected: list[Any]) -> None:
     assert values.file_ids(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        (None, []),
+        ("", []),
+        ("file-a", ["file-a"]),
+        ('["file-a", {"id": "file-b"}, 7, {}]', ["file-a", "file-b", "7"]),
+        ('{"id": "file-a", "bytes": 1}', ["file-a"]),
+        ('{"bytes": 1}', []),
+        ("{not JSON", ["{not JSON"]),
+    ],
+)
+def test_ids_of_files_are_found_in_what_a_column_holds(text: str | None, ids: list[str]) -> None:
+    assert values.stored_file_ids(text) == ids

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote
 from typing_extensions import Self, override
 
 from fine_tuning_simulator.app import Api, World
-from fine_tuning_simulator.clock import DEFAULT_START, Clock
+from fine_tuning_simulator.clock import Clock
 from fine_tuning_simulator.faults import Fault, applying, faulty_answer
 from fine_tuning_simulator.generated import GeneratedWorld
 from fine_tuning_simulator.messages import Answer, Request, credential
@@ -263,10 +263,9 @@ def serve(
     speed: float = 0,
     *,
     on_ready: Callable[[str], None] | None = None,
-    start: float = DEFAULT_START,
 ) -> None:
     """Run a generated world until Ctrl-C. `on_ready` is called with the base URL once requests are answered."""
-    clock = Clock(start=start, speed=speed)
+    clock = Clock(speed=speed)
     world = GeneratedWorld(seed=seed, jobs=jobs, profile=profile, clock=clock)
     with contextlib.suppress(KeyboardInterrupt), Simulator(world, port=port) as simulator:
         if on_ready is not None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 import dlt
 
 from fine_tuning_warehouse.schema import SCHEMA, SYNCS, TABLES
-from openai_fine_tuning.convert.values import file_ids, unix_seconds
+from openai_fine_tuning.api.jobs import FILE_FIELDS
+from openai_fine_tuning.convert.values import stored_file_ids, unix_seconds
 
 from .accounts.account import did_you_mean
 from .accounts.labels import checked_label, label_in_names
@@ -207,24 +207,14 @@ def _of_job(rows: Rows, label: str, job: str) -> tuple[float | None, list[str]]:
     jobs = rows.relation("jobs")
     created_at, own, others = None, set[str](), set[str]()
     if jobs is not None:
-        wanted = jobs.only("id", "created_at", "training_file", "validation_file", "result_files")
+        wanted = jobs.only("id", "created_at", *FILE_FIELDS)
         for batch in rows.batches(wanted, account=label):
             for row in batch.to_pylist():
-                ids = {
-                    one for name in ("training_file", "validation_file", "result_files") for one in _ids(row.get(name))
-                }
+                ids = {one for name in FILE_FIELDS for one in stored_file_ids(row.get(name))}
                 (own if row["id"] == job else others).update(ids)
                 if row["id"] == job:
                     created_at = unix_seconds(row["created_at"].isoformat()) if row["created_at"] else None
     return created_at, sorted(own - others)
-
-
-def _ids(text: str | None) -> list[str]:
-    value: Any = text
-    if text is not None and text[:1] in ("{", "["):
-        with suppress(ValueError):
-            value = json.loads(text)
-    return [str(one) for one in file_ids(value)]
 
 
 def _skipped(rows: Rows, label: str, job: str) -> dict[str, str]:

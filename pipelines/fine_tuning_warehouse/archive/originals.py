@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from openai_fine_tuning.convert.values import stored_file_ids
+
 from .manifest import Entry, Kind, Manifest, Missing
+
+_FIELDS: dict[str, Kind] = {
+    "result_files": "result_file",
+    "training_file": "training_file",
+    "validation_file": "validation_file",
+}
+"""The columns of a job that name files, and what each file is to the job."""
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 """Ids that can be file names. A leading dash reads as an option to other programs, and a leading dot hides a file."""
@@ -96,24 +103,9 @@ def _rows(file: Path | None, wanted: list[str]) -> Iterator[dict[str, Any]]:
 
 def _mentions(job: dict[str, Any]) -> Iterator[tuple[Kind, str]]:
     """Yield the files that a job names."""
-    results = json.loads(job.get("result_files") or "[]")
-    for result in results if isinstance(results, list) else [results]:
-        if (file_id := _file_id(result)) is not None:
-            yield "result_file", file_id
-    kinds: tuple[Kind, Kind] = ("training_file", "validation_file")
-    for kind in kinds:
-        if file_id := _file_id(job.get(kind)):
+    for field, kind in _FIELDS.items():
+        for file_id in stored_file_ids(job.get(field)):
             yield kind, file_id
-
-
-def _file_id(named_file: Any) -> str | None:
-    """Return the id of a file. Some hosts send its record in the place of the id, which a column holds as JSON."""
-    if isinstance(named_file, str) and named_file.startswith("{"):
-        with suppress(ValueError):
-            named_file = json.loads(named_file)
-    if isinstance(named_file, dict):
-        named_file = named_file.get("id")
-    return named_file if named_file is None or isinstance(named_file, str) else json.dumps(named_file)
 
 
 def _with_paths(originals: list[Original], before: Manifest | None) -> list[Original]:

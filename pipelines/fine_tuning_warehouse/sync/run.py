@@ -92,17 +92,11 @@ def run_sync(
     warehouse: Warehouse,
     options: SyncOptions,
     *,
-    watch: Watch = watch_nothing,
     result: AccountResult | None = None,
 ) -> AccountResult:
     """Load what is new of one account into a warehouse.
 
-    Args:
-        account: The account to read.
-        warehouse: The warehouse to load into.
-        options: What to read, and how.
-        watch: Shows the progress.
-        result: Filled in as the sync goes, so that it also says what a failed sync did.
+    `result` is filled in as the sync goes, so that it also says what a failed sync did.
 
     Raises:
         CommandError: It failed; what was loaded before stays, and the next sync goes on there.
@@ -111,7 +105,7 @@ def run_sync(
     with active_pipeline_kept(), warehouse.lock([account.label]):
         sync = _AccountSync(account, warehouse, options, result)
         try:
-            sync.run(watch)
+            sync.run(watch_nothing)
         except CommandError as error:
             sync.note_failure(error)
             raise
@@ -215,11 +209,7 @@ class _AccountSync:
             logger.info("The failure could not be written into %s: %s", SYNCS.name, reason)
 
     def _load_log(self, pipeline: dlt.Pipeline, warehouse: Warehouse) -> None:
-        log = self._log.source()
-        add_load_ids(log.selected_resources.values())
-        for resource in log.selected_resources.values():
-            resource.apply_hints(**merge_hints(warehouse, pipeline))
-        pipeline.extract(log)
+        pipeline.extract(_prepared(self._log.source(), merge_hints(warehouse, pipeline)))
         pipeline.normalize()
         warehouse.load(pipeline)
 
@@ -255,13 +245,10 @@ class _AccountSync:
             fine_tuning_report=self._report,
         )
         source.resources["account"].add_map(self._changes(pipeline, source, self._log.started_at))
-        add_load_ids(source.selected_resources.values())
+        hints = merge_hints(self._warehouse, pipeline)
+        _prepared(source, hints)
         while not self._report.is_complete:
-            log = self._log.source()
-            add_load_ids(log.selected_resources.values())
-            hints = merge_hints(self._warehouse, pipeline)
-            for resource in (*source.selected_resources.values(), *log.selected_resources.values()):
-                resource.apply_hints(**hints)
+            log = _prepared(self._log.source(), hints)
             with self._errors():
                 self._result.load_ids.extend(self._run_part(pipeline, source, log))
             self._loaded = Counter(self._passed_on)
@@ -343,6 +330,14 @@ class _AccountSync:
         result.skipped = [asdict(skip) for skip in report.skipped]
         result.rejected = report.rejected
         result.notes, result.warnings = list(report.notes), list(report.warnings)
+
+
+def _prepared(source: Any, hints: Mapping[str, Any]) -> Any:
+    """Have a source write the column `_dlt_load_id`, and merge its rows by some hints. Return the source."""
+    add_load_ids(source.selected_resources.values())
+    for resource in source.selected_resources.values():
+        resource.apply_hints(**hints)
+    return source
 
 
 class _Log:

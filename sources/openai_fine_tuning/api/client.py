@@ -177,23 +177,26 @@ class FineTuningApi:
         """Return the address of a path without its query: what error messages name."""
         return self.base_url + path
 
-    def get_json(self, path: str, params: Mapping[str, Any] | None = None, *, attempts: int | None = None) -> Answer:
+    def get_json(self, path: str) -> Answer:
         """Request a single record, such as a job or a file. The content is a dict with an id.
 
-        Args:
-            path: What follows the base URL, ids quoted.
-            params: The query.
-            attempts: How often the request is sent at the most; by default as the policy says.
+        `path` is what follows the base URL, ids quoted.
 
         Raises:
             RequestError: It failed for good. An error in an answer with status 200 is one, too.
             HostError: It failed in a way that concerns every request.
             CancelledError: The sync was stopped.
         """
-        return self._get(path, params, answers.record, attempts)
+        return self._get(path, answers.record)
 
     def get_page(self, path: str, params: Mapping[str, Any] | None = None, *, attempts: int | None = None) -> Answer:
-        """Request a page of a listing. The content is a dict with a list under `data`. See `get_json`."""
+        """Request a page of a listing. The content is a dict with a list under `data`. Raises as `get_json` does.
+
+        Args:
+            path: What follows the base URL, ids quoted.
+            params: The query.
+            attempts: How often the request is sent at the most; by default as the policy says.
+        """
 
         def page(body: bytes, response: requests.Response) -> dict[str, Any]:
             found = answers.page_of_records(body, response)
@@ -202,11 +205,11 @@ class FineTuningApi:
                 raise decoding.too_large(f"{most:,} records", response.status_code)
             return found
 
-        return self._get(path, params, page, attempts)
+        return self._get(path, page, params, attempts)
 
     def get_bytes(self, path: str) -> Answer:
         """Request a file's content, as bytes. Raises as `get_json` does."""
-        return self._get(path, None, answers.file_content, None)
+        return self._get(path, answers.file_content)
 
     def download(
         self, path: str, file: BinaryIO, *, size: int | None = None, watch: Callable[[int], None] | None = None
@@ -257,9 +260,9 @@ class FineTuningApi:
     def _get(
         self,
         path: str,
-        params: Mapping[str, Any] | None,
         parse: Callable[[bytes, requests.Response], Any],
-        attempts: int | None,
+        params: Mapping[str, Any] | None = None,
+        attempts: int | None = None,
     ) -> Answer:
         policy, encodings = self._policy, "gzip, deflate"
 

@@ -14,6 +14,9 @@ from .client import FineTuningApi
 from .pagination import Page, pages
 from .urls import JOBS_PATH, is_safe_id, job_path
 
+FILE_FIELDS = ("training_file", "validation_file", "result_files")
+"""The fields of a job that name files."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -75,8 +78,7 @@ class Job:
     @property
     def files(self) -> list[Any]:
         """The ids of all files that the job names: for training, for validation, and its result files."""
-        named = ("training_file", "validation_file", "result_files")
-        return [file_id for name in named for file_id in file_ids(self.record.get(name))]
+        return [file_id for name in FILE_FIELDS for file_id in file_ids(self.record.get(name))]
 
 
 def job_pages(api: FineTuningApi, *, after: str | None = None, otherwise: Iterable[Page] = ()) -> Iterator[Page]:

@@ -62,10 +62,6 @@ def convert_column(column: Column, type_: Type) -> tuple[Column, dict[int, str]]
     return converted, unfit
 
 
-def _texts(column: Column) -> Column | None:
-    return column if values.are_storable(column) else None
-
-
 def _bigints(column: Column) -> Column | None:
     numbers = [number for number in column if number is not None]
     return column if not numbers or (min(numbers) in values.INT64 and max(numbers) in values.INT64) else None
@@ -85,15 +81,11 @@ def _doubles(column: Column) -> Column | None:
         return None
 
 
-def _bools(column: Column) -> Column:
-    return column
-
-
 _AS_A_WHOLE: dict[Type, Callable[[Column], Column | None]] = {
-    "text": _texts,
+    "text": lambda column: column if values.are_storable(column) else None,
     "double": _doubles,
     "bigint": _bigints,
-    "bool": _bools,
+    "bool": lambda column: column,
     "timestamp": _seconds,
 }
 """Convert a column of plain values at once; None if each value must be looked at."""

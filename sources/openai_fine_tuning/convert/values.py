@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -175,6 +176,16 @@ def file_ids(value: Any) -> list[Any]:
     named = value if isinstance(value, list) else [value]
     ids = [one.get("id", one.get("file_id", one)) if isinstance(one, dict) else one for one in named]
     return [one for one in ids if one not in (None, "", {})]
+
+
+def stored_file_ids(text: str | None) -> list[str]:
+    """Return the ids of the files that a column of a job holds: an id, or what the host sent as JSON text."""
+    named: Any = text
+    if text is not None and text[:1] in ("{", "["):
+        with suppress(ValueError):
+            named = json.loads(text)
+    ids = [one for one in file_ids(named) if not isinstance(one, dict)]
+    return [one if isinstance(one, str) else json.dumps(one) for one in ids]
 
 
 def _iso_seconds(text: str) -> int | float | None:
