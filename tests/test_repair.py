@@ -134,6 +134,19 @@ def test_rows_that_lost_their_key_are_kept_in_a_table_beside(database: Database,
     assert database.rows(f'SELECT count(*) FROM "{kept}"') == [(9,)]
 
 
+@pytest.mark.parametrize(
+    "forget", ["DELETE FROM fine_tuning._dlt_pipeline_state", thorough("DELETE FROM fine_tuning._dlt_loads")]
+)
+def test_rows_without_a_key_do_not_stay_where_the_state_is_gone_too(
+    database: Database, world: ScriptedWorld, forget: str
+) -> None:
+    database.begin()
+    database.execute(forget)
+    database.execute("ALTER TABLE fine_tuning.checkpoints DROP COLUMN id")
+    database.sync()
+    assert_holds(database.rows, truth_of(world))
+
+
 @pytest.mark.thorough
 def test_every_account_is_read_once_more_where_a_table_was_dropped(database: Database, world: ScriptedWorld) -> None:
     for account in ("one", "two"):

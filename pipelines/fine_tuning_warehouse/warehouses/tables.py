@@ -62,11 +62,12 @@ def add_stored_columns(pipeline: dlt.Pipeline, schema: Schema, *, check_types: b
         tables = {name: columns for name, columns in client.get_storage_tables(list(TABLES)) if columns}
         if check_types:
             _check_types(tables)
-        stored = _stored_schema(pipeline, client)
-        missing = list(_missing(_made(pipeline, client), stored, tables))
-        if missing:
-            for name, columns in tables.items():
+        stored, made = _stored_schema(pipeline, client), _made(pipeline, client)
+        missing = list(_missing(made, stored, tables))
+        for name, columns in tables.items():
+            if missing or name not in {*made, SYNCS.name}:  # what no state knows is read from the start in any case
                 _set_aside(client, name, [key for key in TABLES[name].keys if key not in columns])
+        if missing:
             _forget(client)
             with pipeline.managed_state() as state:
                 state.get("sources", {}).pop(SCHEMA, None)
