@@ -220,4 +220,5 @@ def _digest(stored: Stored) -> str:
 
 
 def _without_mark(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state without the mark of a copy, which no sync writes."""
     return {name: value for name, value in state.items() if name != _MARK}

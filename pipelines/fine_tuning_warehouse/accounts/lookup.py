@@ -148,7 +148,7 @@ def file_providers() -> list[ConfigProvider]:
 
 
 def shown_provider(provider: ConfigProvider) -> str:
-    """Return what people call a provider."""
+    """Return the name of a provider in messages, such as `.dlt/secrets.toml`."""
     return f".dlt/{provider.name}" if provider.name.endswith(".toml") else provider.name
 
 

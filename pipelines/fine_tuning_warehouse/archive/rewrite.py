@@ -66,7 +66,7 @@ def _files_of(store: Store, before: Manifest, account: str, job: str) -> tuple[s
 
 
 def _after(before: Manifest, removed: Tombstone) -> tuple[Manifest, list[str]]:
-    """Return the manifest as the next run is to find it, and the paths of the files to delete."""
+    """Return the manifest for the next run to start from, and the paths of the files to delete."""
     files, gone = {}, []
     for path, entry in before.files.items():
         kept = removed.entry_after(entry) if entry.is_original else entry

@@ -45,9 +45,7 @@ def destination_errors(warehouse: Warehouse, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         cause = root_cause(error)
-        if isinstance(cause, KeyboardInterrupt) or getattr(cause, "is_deliberate", False):
-            raise cause from None
-        if is_bug(cause):
+        if isinstance(cause, KeyboardInterrupt) or getattr(cause, "is_deliberate", False) or is_bug(cause):
             raise cause from None
         for one in causes(error):
             if isinstance(one, MissingDependencyException):

@@ -34,7 +34,7 @@ _IS_BEING_MADE = re.compile(r"(?i)table \S+ already exists|database is locked|pg
 
 @dataclass(frozen=True)
 class Iceberg(Warehouse):
-    """Tables as files.
+    """Iceberg or Delta tables in a folder or bucket.
 
     Attributes:
         dataset: The folder that holds the tables.

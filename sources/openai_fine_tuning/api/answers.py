@@ -27,7 +27,7 @@ _JSON_NAMES = {type(None): "null", list: "an array", dict: "an object", str: "a 
 
 
 def page_of_records(body: bytes, response: requests.Response) -> dict[str, Any]:
-    """Return a page of a listing: `data` is an array, and no error stands beside it. Raises `AttemptError`."""
+    """Return a page of a listing: `data` is an array, and no error is beside it. Raises `AttemptError`."""
     found = _json(body, response)
     is_error = _holds_error(found)
     if isinstance(found, dict) and isinstance(found.get("data"), list) and not is_error:
@@ -160,7 +160,7 @@ def _start(body: bytes) -> str:
 
 
 def _says(value: Any) -> bool:
-    """Return whether a value beside the data tells of an error: `null`, `{}` and objects of nulls do not."""
+    """Return whether a value beside the data names an error: `null`, `{}` and objects of nulls do not."""
     return any(value.values()) if isinstance(value, dict) else bool(value)
 
 

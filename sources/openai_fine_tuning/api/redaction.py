@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import islice
 
 MIN_LENGTH = 8
-"""A shorter secret is hidden in messages only, and only where it stands as a word: it may be an ordinary one."""
+"""A shorter secret is hidden in messages only, and only as a whole word: it may be an ordinary word."""
 HIDDEN = "[key]"
 
 _REMEMBERED_TOKENS = 100
@@ -102,7 +102,7 @@ class _Secret:
         forms = {raw: HIDDEN.encode()}
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             for offset, first in enumerate((0, 2, 3)):
-                # What stands before and behind a secret decides the characters at the edges: they are left alone.
+                # The text before and behind a secret decides the characters at the edges: they are left alone.
                 # The replacement decodes to as many bytes, so that what is encoded can still be read.
                 last = 4 * ((offset + len(raw)) // 3)
                 form, stars = (encode(b"-" * offset + text)[first:last] for text in (raw, b"*" * len(raw)))
@@ -112,7 +112,7 @@ class _Secret:
 
     @cached_property
     def _escapable(self) -> re.Pattern[bytes]:
-        """The forms as a regular expression in which any character may be escaped."""
+        """A regular expression for the forms, in which any character may be escaped."""
         signs = {byte: _any_escape(byte) for form in self._literal for byte in form}
         return re.compile(b"|".join(b"".join(signs[byte] for byte in form) for form in self._literal), re.IGNORECASE)
 

@@ -199,6 +199,7 @@ class Watermark:
         self._state["recent"][job_id] = created_at
 
     def _prune(self, keep: Callable[[str, float | None], bool]) -> None:
+        """Forget the closed jobs that are not to be kept, given their ids and `created_at`."""
         self._state["recent"] = {job_id: time for job_id, time in self._state["recent"].items() if keep(job_id, time)}
 
 
