@@ -192,7 +192,6 @@ class Planner:
         self._seed = seed
         self._ids = ids
         self._start = start
-        self._kinds: dict[int, list[Kind]] = {}
 
     def created_at(self, index: int) -> int:
         """Return the creation time of job `index`. Now and then two jobs have the same second, as in a sweep."""
@@ -208,7 +207,7 @@ class Planner:
         rng = self._random(f"job:{index}")
         opening = _OPENINGS.get(index)
         kind = self._kind(index)
-        dataset = Dataset(rng.choice(TOPICS), self._block(index), kind.method, self._seed)
+        dataset = Dataset(rng.choice(TOPICS), _block(index), kind.method, self._seed)
         n_epochs = rng.randint(*kind.epochs)
         batch_size = 1
         while n_epochs * -(-dataset.examples // batch_size) > _MOST_STEPS:
@@ -256,7 +255,9 @@ class Planner:
         return first - 1800 - self._random(f"uploaded:{dataset}").randint(0, 1800)
 
     def _kind(self, index: int) -> Kind:
-        kind = _OPENINGS[index].kind if index in _OPENINGS else self._shuffled(self._block(index))[self._place(index)]
+        kinds = list(_KINDS)
+        self._random(f"block:{_block(index)}").shuffle(kinds)
+        kind = _OPENINGS[index].kind if index in _OPENINGS else kinds[(index - _FIRST_OPENING) % len(kinds)]
         if kind.method == "supervised" or self._profile.reinforcement_models:
             return kind
         return Kind(
@@ -266,21 +267,13 @@ class Planner:
             epochs=kind.epochs,
         )
 
-    def _shuffled(self, block: int) -> list[Kind]:
-        if block not in self._kinds:
-            kinds = list(_KINDS)
-            self._random(f"block:{block}").shuffle(kinds)
-            self._kinds[block] = kinds
-        return self._kinds[block]
-
-    def _block(self, index: int) -> int:
-        return (index - _FIRST_OPENING) // len(_KINDS)
-
-    def _place(self, index: int) -> int:
-        return (index - _FIRST_OPENING) % len(_KINDS)
-
     def _random(self, what: str) -> random.Random:
         return random.Random(f"{self._seed}:{self._profile.name}:{what}")  # noqa: S311 - repeatable on purpose
+
+
+def _block(index: int) -> int:
+    """Return the number of the twelve jobs in a row that a job belongs to."""
+    return (index - _FIRST_OPENING) // len(_KINDS)
 
 
 def _metadata(rng: random.Random, topic: str) -> dict[str, str]:

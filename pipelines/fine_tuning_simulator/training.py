@@ -3,7 +3,7 @@
 import base64
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from fine_tuning_simulator.plan import JobPlan, Method
@@ -15,6 +15,9 @@ _CERTAIN = 0.003
 """Below this loss every token is right."""
 
 Metrics = dict[str, float]
+
+_Curve = Callable[[float], float]
+"""A loss without noise at each point of a run, from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -51,31 +54,24 @@ def _loss_curve(plan: JobPlan, rng: random.Random) -> list[Point]:
     return points
 
 
-class _Decay:
-    """A loss that falls from `first` to `floor`, and rises again from `turn` on."""
-
-    def __init__(self, first: float, floor: float, rate: float, turn: float = 1.0, rise: float = 0.0) -> None:
-        self._first, self._floor, self._rate = first, floor, rate
-        self._turn, self._rise = turn, rise
-
-    def __call__(self, x: float) -> float:
-        falling = self._floor + (self._first - self._floor) * math.exp(-self._rate * x)
-        return falling + self._rise * math.pow(max(0.0, x - self._turn), 1.3)
+def _decay(first: float, floor: float, rate: float, turn: float = 1.0, rise: float = 0.0) -> _Curve:
+    """Return a loss that falls from `first` to `floor`, and rises again from `turn` on."""
+    return lambda x: floor + (first - floor) * math.exp(-rate * x) + rise * math.pow(max(0.0, x - turn), 1.3)
 
 
-def _smooth(plan: JobPlan, rng: random.Random, first: float, floor: float) -> tuple[_Decay, _Decay]:
+def _smooth(plan: JobPlan, rng: random.Random, first: float, floor: float) -> tuple[_Curve, _Curve]:
     """Return the curves of training and validation loss without noise."""
     match plan.kind.shape:
         case "drifting":  # the gap opens a little
-            return _Decay(first, floor, 4.5), _Decay(first, floor * rng.uniform(1.3, 1.45), 4.7)
+            return _decay(first, floor, 4.5), _decay(first, floor * rng.uniform(1.3, 1.45), 4.7)
         case "overfitting":  # validation turns about two thirds through
             turn, rise = rng.uniform(0.45, 0.7), first * rng.uniform(0.3, 0.5)
-            return _Decay(first, floor * 0.9, 5.0), _Decay(first, floor * 1.25, 6.5, turn, rise)
+            return _decay(first, floor * 0.9, 5.0), _decay(first, floor * 1.25, 6.5, turn, rise)
         case "memorising":  # training loss goes to nothing
             turn, rise = rng.uniform(0.3, 0.5), first * rng.uniform(0.5, 0.9)
-            return _Decay(first, first * 1e-6, 12.0), _Decay(first, first * 0.3, 8.0, turn, rise)
+            return _decay(first, first * 1e-6, 12.0), _decay(first, first * 0.3, 8.0, turn, rise)
         case _:
-            return _Decay(first, floor, 4.5), _Decay(first, floor * rng.uniform(1.02, 1.1), 4.5)
+            return _decay(first, floor, 4.5), _decay(first, floor * rng.uniform(1.02, 1.1), 4.5)
 
 
 def _accuracy(loss: float, rng: random.Random, tokens: int) -> float:

@@ -143,12 +143,11 @@ class Reader:
                 if further_pages <= 0 or not self._is_listing_cheaper(order, read_pages):
                     break
             elif resumed is not None and resumed.resume_bound is not None and order.is_past(resumed.resume_bound):
-                is_whole = False
-                listing, resumed = (
-                    job_pages(self._api, after=(resumed.resume_point or {})["after"], otherwise=listing),
-                    None,
-                )
+                # An earlier sync has read all that follows down to its resume point: go on behind that.
+                after = (resumed.resume_point or {})["after"]
+                listing, resumed, is_whole = job_pages(self._api, after=after, otherwise=listing), None, False
             elif resumed is None and self._is_late() and order.is_newest_first and order.last is not None:
+                # The next sync goes on behind this page.
                 stopped_after = page.cursor
                 self._is_left_over = True
                 break
