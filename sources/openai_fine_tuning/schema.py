@@ -90,7 +90,7 @@ class Table:
 
 
 ACCOUNT = Column(
-    "account", "text", "Label of the account that the row came from; the API itself does not tell.", key=True
+    "account", "text", "Label of the account that the row came from; the API itself does not name it.", key=True
 )
 """The first column of every table."""
 
@@ -208,12 +208,12 @@ EVENTS = Table(
         ACCOUNT,
         Column("id", "text", "Id of the event.", key=True),
         Column("object", "text", "Always fine_tuning.job.event."),
-        Column("created_at", "timestamp", "When it happened."),
-        Column("fine_tuning_job_id", "text", "Id of the job that it belongs to."),
+        Column("created_at", "timestamp", "When the event happened."),
+        Column("fine_tuning_job_id", "text", "Id of the job that the event belongs to."),
         Column("level", "text", "info, warn or error."),
         Column("type", "text", "message, metrics, moderation_checks ..."),
         Column("message", "text", "The event in words."),
-        Column("data", "json", "Everything that came with it, as JSON."),
+        Column("data", "json", "Everything that came with the event, as JSON."),
         *_metrics("data"),
         Column("data__total_steps", "double", "Steps that the job will take in all."),
         _OTHER_FIELDS,
@@ -241,14 +241,14 @@ RESULT_METRICS = Table(
 
 FILES = Table(
     "files",
-    "Files that jobs name: what each was trained and validated on, and what it wrote.",
+    "Files that jobs name: for training, for validation, and with results.",
     (
         ACCOUNT,
         Column("id", "text", "Id of the file.", key=True),
         Column("object", "text", "Always file."),
         Column("created_at", "timestamp", "When it was uploaded, or written by a job."),
         Column("expires_at", "timestamp", "When the host will delete it; null where it is kept."),
-        Column("filename", "text", "Its name, as the host tells it."),
+        Column("filename", "text", "Its name at the host."),
         Column("bytes", "bigint", "Its size in bytes."),
         Column("purpose", "text", "fine-tune, fine-tune-results ..."),
         Column("status", "text", "uploaded, processed or error, as of when it was read."),
