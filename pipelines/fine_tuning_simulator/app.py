@@ -26,7 +26,7 @@ _NOT_FOUND_ON_AZURE = {"error": {"code": "404", "message": "Resource not found"}
 
 
 class World(Protocol):
-    """What a host shows at this moment: records as they are sent, in the host's order."""
+    """The records that a host shows at this moment, as they are sent and in the host's order."""
 
     page_limit: int | None
     """The largest page, whatever `limit` asks for; None for no such bound."""

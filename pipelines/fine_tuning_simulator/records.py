@@ -41,7 +41,7 @@ _LORA = {
 
 @dataclass(frozen=True)
 class _Messages:
-    """What a host writes into its events; the fields of a plan and of a step are filled in."""
+    """The texts of a host's events; the fields of a plan and of a step are filled in."""
 
     created: tuple[str, ...]
     validated: str
@@ -300,7 +300,7 @@ class Records:
         return self._ids.of("file", f"results:{plan.index}") if plan.kind.outcome == "succeeded" else None
 
     def encodes_result_file(self, plan: JobPlan) -> bool:
-        """Whether the host sends the result file of a job in base64."""
+        """Return whether the host sends the result file of a job in base64."""
         return self._profile.name == "openai" and plan.index >= self._first_modern
 
     def weight_files(self, plan: JobPlan, step: int) -> dict[str, str]:

@@ -28,7 +28,7 @@ from .warehouses.working_directory import working_directory
 
 @dataclass
 class StoredAccount:
-    """What a warehouse holds of an account.
+    """An account that has rows in a warehouse.
 
     Attributes:
         account: The label.
@@ -45,7 +45,7 @@ class StoredAccount:
 
 @dataclass(frozen=True)
 class Removed:
-    """What was removed.
+    """The result of a removal.
 
     Attributes:
         account: The label.

@@ -24,7 +24,7 @@ from .warehouses.working_directory import working_directory
 
 @dataclass(frozen=True)
 class Finding:
-    """What one trial found.
+    """The result of one trial.
 
     Attributes:
         what: The part that was tried.

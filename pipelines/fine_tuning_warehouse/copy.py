@@ -35,7 +35,7 @@ _MARK = "copied"
 
 @dataclass
 class Copied:
-    """What was copied of one account.
+    """The result of copying one account.
 
     Attributes:
         account: The label of the account.

@@ -178,7 +178,7 @@ def _copy_rows(rows: Rows, scratch: duckdb.DuckDBPyConnection, table: str, accou
 
 @dataclass(frozen=True)
 class _Unread:
-    """What the next sync will read of a table by itself, so that the warehouse may still lack it.
+    """The part of a table that the next sync will read by itself, so that the warehouse may still lack it.
 
     Attributes:
         open_jobs: Ids of the open jobs.

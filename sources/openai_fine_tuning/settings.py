@@ -94,7 +94,7 @@ KEPT_IDENTITIES = 5
 
 @dataclass(frozen=True)
 class RequestPolicy:
-    """How a request is sent again, and what bounds its answer. Times are in seconds; the settings above say why.
+    """Rules for sending a request again, and bounds on its answer. Times are in seconds; the settings above say why.
 
     Example: `RequestPolicy(read_timeout=5, max_attempts=2)`
     """

@@ -76,7 +76,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Tombstone:
-    """What was removed from an archive on purpose, or given another label.
+    """A note that something was removed from an archive on purpose, or given another label.
 
     Attributes:
         account: The account.
@@ -112,7 +112,7 @@ class Tombstone:
 
 @dataclass
 class Manifest:
-    """What an archive holds.
+    """The content of an archive.
 
     Attributes:
         dataset: The schema of the tables in the warehouse.

@@ -1,4 +1,4 @@
-"""What a run of the archive is to do, and what it did."""
+"""The task of a run of the archive, and its result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], No
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run does.
+    """The task of a run.
 
     Attributes:
         warehouse: The warehouse to archive.
@@ -75,7 +75,7 @@ class Archived:
 
 @dataclass
 class Context:
-    """What the steps of a run share.
+    """The things that the steps of a run share.
 
     Attributes:
         store: The archive.

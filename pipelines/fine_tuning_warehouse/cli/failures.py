@@ -1,4 +1,4 @@
-"""What a command that fails prints besides the line on stderr."""
+"""Print the failure of a command: as JSON, and a bug with its traceback."""
 
 from __future__ import annotations
 

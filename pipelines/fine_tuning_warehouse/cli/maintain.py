@@ -1,4 +1,4 @@
-"""`ftw maintain`."""
+"""The command `ftw maintain`."""
 
 from __future__ import annotations
 

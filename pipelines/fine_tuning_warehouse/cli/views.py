@@ -1,4 +1,4 @@
-"""`ftw views`."""
+"""The command `ftw views`."""
 
 from __future__ import annotations
 

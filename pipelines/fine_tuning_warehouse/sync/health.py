@@ -23,7 +23,7 @@ _METRICS = "fine_tuning_warehouse"
 
 @dataclass
 class AccountHealth:
-    """What a health file holds of an account.
+    """An account in a health file.
 
     Attributes:
         last_success: When a sync of it last succeeded (ISO 8601, UTC); None if none ever did.
@@ -42,7 +42,7 @@ class AccountHealth:
 
 @dataclass
 class Health:
-    """What a health file holds.
+    """The content of a health file.
 
     Attributes:
         every: The interval of the syncs in seconds; None for single syncs.

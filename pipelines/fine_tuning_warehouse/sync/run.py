@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SyncOptions:
-    """What one sync reads, and how.
+    """The options of one sync: what it reads, and how.
 
     Attributes:
         resources: Names of the resources, in any order.

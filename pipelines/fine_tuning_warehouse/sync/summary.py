@@ -22,7 +22,7 @@ def now() -> str:
 
 @dataclass
 class AccountResult:
-    """What a sync of one account did, or the sum over several.
+    """The result of a sync of one account, or the sum over several.
 
     Attributes:
         account: The label; None for the sum over several accounts.
@@ -84,7 +84,7 @@ class AccountsFailedError(CommandError):
 
 @dataclass
 class SyncResult:
-    """What a sync of one account or several did.
+    """The result of a sync of one account or several.
 
     Attributes:
         label: The account; None for several.

@@ -1,4 +1,4 @@
-"""What an answer says: a record, a page of a listing or a file, or else an error, whatever its status is."""
+"""Read an answer: it is a record, a page of a listing, a file, or else an error, whatever its status is."""
 
 from __future__ import annotations
 

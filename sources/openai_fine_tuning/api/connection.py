@@ -36,7 +36,7 @@ CERTIFICATES = (*_BUNDLES, "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 @dataclass(frozen=True)
 class Pace:
-    """How slowly an answer may come.
+    """The lowest pace of an answer.
 
     Attributes:
         seconds: From the request to the last byte; infinity for a download.

@@ -1,4 +1,4 @@
-"""From the bytes of an answer to its body, and from the body to JSON that nothing later finds too large or too deep."""
+"""Decode an answer: its bytes to its body, and the body to JSON that is neither too large nor too deep."""
 
 from __future__ import annotations
 

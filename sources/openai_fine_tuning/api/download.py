@@ -1,4 +1,4 @@
-"""A file on its way: what of it has come, and how to ask for the rest after a break."""
+"""Download a file: know what has come of it, and ask for the rest after a break."""
 
 from __future__ import annotations
 

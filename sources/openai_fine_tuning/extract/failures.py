@@ -1,4 +1,4 @@
-"""Tell a failure that concerns one job from one that concerns the whole sync, by asking the host once more."""
+"""Distinguish a failure that concerns one job from one that concerns all, by asking the host once more."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class JobTask:
 
 @dataclass
 class JobResult:
-    """What came of reading a job.
+    """The result of reading a job.
 
     Attributes:
         job: The job; None if it could not be fetched.

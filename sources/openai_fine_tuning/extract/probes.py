@@ -43,7 +43,7 @@ class Probes:
         self._changed = threading.Condition()
 
     def is_available(self, resource: str) -> bool | None:
-        """Whether the resource can be read; None if that is not known yet."""
+        """Return whether the resource can be read; None if that is not known yet."""
         return self.available.get(resource)
 
     def admit(self, resource: str) -> None:

@@ -228,7 +228,7 @@ class Reader:
         return all(self._is_past(watermark, order) for watermark in self._readable().values())
 
     def _is_listing_cheaper(self, order: Order, read_pages: int) -> bool:
-        """Whether open jobs further back cost fewer requests by listing on than by id, judged by the jobs' density."""
+        """Return whether listing on costs fewer requests than asking for the open jobs further back by their ids."""
         if self._bounds.is_partial or not order.is_newest_first or order.first is None or order.last is None:
             return False
         seconds_a_page = (order.first - order.last) / read_pages
@@ -238,7 +238,7 @@ class Reader:
         )
 
     def _is_late(self) -> bool:
-        """Whether no further job is to be begun. At least one is read each time, so that there is always progress."""
+        """Return whether to begin no further job. At least one is read each time, so that there is always progress."""
         is_late = self._deadline is not None and time.monotonic() >= self._deadline
         is_full = self._most_rows is not None and self._batches.rows >= self._most_rows
         return (is_late or is_full) and self._has_progressed

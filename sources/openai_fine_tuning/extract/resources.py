@@ -62,7 +62,7 @@ Reading = Generator[Found, None, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Host:
-    """What the reads of all jobs share: the API, the descriptions of files, and which endpoints the host has."""
+    """A host, as the reads of all jobs share it: the API, the descriptions of files, and which endpoints it has."""
 
     api: FineTuningApi
     files: Files

@@ -18,7 +18,7 @@ _MARK = "part"
 
 @dataclass
 class Run:
-    """What the loads of one sync have read so far.
+    """The memory of one sync: what its loads have read so far.
 
     Attributes:
         done: Ids of the jobs that were read. Those that are still open stay so in the state.

@@ -1,4 +1,4 @@
-"""Tables and views, with what their columns mean; and what it is to read them."""
+"""Tables and views with the descriptions of their columns, and the interface to read their rows."""
 
 from __future__ import annotations
 
