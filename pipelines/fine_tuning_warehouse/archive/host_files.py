@@ -23,96 +23,91 @@ logger = logging.getLogger(__name__)
 _NOT_REQUESTED = "not in the archive yet, and --no-sync makes no request"
 
 
-class HostFiles:
-    """The files of the host in an archive."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._store = context.store
-        self._plan = context.plan
-        self._archived = context.archived
-        self._reasons = {(one.account, one.id): one.reason for one in context.before.missing}
-
-    def add_to(self, manifest: Manifest, wanted: Sequence[Original]) -> None:
-        """Add every file that jobs name to the manifest: as a file, or as missing."""
-        failed = dict(self._archived.failures)
-        # A file that came once stays, whatever the jobs name now.
-        manifest.files.update({path: entry for path, entry in self._context.before.files.items() if entry.is_original})
-        lacking = []
-        for one in wanted:
-            if (entry := self._held(one)) is None:
-                lacking.append(one)
-            else:
-                manifest.files[one.path] = entry
-        self._archived.unchanged += len(manifest.files)
-        asked = {account.label: account for account in self._plan.accounts if account.label not in failed}
-        manifest.missing += [self._not_requested(one, failed) for one in lacking if one.account not in asked]
-        for label, account in asked.items():
-            if own := [one for one in lacking if one.account == label]:
-                self._fetch(manifest, account, own)
-        if not self._plan.training_files:
-            held_ids = {(entry.account, entry.id) for entry in manifest.files.values() if entry.is_original}
-            manifest.missing += [
-                one
-                for one in self._context.before.missing
-                if one.kind != "result_file" and (one.account, one.id) not in held_ids
-            ]
-        manifest.missing.sort()
-
-    def _held(self, original: Original) -> Entry | None:
-        """Return the entry of a file that the archive holds; None if it must be fetched."""
-        entry, size = self._context.before.files.get(original.path), self._context.found.get(original.path)
-        if entry is not None:
-            if not entry.is_in(self._store, original.path, size):
-                return None
-            original = replace(original, filename=original.filename or entry.filename, kind=entry.kind)
-            return original.entry(entry.bytes, entry.sha256)
-        # A killed run has left a file that is not in the manifest. It is whole: no file appears half.
-        if size is not None and (not original.is_training or original.bytes in (size, None)):
-            return original.entry(size, self._store.digest(original.path))
-        return None
-
-    def _not_requested(self, original: Original, failed: dict[str, str]) -> Missing:
-        """Return why a file was not requested, or what the host said when it was."""
-        label = original.account
-        belongs = f"belongs to the account {label}: archive with --account {label}"
-        if not self._plan.accounts:
-            reason = _NOT_REQUESTED
-        elif label in failed:
-            reason = f"the account {label} could not be read: {failed[label]}"
+def add_host_files(context: Context, manifest: Manifest, wanted: Sequence[Original]) -> None:
+    """Add every file that jobs name to the manifest: as a file, or as missing."""
+    plan, before, archived = context.plan, context.before, context.archived
+    failed = dict(archived.failures)
+    # A file that came once stays, whatever the jobs name now.
+    manifest.files.update({path: entry for path, entry in before.files.items() if entry.is_original})
+    lacking = []
+    for one in wanted:
+        if (entry := _held(context, one)) is None:
+            lacking.append(one)
         else:
-            reason = belongs
-        earlier = self._reasons.get((label, original.id), reason)
-        return original.missing(reason if earlier in (_NOT_REQUESTED, belongs) else earlier)
+            manifest.files[one.path] = entry
+    archived.unchanged += len(manifest.files)
+    asked = {account.label: account for account in plan.accounts if account.label not in failed}
+    reasons = {(one.account, one.id): one.reason for one in before.missing}
+    manifest.missing += [_not_requested(context, one, failed, reasons) for one in lacking if one.account not in asked]
+    for label, account in asked.items():
+        if own := [one for one in lacking if one.account == label]:
+            _fetch(context, manifest, account, own)
+    if not plan.training_files:
+        held_ids = {(entry.account, entry.id) for entry in manifest.files.values() if entry.is_original}
+        manifest.missing += [
+            one for one in before.missing if one.kind != "result_file" and (one.account, one.id) not in held_ids
+        ]
+    manifest.missing.sort()
 
-    def _fetch(self, manifest: Manifest, account: Account, lacking: Sequence[Original]) -> None:
-        training = [one for one in lacking if one.is_training]
-        size = sum(one.bytes or 0 for one in training)
-        if training:
-            unknown = sum(one.bytes is None for one in training)
-            logger.warning(
-                "Fetching %s: %s (%s)%s.",
-                counted(len(training), "training and validation file"),
-                counted(size, "byte"),
-                decimal(size),
-                f", and {unknown:,} of unknown size" if unknown else "",
-            )
-        if (free := self._store.free_bytes()) is not None and size > free:
-            raise CommandError(
-                f"The files take {counted(size, 'byte')}, and {self._store.shown} has {free:,} bytes free. "
-                "Nothing was fetched."
-            )
-        with (
-            closing(account.api(self._plan.options.concurrency)) as api,
-            self._context.progress("Fetching files", size or None) as watch,
-        ):
-            fetcher = Fetcher(api, self._store, watch)
-            for original, result in fetcher.fetch(lacking):
-                if isinstance(result, Missing):
-                    manifest.missing.append(result)
-                    continue
-                self._archived.unchanged -= original.path in manifest.files
-                self._archived.written += 1
-                manifest.files[original.path] = result
-        if fetcher.failure is not None:
-            self._archived.failures[account.label] = fetcher.failure
+
+def _held(context: Context, original: Original) -> Entry | None:
+    """Return the entry of a file that the archive holds; None if it must be fetched."""
+    entry, size = context.before.files.get(original.path), context.found.get(original.path)
+    if entry is not None:
+        if not entry.is_in(context.store, original.path, size):
+            return None
+        original = replace(original, filename=original.filename or entry.filename, kind=entry.kind)
+        return original.entry(entry.bytes, entry.sha256)
+    # A killed run has left a file that is not in the manifest. It is whole: no file appears half.
+    if size is not None and (not original.is_training or original.bytes in (size, None)):
+        return original.entry(size, context.store.digest(original.path))
+    return None
+
+
+def _not_requested(
+    context: Context, original: Original, failed: dict[str, str], reasons: dict[tuple[str, str], str]
+) -> Missing:
+    """Return why a file was not requested, or what the host said when it was (one of `reasons`, by account and id)."""
+    label = original.account
+    belongs = f"belongs to the account {label}: archive with --account {label}"
+    if not context.plan.accounts:
+        reason = _NOT_REQUESTED
+    elif label in failed:
+        reason = f"the account {label} could not be read: {failed[label]}"
+    else:
+        reason = belongs
+    earlier = reasons.get((label, original.id), reason)
+    return original.missing(reason if earlier in (_NOT_REQUESTED, belongs) else earlier)
+
+
+def _fetch(context: Context, manifest: Manifest, account: Account, lacking: Sequence[Original]) -> None:
+    training = [one for one in lacking if one.is_training]
+    size = sum(one.bytes or 0 for one in training)
+    if training:
+        unknown = sum(one.bytes is None for one in training)
+        logger.warning(
+            "Fetching %s: %s (%s)%s.",
+            counted(len(training), "training and validation file"),
+            counted(size, "byte"),
+            decimal(size),
+            f", and {unknown:,} of unknown size" if unknown else "",
+        )
+    if (free := context.store.free_bytes()) is not None and size > free:
+        raise CommandError(
+            f"The files take {counted(size, 'byte')}, and {context.store.shown} has {free:,} bytes free. "
+            "Nothing was fetched."
+        )
+    with (
+        closing(account.api(context.plan.options.concurrency)) as api,
+        context.progress("Fetching files", size or None) as watch,
+    ):
+        fetcher = Fetcher(api, context.store, watch)
+        for original, result in fetcher.fetch(lacking):
+            if isinstance(result, Missing):
+                manifest.missing.append(result)
+                continue
+            context.archived.unchanged -= original.path in manifest.files
+            context.archived.written += 1
+            manifest.files[original.path] = result
+    if fetcher.failure is not None:
+        context.archived.failures[account.label] = fetcher.failure

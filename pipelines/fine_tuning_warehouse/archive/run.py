@@ -15,7 +15,7 @@ from fine_tuning_warehouse.sync.run import Watch, sync_accounts, watch_nothing
 from fine_tuning_warehouse.sync.summary import SyncResult
 
 from .export import Exported, export, refuse_losses
-from .host_files import HostFiles
+from .host_files import add_host_files
 from .lock import Marker, only_run, unfinished
 from .manifest import Entry, Kind, Manifest, Tombstone, current_versions, read_manifest
 from .originals import named
@@ -126,7 +126,7 @@ class Run:
         )
         if not marker.was_there:  # otherwise a run that was killed may have left them
             self._refuse_to_replace([*drafts, *(one.path for one in wanted), README, SUMS])
-        HostFiles(self._context).add_to(self._manifest, wanted)
+        add_host_files(self._context, self._manifest, wanted)
         self._publish(exported, marker)
         self._archived.manifest = self._manifest
 
