@@ -11,6 +11,7 @@ from openai_fine_tuning.schema import CHECKPOINTS, EVENTS, JOBS, RESULT_METRICS
 
 from .errors import CommandError
 from .warehouses.rows import Relation, open_rows
+from .warehouses.sql_text import literal
 from .warehouses.warehouse import Warehouse
 
 _OF_JOBS = (CHECKPOINTS.name, EVENTS.name, RESULT_METRICS.name)
@@ -78,7 +79,6 @@ def _freshness(name: str, dataset: str, labels: list[str], warn_hours: int) -> I
     yield f"    schema: {_text(dataset)}"
     yield "    tables:"
     for label in labels:
-        literal = label.replace("'", "''")
         yield f"      - name: {_text(f'syncs of {label}')}"
         yield f"        identifier: {SYNCS.name}"
         yield f"        description: {_text(f'The syncs of account {label}: how fresh its rows are.')}"
@@ -87,8 +87,7 @@ def _freshness(name: str, dataset: str, labels: list[str], warn_hours: int) -> I
         yield "          freshness:"
         yield f"            warn_after: {{count: {warn_hours}, period: hour}}"
         yield f"            error_after: {{count: {2 * warn_hours}, period: hour}}"
-        condition = f"account = '{literal}'"
-        yield f"            filter: {_text(condition)}"
+        yield f"            filter: {_text(f'account = {literal(label)}')}"
 
 
 def _metadata(metadata: dict[bytes, bytes] | None) -> str:

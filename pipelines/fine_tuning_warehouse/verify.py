@@ -29,7 +29,7 @@ from .errors import CommandError, root_cause
 from .sync.run import Watch, watch_nothing
 from .warehouses.changes import BOOKKEEPING
 from .warehouses.rows import Rows, open_rows
-from .warehouses.sql_text import quoted
+from .warehouses.sql_text import literal, quoted
 from .warehouses.state import Stored, find_stored
 from .warehouses.warehouse import Warehouse
 from .warehouses.working_directory import working_directory
@@ -167,7 +167,7 @@ def _copy_rows(rows: Rows, scratch: duckdb.DuckDBPyConnection, table: str, accou
     scratch.execute(f'CREATE TABLE "{table}" AS FROM rows')
     scratch.unregister("rows")
     keys = _keys(table)
-    names = ", ".join(f'"{name}"' for name in keys)
+    names = ", ".join(map(quoted, keys))
     duplicates = scratch.execute(
         f'SELECT {_joined(keys)} FROM "{table}" GROUP BY {names} HAVING count(*) > 1 ORDER BY ALL'  # noqa: S608
     ).fetchall()
@@ -254,14 +254,14 @@ def _compare(
     left_out = {*keys, "account", *BOOKKEEPING, *(CHANGEABLE if table == "files" else ())}
 
     def value(alias: str, name: str, present: Sequence[str]) -> str:
-        return f'{alias}."{name}"' if name in present else "NULL"
+        return f"{alias}.{quoted(name)}" if name in present else "NULL"
 
     differing = ", ".join(
-        f"CASE WHEN {value('l', name, listed)} IS DISTINCT FROM {value('k', name, kept)} THEN '{name}' END"
+        f"CASE WHEN {value('l', name, listed)} IS DISTINCT FROM {value('k', name, kept)} THEN {literal(name)} END"
         for name in dict.fromkeys([*listed, *kept])
         if name not in left_out
     )
-    join = " AND ".join(f'l."{name}" = k."{name}"' for name in keys)
+    join = " AND ".join(f"l.{quoted(name)} = k.{quoted(name)}" for name in keys)
     job = {"jobs": "coalesce(l.id, k.id)", "files": _JOB_OF_FILE}.get(
         table, "coalesce(l.fine_tuning_job_id, k.fine_tuning_job_id)"
     )
@@ -302,7 +302,7 @@ def _keys(table: str) -> list[str]:
 
 
 def _joined(keys: Sequence[str], prefix: str = "") -> str:
-    return " || ' ' || ".join(f'{prefix}"{name}"::VARCHAR' for name in keys)
+    return " || ' ' || ".join(f"{prefix}{quoted(name)}::VARCHAR" for name in keys)
 
 
 def _is_sent(scratch: duckdb.DuckDBPyConnection, table: str, column: str) -> bool:
