@@ -45,7 +45,7 @@ class Engine:
         return run_sync(Account(account, "key", host.base_url), warehouse, SyncOptions(**reading))
 
     def tables(self) -> dict[str, pa.Table]:
-        """Every table, in the order of its keys; without `syncs` and the ids of loads, which every load has anew.
+        """Every table, in the order of its keys; without `syncs`, ids and times of loads, which every load has anew.
 
         Times of reading are told by their order: when a checkpoint was listed, as 0 for the last time of all.
         """
@@ -67,7 +67,7 @@ class Engine:
 
 
 def _comparable(table: pa.Table) -> pa.Table:
-    columns = {name: table[name] for name in sorted(table.column_names) if name != "_dlt_load_id"}
+    columns = {name: table[name] for name in sorted(table.column_names) if name not in ("_dlt_load_id", "synced_at")}
     for name in ("checkpoints_listed_at", "last_listed_at"):
         if name in columns:
             times = columns[name].to_pylist()

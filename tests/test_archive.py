@@ -844,7 +844,7 @@ def test_postgres_is_archived_as_duckdb_is(
 
 def assert_alike(mine: Path, theirs: Path) -> None:
     """Assert that two archives of one history, read by two syncs, hold the same tables and views."""
-    left = "_dlt_load_id, last_listed_at, checkpoints_listed_at, rejected_at, last_synced_at"
+    left = "_dlt_load_id, last_listed_at, checkpoints_listed_at, rejected_at, last_synced_at, synced_at"
     files = sorted(file.relative_to(mine) for kind in ("tables", "views") for file in (mine / kind).iterdir())
     assert files == sorted(
         file.relative_to(theirs) for kind in ("tables", "views") for file in (theirs / kind).iterdir()

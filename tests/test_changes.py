@@ -66,6 +66,7 @@ def test_only_what_changed_is_written_and_has_the_id_of_the_load(
     database: Database, world: ScriptedWorld, clock: Clock
 ) -> None:
     database.begin()
+    ((first,),) = database.rows("SELECT max(epoch_us(synced_at)) FROM checkpoints")
     world.add_checkpoint("ftjob-open", id="ftckpt-c", created_at=NOW)
     world.update_checkpoint("ftckpt-a", metrics={"train_loss": 0.5})
     world.add_event("ftjob-open", id="ftevent-c", created_at=NOW)
@@ -76,6 +77,10 @@ def test_only_what_changed_is_written_and_has_the_id_of_the_load(
         ("ftckpt-a",),
         ("ftckpt-c",),
     ]
+    since = f"SELECT id FROM checkpoints WHERE epoch_us(synced_at) > {first} ORDER BY id"
+    assert database.rows(since) == [("ftckpt-a",), ("ftckpt-c",)]
+    for name in NOTHING:
+        assert database.rows(f"SELECT count(*) FROM {name} WHERE synced_at IS NULL") == [(0,)]
     assert database.rows(RETAINED)[-3:] == [("ftckpt-a",), ("ftckpt-b",), ("ftckpt-c",)]
     world.update_job("ftjob-open", status="succeeded", finished_at=NOW)
     clock.advance(2 * HOUR)

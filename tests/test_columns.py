@@ -53,7 +53,8 @@ def rows(batches: Batches, table: str) -> list[str]:
     """What became rows, and what was rejected, as texts in a fixed order."""
     taken = batches.take(at_least=0)
     rejected = [{**row, "rejected_at": None} for row in taken["rejected_records"].to_pylist()]
-    return sorted(repr(sorted(row.items())) for row in taken[table].to_pylist()) + sorted(map(repr, rejected))
+    kept = [{**row, "synced_at": None} for row in (*taken[table].to_pylist(), *rejected)]
+    return sorted(repr(sorted(row.items())) for row in kept)
 
 
 @pytest.mark.parametrize(("table", "nested"), [("checkpoints", "metrics"), ("events", "data")])

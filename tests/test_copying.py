@@ -102,7 +102,7 @@ def assert_goes_on(history: Database, target: Warehouse, world: ScriptedWorld) -
     mine, theirs = history.sync(), synced(history.host, target)
     assert (theirs.requests, theirs.rows) == (mine.requests, mine.rows)
     for name in ("jobs", "checkpoints", "events", "result_metrics", "files", "best_checkpoints", "job_overview"):
-        left = {"last_listed_at", "checkpoints_listed_at", "listed_at", "last_synced_at"}
+        left = {"last_listed_at", "checkpoints_listed_at", "listed_at", "last_synced_at", "synced_at"}
         both = [
             sorted(({key: value for key, value in row.items() if key not in left} for row in found[name]), key=repr)
             for found in (content(source), content(target))

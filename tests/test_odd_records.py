@@ -19,7 +19,7 @@ from fine_tuning_warehouse.sync.run import AccountResult
 from harness import DAY, HOUR, NOW, Database
 from openai_fine_tuning import settings
 from openai_fine_tuning.convert.table_builder import Batches
-from openai_fine_tuning.schema import TABLES, arrow_types, schema
+from openai_fine_tuning.schema import SYNCED_AT, TABLES, arrow_types, schema
 
 ODD_IDS = ("../../x", "a/b", "'; drop table jobs; --", 'quo"te', "50% & ?after=1#x", "белый 白 🦊", "nul\x00id")
 MEGABYTE = "x" * 1_000_000
@@ -420,7 +420,7 @@ def test_a_key_that_does_not_fit_rejects_the_row_and_its_fields_make_no_column(t
 def test_a_time_of_0_is_null_in_every_table_without_a_word() -> None:
     batches = Batches("default", schema())
     for table in ("jobs", "checkpoints", "events", "files"):
-        times = [column.name for column in TABLES[table].columns if column.type == "timestamp"]
+        times = [column.name for column in TABLES[table].columns if column.type == "timestamp" and column != SYNCED_AT]
         batches.add_all(
             table,
             [{"id": "a", **dict.fromkeys(times, 0)}, {"id": "b", **dict.fromkeys(times, "1969-07-20T20:17:40Z")}],
@@ -477,7 +477,8 @@ def test_a_warehouse_of_an_earlier_release_keeps_its_columns_and_gets_the_new_on
         env={**os.environ, "OPENAI_API_KEY": "key", "OPENAI_BASE_URL": database.host.base_url},
         check=True,
     )
-    assert "other_fields" not in {row[0] for row in database.rows("DESCRIBE checkpoints")}
+    for table in ("checkpoints", "syncs"):
+        assert {"other_fields", "synced_at"}.isdisjoint(row[0] for row in database.rows(f"DESCRIBE {table}"))
     described = "SELECT column_name FROM (DESCRIBE {}) WHERE column_name LIKE 'other%' OR column_name LIKE '%beta'"
     world.add_checkpoint("ftjob-a", id="ckpt-2", metrics={"A b": 2, "Odd": 3, "plain": 6})
     world.update_job("ftjob-a", hyperparameters=None, method={"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.1}}})
@@ -490,6 +491,12 @@ def test_a_warehouse_of_an_earlier_release_keeps_its_columns_and_gets_the_new_on
         ("ckpt-1", 1.0, 5.0, None),
         ("ckpt-2", 2.0, 6.0, '{"metrics": {"Odd": 3}}'),
     ]
+    for table in ("checkpoints", "syncs"):
+        counted = database.rows(f"SELECT count(*), count(synced_at) FROM {table}")
+        assert counted == [(2, 1)], "a row that did not change has no time"
+    assert {
+        row[0] for row in database.rows("SELECT table_name FROM duckdb_columns() WHERE column_name = 'synced_at'")
+    } >= {*TABLES}
 
 
 _EARLIER_RELEASE = """
@@ -500,12 +507,17 @@ folder = Path(importlib.util.find_spec("openai_fine_tuning").origin).parent
 spec = importlib.util.spec_from_file_location("openai_fine_tuning.schema", folder / "schema.py")
 schema = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(schema)
-new = ("other_fields", "other_metrics", "hyperparameters__beta")
-for table in schema.TABLES.values():
+
+from fine_tuning_warehouse.schema import TABLES
+
+new = ("other_fields", "other_metrics", "hyperparameters__beta", "synced_at")
+for table in TABLES.values():
     object.__setattr__(table, "columns", tuple(column for column in table.columns if column.name not in new))
 
 from fine_tuning_warehouse.cli import main
+from openai_fine_tuning.convert.table_builder import Batches
 
+Batches._own = lambda self: {"account": self._account}
 sys.exit(main())
 """
 """Run `ftw` with the tables as releases before the JSON columns declared them."""
@@ -657,4 +669,6 @@ def test_what_was_typed_once_is_typed_alike_the_next_time(record: dict[str, Any]
     assert batches.add("checkpoints", {**record, "id": "b"}, job_id="job") == first
     after = batches.take(at_least=0)["checkpoints"]
     assert before.num_rows == after.num_rows == first
-    assert repr(before.drop_columns("id").to_pylist()) == repr(after.drop_columns("id").to_pylist())
+    assert repr(before.drop_columns(["id", "synced_at"]).to_pylist()) == repr(
+        after.drop_columns(["id", "synced_at"]).to_pylist()
+    )

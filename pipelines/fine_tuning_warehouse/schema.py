@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dlt
 
-from openai_fine_tuning.schema import ACCOUNT, SCHEMA, Column, Table
+from openai_fine_tuning.schema import ACCOUNT, SCHEMA, SYNCED_AT, Column, Table
 from openai_fine_tuning.schema import TABLES as SOURCE_TABLES
 from openai_fine_tuning.schema import schema as source_schema
 
@@ -31,6 +31,7 @@ SYNCS = Table(
         Column("error", "text", "Why it failed."),
         Column("rows_loaded", "json", "Rows that were new or changed, by table, as a JSON object."),
         Column("newest_job_at", "timestamp", "When the newest job was created that the host showed."),
+        SYNCED_AT,
     ),
 )
 

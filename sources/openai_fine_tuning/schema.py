@@ -94,6 +94,9 @@ ACCOUNT = Column(
 )
 """The first column of every table."""
 
+SYNCED_AT = Column("synced_at", "timestamp", "When the row was read as it stands here: new, or with a change.")
+"""The last column of every table."""
+
 _OTHER_FIELDS = Column(
     "other_fields",
     "json",
@@ -167,6 +170,7 @@ JOBS = Table(
             "When the job's checkpoints were listed to the end; `ftw` changes it once the host has dropped one.",
         ),
         _OTHER_FIELDS,
+        SYNCED_AT,
     ),
     {
         "error": Flattened(type="text"),
@@ -197,6 +201,7 @@ CHECKPOINTS = Table(
             "When the host listed it; equal to its job's checkpoints_listed_at if the host still keeps it.",
         ),
         _OTHER_FIELDS,
+        SYNCED_AT,
     ),
     {"metrics": Flattened()},
 )
@@ -217,6 +222,7 @@ EVENTS = Table(
         *_metrics("data"),
         Column("data__total_steps", "double", "Steps that the job will take in all."),
         _OTHER_FIELDS,
+        SYNCED_AT,
     ),
     {"data": Flattened(type="double", keeps_json=True, numbers_only=True)},
 )
@@ -236,6 +242,7 @@ RESULT_METRICS = Table(
             "valid_mean_token_accuracy", "double", "Share of tokens of the validation batch predicted right, 0 to 1."
         ),
         _OTHER_METRICS,
+        SYNCED_AT,
     ),
 )
 
@@ -253,6 +260,7 @@ FILES = Table(
         Column("purpose", "text", "fine-tune, fine-tune-results ..."),
         Column("status", "text", "uploaded, processed or error, as of when it was read."),
         _OTHER_FIELDS,
+        SYNCED_AT,
     ),
 )
 
@@ -271,6 +279,7 @@ REJECTED_RECORDS = Table(
         ),
         Column("record", "text", "The record as ASCII-escaped JSON text."),
         Column("rejected_at", "timestamp", "When it was last rejected."),
+        SYNCED_AT,
     ),
 )
 

@@ -377,7 +377,7 @@ class Batches:
         Returns:
             Whether all of them have their keys, and so are rows.
         """
-        unfit = self._builders[table].add(records, {"account": self._account, **own}, defaults)
+        unfit = self._builders[table].add(records, {**self._own(), **own}, defaults)
         for one in unfit:
             self.reject(table, (shown or records)[one.position], job_id=job_id, reason=one.reason)
         return all(one.is_row for one in unfit)
@@ -394,7 +394,11 @@ class Batches:
             "record": text,
             "rejected_at": time.time(),
         }
-        self._builders[REJECTED_RECORDS.name].add([row], {"account": self._account}, {})
+        self._builders[REJECTED_RECORDS.name].add([row], self._own(), {})
+
+    def _own(self) -> dict[str, Any]:
+        """Return the columns that every row has, whatever the host sent."""
+        return {"account": self._account, "synced_at": time.time_ns() // 1000}
 
     def empty(self, tables: Iterable[str]) -> dict[str, pa.Table]:
         """Return tables without rows, with every declared column: what makes them in a destination."""
