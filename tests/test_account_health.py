@@ -70,7 +70,9 @@ def test_accounts_that_are_well_dead_and_never_were_can_be_told_apart(
     assert database.rows(f"{HEALTH}'well'") == [("done", False, 0, True, 4, 1, NOW - HOUR)]
     assert database.rows(f"{HEALTH}'ill'") == [("failed", True, 2, True, 4, 1, NOW - HOUR)]
     assert database.rows(f"{HEALTH}'never'") == [("failed", True, 1, False, 0, None, None)]
-    assert database.rows("SELECT DISTINCT host FROM account_health WHERE account = 'never'") == [(dead.base_url,)]
+    assert database.rows("SELECT host, age_seconds FROM account_health WHERE account = 'never'") == [
+        (dead.base_url, None)
+    ]
     ((status, error, loaded),) = database.rows(
         "SELECT status, error, rows_loaded FROM sync_history WHERE account = 'never'"
     )
@@ -106,7 +108,9 @@ def test_a_table_of_an_earlier_release_gets_the_columns_and_its_syncs_are_done(d
         database.execute(f"ALTER TABLE fine_tuning.syncs DROP COLUMN {column}")
     database.sync()
     assert database.rows("SELECT status FROM sync_history") == [("done",), ("done",)]
-    assert database.rows("SELECT last_status, failures FROM account_health") == [("done", 0)]
+    assert database.rows("SELECT last_status, failures, age_seconds BETWEEN 0 AND 300 FROM account_health") == [
+        ("done", 0, True)
+    ]
 
 
 @pytest.mark.engine
@@ -120,3 +124,4 @@ def test_postgres_says_it_too(postgres_engine: Engine, postgres: Postgres, host:
         "SELECT last_status, failures, last_success_at < last_sync_at, jobs, jobs_open FROM account_health"
     )
     assert rows == [("failed", 1, True, 4, 1)]
+    assert postgres.rows("SELECT age_seconds BETWEEN 0 AND 300 FROM account_health") == [(True,)]

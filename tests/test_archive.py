@@ -136,12 +136,13 @@ def test_every_row_of_every_table_and_view_is_there_with_its_descriptions(
         table = name.split("/")[1]
         kept = f"SELECT * FROM '{folder}/{name}.parquet'"
         assert database.rows(f"SELECT count(*) FROM ({kept})") == database.rows(f'SELECT count(*) FROM "{table}"')
-        assert database.rows(f'({kept} EXCEPT ALL FROM "{table}") UNION ALL (FROM "{table}" EXCEPT ALL {kept})') == []
+        rows = f"SELECT COLUMNS(name -> name <> 'age_seconds') FROM \"{table}\""
+        assert database.rows(f"({kept} EXCEPT ALL {rows}) UNION ALL ({rows} EXCEPT ALL {kept})") == []
         schema = pq.read_schema(folder / f"{name}.parquet")
         assert schema.metadata[b"description"]
         described = json.loads(schema.metadata[b"columns"])
         ours = TABLES[table].types if table in TABLES else next(view for view in VIEWS if view.name == table).columns
-        assert set(ours) <= set(described)
+        assert set(ours) - {"age_seconds"} <= set(described)  # it is of the moment of the query
         for column, description in described.items():
             assert schema.field(column).metadata[b"description"].decode() == description
         metadata = pq.read_metadata(folder / f"{name}.parquet")

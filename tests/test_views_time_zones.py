@@ -89,7 +89,8 @@ def in_every_zone(database: Database, sql: str) -> list[list[tuple[Any, ...]]]:
 
 def test_a_view_gives_the_same_rows_in_every_time_zone(around_new_year: Database) -> None:
     for view in VIEWS:
-        first, *others = in_every_zone(around_new_year, f"FROM {view.name} ORDER BY ALL")
+        columns = ", ".join(name for name in view.columns if name != "age_seconds")  # it is of the moment of the query
+        first, *others = in_every_zone(around_new_year, f"SELECT {columns} FROM {view.name} ORDER BY ALL")
         assert len(first) >= (1 if view.name == "account_health" else 2), view.name
         assert all(rows == first for rows in others), view.name
 

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from fine_tuning_warehouse.errors import CommandError, UsageError
 from fine_tuning_warehouse.text import counted
 from fine_tuning_warehouse.warehouses.rows import Relation, open_rows
+from fine_tuning_warehouse.warehouses.rows import relation as described
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
 from .manifest import Entry, Manifest, Tombstone
 from .parquet import lost_columns, lost_rows, path_of, write
 from .plan import Progress
 from .store import Store, digest
+
+_AGE = "age_seconds"
+"""A column that is of the moment of the query, so that an archive does without it."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,9 @@ def export(store: Store, warehouse: Warehouse, progress: Progress) -> list[Expor
     with open_rows(warehouse) as rows, progress("Exporting", None) as watch:
         if not rows.relations:
             raise CommandError(f"{warehouse.shown} holds no dataset {warehouse.dataset} yet: `ftw sync` makes it.")
-        for relation in rows.relations:
+        for found in rows.relations:
+            columns = {field.name: field.type for field in found.schema if field.name != _AGE}
+            relation = described(found.name, columns)
             path = path_of(relation)
             draft = store.draft(path)
             number, accounts = write(relation, rows.batches(relation), draft)

@@ -12,6 +12,7 @@
 -- jobs_seen: Jobs that the host showed at the last success. The host is asked for new jobs only.
 -- jobs_open: Jobs that the next sync reads again, as of the last success.
 -- host: Host that was read last.
+-- age_seconds: Seconds since last_success_at, as of the query; null if no sync ever succeeded.
 
 WITH
   history AS (
@@ -67,7 +68,8 @@ SELECT
   s.known AS jobs_known,
   s.seen AS jobs_seen,
   s.still_open AS jobs_open,
-  s.last_host AS host
+  s.last_host AS host,
+  EPOCH(CURRENT_TIMESTAMP) - EPOCH(s.last_success_at) AS age_seconds
 FROM syncs_of_account AS s
 LEFT JOIN jobs_of_account AS j
   ON j.account = s.account
