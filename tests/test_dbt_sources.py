@@ -49,13 +49,30 @@ def test_the_sources_are_the_tables_and_views_with_tests_and_the_freshness_of_ea
     assert all(described[column.name] == column.description for column in JOBS.columns)
     for name in ("checkpoints", "events", "result_metrics"):
         [job] = [one for one in tables[name]["columns"] if one["name"] == "fine_tuning_job_id"]
-        assert {"relationships": {"to": "source('ours', 'jobs')", "field": "id"}} in job["data_tests"]
+        assert {"relationships": {"arguments": {"to": "source('ours', 'jobs')", "field": "id"}}} in job["data_tests"]
     for table, label in zip(accounts["tables"], ["b", "it's {{ odd }}"], strict=True):
         freshness = table["config"]["freshness"]
         assert freshness["warn_after"] == {"count": 3, "period": "hour"}
         assert "{{" not in str(table)
         if label == "b":
             assert database.rows(f"SELECT count(*) FROM {table['identifier']} WHERE {freshness['filter']}") == [(1,)]
+
+
+@pytest.mark.parametrize("release", ["this", "an earlier one, without the column"])
+def test_a_sync_that_failed_makes_an_account_no_fresher(database: Database, release: str) -> None:
+    database.begin()
+    done = database.rows("SELECT id FROM syncs")
+    if release == "this":
+        database.execute(
+            "INSERT INTO fine_tuning.syncs (account, id, status, finished_at) VALUES ('default', 'x', 'failed', now())"
+        )
+    else:
+        for view in ("account_health", "sync_history"):
+            database.execute(f"DROP VIEW fine_tuning.{view}")
+        database.execute("ALTER TABLE fine_tuning.syncs DROP COLUMN status")
+    found = yaml.safe_load(dbt_sources(DuckDb(database.path)))
+    condition = found["sources"][1]["tables"][0]["config"]["freshness"]["filter"]
+    assert database.rows(f"SELECT id FROM syncs WHERE {condition}") == done
 
 
 def test_a_warehouse_that_is_not_there_is_named(tmp_path: Path) -> None:

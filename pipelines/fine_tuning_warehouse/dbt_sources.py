@@ -21,7 +21,8 @@ def dbt_sources(warehouse: Warehouse, *, name: str = "fine_tuning", warn_hours: 
     """Return the text of a `sources.yml` of what a warehouse holds.
 
     Each table and view has its columns with their descriptions. The keys of a table are tested to be unique together,
-    and the job of a row to exist. The freshness of each account is that of its syncs, as a source of its own.
+    and the job of a row to exist. The freshness of each account is that of its syncs that succeeded, as a source of its
+    own. dbt 1.10.5 or later reads the text.
 
     Args:
         warehouse: The warehouse.
@@ -38,8 +39,9 @@ def dbt_sources(warehouse: Warehouse, *, name: str = "fine_tuning", warn_hours: 
         syncs = rows.relation(SYNCS.name)
         labels = sorted(rows.counts(syncs)) if syncs is not None else []
         lines = [*_source(name, warehouse.dataset, rows.relations)]
-        if labels:
-            lines += _freshness(name, warehouse.dataset, labels, warn_hours)
+        if syncs is not None and labels:
+            is_done = "status = 'done' or status is null" if "status" in syncs.schema.names else "true"
+            lines += _freshness(name, warehouse.dataset, {one: _condition(one, is_done) for one in labels}, warn_hours)
     return "\n".join(["version: 2", "sources:", *lines, ""])
 
 
@@ -67,27 +69,33 @@ def _source(name: str, dataset: str, relations: list[Relation]) -> Iterator[str]
                 yield "            data_tests:"
                 yield from (f"              - {test}" for test in tests)
             if of_job:
-                yield "              - relationships:"
                 of_jobs = f"source('{name}', 'jobs')"
-                yield f"                  to: {_text(of_jobs)}"
-                yield "                  field: id"
+                yield "              - relationships:"
+                yield "                  arguments:"  # dbt 1.10.5 and later know it, and warn where it is missing
+                yield f"                    to: {_text(of_jobs)}"
+                yield "                    field: id"
 
 
-def _freshness(name: str, dataset: str, labels: list[str], warn_hours: int) -> Iterator[str]:
-    """Yield a source with a table for each account: its syncs."""
+def _condition(label: str, is_done: str) -> str:
+    """Return the condition of the syncs of an account that succeeded. Failed ones stand in the table too."""
+    return f"account = {literal(label)} and ({is_done})"
+
+
+def _freshness(name: str, dataset: str, accounts: dict[str, str], warn_hours: int) -> Iterator[str]:
+    """Yield a source with a table for each account, given with the condition of its rows: its syncs."""
     yield f"  - name: {_text(f'{name}_accounts')}"
     yield f"    schema: {_text(dataset)}"
     yield "    tables:"
-    for label in labels:
+    for label, condition in accounts.items():
         yield f"      - name: {_text(f'syncs of {label}')}"
         yield f"        identifier: {SYNCS.name}"
-        yield f"        description: {_text(f'The syncs of account {label}: how fresh its rows are.')}"
+        yield f"        description: {_text(f'The syncs of account {label} that succeeded: how fresh its rows are.')}"
         yield "        config:"
         yield "          loaded_at_field: finished_at"
         yield "          freshness:"
         yield f"            warn_after: {{count: {warn_hours}, period: hour}}"
         yield f"            error_after: {{count: {2 * warn_hours}, period: hour}}"
-        yield f"            filter: {_text(f'account = {literal(label)}')}"
+        yield f"            filter: {_text(condition)}"
 
 
 def _metadata(metadata: dict[bytes, bytes] | None) -> str:

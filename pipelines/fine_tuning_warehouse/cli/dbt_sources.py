@@ -16,14 +16,14 @@ from .options import WarehouseOptions, prepare, warehouse_options
     type=click.IntRange(1),
     default=24,
     show_default=True,
-    help="How old the last sync of an account may be; at twice that, dbt's freshness is an error.",
+    help="How old the last success of an account may be; at twice that, dbt's freshness is an error.",
 )
 @warehouse_options
 def dbt_sources(*, name: str, warn_hours: int, target: WarehouseOptions) -> int:
     """Print a sources.yml for dbt of what the warehouse holds.
 
     Tables and views with the descriptions of their columns, tests of keys and of the job of each row, and the freshness
-    of each account.
+    of each account. dbt 1.10.5 or later reads it.
     """
     prepare()
     from fine_tuning_warehouse.dbt_sources import dbt_sources as run  # noqa: PLC0415 - see sync
