@@ -10,7 +10,7 @@
 # ///
 """Parse the DAG and run it once, with Airflow's own means, in an environment of its own.
 
-Usage: uv run --script tests/airflow_run.py FOLDER-OF-DAGS. Takes dlt's secrets on stdin, for the variable that dlt
+Usage: uv run --script tests/airflow_run.py FOLDER-OF-DAGS DAG. Takes dlt's secrets on stdin, for the variable that dlt
 reads them from, and prints what came of it as one line of JSON, last.
 """
 
@@ -25,23 +25,23 @@ from airflow.models import Variable
 from airflow.utils import db
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, name: str) -> None:
     """Parse, run, and tell."""
     db.initdb()
     bag = DagBag(folder)
-    dag = bag.dags["fine_tuning_sync"]
+    dag = bag.dags[name]
     if variable := sys.stdin.read():
         Variable.set("dlt_secrets_toml", variable)
     run = dag.test()
-    (task,) = run.get_task_instances()
+    tasks = sorted(run.get_task_instances(), key=lambda one: one.map_index)
     told = {
         "import_errors": {str(name): str(error) for name, error in bag.import_errors.items()},
         "state": str(run.state),
-        "task": str(task.state),
-        "returned": task.xcom_pull(task_ids="sync"),
+        "tasks": [str(one.state) for one in tasks],
+        "returned": [one.xcom_pull(task_ids=one.task_id, map_indexes=one.map_index) for one in tasks],
     }
     print(json.dumps(told))  # noqa: T201 - what the test reads
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,7 @@ def test_the_scheduled_job_fills_every_table_and_says_what_it_did(
 ) -> None:
     defs = shown.defs
     (schedule,) = defs.schedules
+    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
     job = defs.resolve_job_def(schedule.job_name)
     result = job.execute_in_process(instance=instance)
     assert result.success
@@ -112,6 +115,7 @@ def test_assets_are_described_as_their_tables(shown: Any) -> None:
     assert set(specs) == set(RESOURCES)
     for name, spec in specs.items():
         assert spec.description == TABLES[name].description
+        assert timedelta(hours=1) < spec.freshness_policy.warn_window.to_timedelta()
         columns = spec.metadata["dagster/column_schema"].columns
         assert [column.name for column in columns] == [column.name for column in TABLES[name].columns]
 
@@ -137,3 +141,30 @@ def test_a_failure_is_told_in_a_line_and_wrong_settings_are_not_tried_again(
     assert event.is_step_failure
     assert "OPENAI_API_KEY" in event.step_failure_data.user_failure_data.description
     assert host.requests == []
+
+
+def test_the_assets_of_the_page_about_monitoring_show_which_account_fails(
+    instance: Any, host: Simulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    page = (Path(__file__).parent.parent / "docs/monitoring.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"## Dagster.*?```python\n(.*?)```", page, flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)  # the page's code
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    host.faults.append(Fault("status", times=1, status=401))
+    for label in ("RESEARCH", "PRODUCTION"):
+        prefix = f"SOURCES__OPENAI_FINE_TUNING__ACCOUNTS__{label}"
+        monkeypatch.setenv(f"{prefix}__OPENAI_API_KEY", KEY)
+        monkeypatch.setenv(f"{prefix}__OPENAI_BASE_URL", host.base_url)
+    defs = names["defs"]
+    (schedule,) = defs.schedules
+    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+    for asset in defs.assets:
+        assert [spec.freshness_policy for spec in asset.specs] == [names["FRESH"]]
+    result = defs.resolve_job_def(schedule.job_name).execute_in_process(instance=instance, raise_on_error=False)
+    assert not result.success
+    (failed,) = [event for event in result.all_events if event.is_step_failure]
+    (done,) = result.get_asset_materialization_events()
+    assert {failed.step_key.rsplit("__", 1)[-1], done.asset_key.path[-1]} == {"research", "production"}
+    assert metadata(result)[done.asset_key.path[-1]]["jobs"] == 2

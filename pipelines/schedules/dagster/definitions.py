@@ -7,6 +7,7 @@ warehouse gets into another. Here one call does what `ftw sync` does: it owns di
 """
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import dagster as dg
 from pydantic import Field
@@ -18,6 +19,8 @@ from openai_fine_tuning.schema import TABLES, Table
 from openai_fine_tuning.settings import RESOURCES
 
 CHECK = "nothing_skipped"
+FRESH = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=2), fail_window=timedelta(hours=4))
+"""The schedule is hourly: a table without a successful sync for two hours is a warning, for four hours a failure."""
 
 
 class FineTuningWarehouse(dg.ConfigurableResource):
@@ -63,6 +66,7 @@ def check_key(resource: str) -> dg.AssetCheckKey:
             metadata={"dagster/column_schema": column_schema(TABLES[resource])},
             kinds={"dlt", "table"},
             skippable=True,
+            freshness_policy=FRESH,
         )
         for resource in RESOURCES
     ],
@@ -117,6 +121,12 @@ sync_job = dg.define_asset_job("fine_tuning_sync", selection=dg.AssetSelection.g
 defs = dg.Definitions(
     assets=[fine_tuning_tables],
     jobs=[sync_job],
-    schedules=[dg.ScheduleDefinition(job=sync_job, cron_schedule="7 * * * *")],  # not on the hour, as everybody's are
+    schedules=[
+        dg.ScheduleDefinition(
+            job=sync_job,
+            cron_schedule="7 * * * *",  # not on the hour, as everybody's are
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+        )
+    ],
     resources={"warehouse": FineTuningWarehouse(database=dg.EnvVar("FINE_TUNING_DATABASE"))},
 )
