@@ -95,6 +95,16 @@ def test_an_account_that_the_file_does_not_know_is_not_healthy(tmp_path: Path) -
     assert [one.healthy for one in check_health(file, None, ["a", "b"])[1]] == [True, False]
 
 
+def test_a_failure_leaves_the_open_jobs_that_are_known(tmp_path: Path) -> None:
+    file, metrics = tmp_path / "health.json", tmp_path / "ftw.prom"
+    health = HealthFile(file, None, metrics=metrics)
+    health.write(result(a=None))
+    failed = AccountResult("a", "failed", "The key is refused.")
+    health.write(SyncResult(None, [failed], failures={"a": CommandError("The key is refused.")}))
+    assert read_health(file).accounts["a"].jobs == {"seen": 5, "open": 1}
+    assert 'fine_tuning_warehouse_jobs_open{account="a"} 1' in metrics.read_text().splitlines()
+
+
 @pytest.mark.parametrize("content", ["[]", '{"last_success": null, "every_seconds": 1, "accounts": [1]}', '{"a": 1}'])
 def test_what_is_not_a_health_file_is_named(tmp_path: Path, content: str) -> None:
     file = tmp_path / "health.json"

@@ -30,7 +30,7 @@ class AccountHealth:
         last_attempt: When a sync of it last ended.
         error: Why the last attempt failed, in words; None if it succeeded.
         rows: Rows that the last attempt loaded, by table.
-        jobs: Jobs that the last attempt has `seen`, and those that are `open`.
+        jobs: Jobs that the last completed sync has `seen`, and those that are `open`; 0 if none ever completed.
     """
 
     last_success: str | None = None
@@ -101,7 +101,9 @@ class HealthFile:
         for one in result.accounts:
             known = health.accounts.setdefault(str(one.account), AccountHealth())
             known.last_attempt, known.error = now, _error(one, strict=strict)
-            known.rows, known.jobs = dict(one.rows), dict(one.jobs)
+            known.rows = dict(one.rows)
+            if one.status == "done" or not known.jobs:  # a key that was refused says nothing about jobs
+                known.jobs = dict(one.jobs)
             if known.error is None:
                 known.last_success = now
         if result.text is None and not (strict and result.is_incomplete):
