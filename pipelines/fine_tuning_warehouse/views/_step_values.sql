@@ -1,43 +1,100 @@
--- One row a job and step: each metric as it was measured last. The latest event counts before the newest result file,
--- and that before the checkpoint. each_measure_from is 1 for an event, 2 for a file, 3 for a checkpoint.
-WITH logged AS (
+-- One row a job and step: each metric as it was logged last, by an event or else in a result file. The latest event
+-- counts, and the newest file. each_measure_from is 1 for an event, 2 for a file. The steps of checkpoints are here too.
+WITH logged AS NOT MATERIALIZED (
   SELECT
     account,
     fine_tuning_job_id,
     CAST(CASE WHEN data__step BETWEEN 0 AND 1e15 THEN data__step END AS BIGINT) AS step,
     1 AS origin,
-    created_at AS logged_at,
-    0 AS place_in_job,
     id AS logged_as,
+    created_at AS logged_at,
     data__total_steps AS total_steps,
     USABLE(data__each_value) AS each_value,
-    USABLE(data__train_mean_token_accuracy) AS train_mean_token_accuracy,
-    USABLE(data__valid_mean_token_accuracy) AS valid_mean_token_accuracy,
-    USABLE(data__full_valid_mean_token_accuracy) AS full_valid_mean_token_accuracy
+    USABLE(data__each_accuracy) AS each_accuracy
   FROM events
-  WHERE data__step BETWEEN 0 AND 1e15 AND data__step = FLOOR(data__step)
+  WHERE data__step BETWEEN 0 AND 1e15 AND data__step <= FLOOR(data__step)
 
   UNION ALL
 
   SELECT
-    r.account,
-    r.fine_tuning_job_id,
-    r.step,
+    account,
+    fine_tuning_job_id,
+    step,
     2 AS origin,
-    f.created_at AS logged_at,
-    STRPOS(COALESCE(j.result_files, ''), r.file_id) AS place_in_job,
-    r.file_id AS logged_as,
+    file_id AS logged_as,
+    NULL AS logged_at,
     NULL AS total_steps,
-    USABLE(r.each_value) AS each_value,
-    USABLE(COALESCE(r.train_mean_token_accuracy, r.train_accuracy)) AS train_mean_token_accuracy,
-    USABLE(r.valid_mean_token_accuracy) AS valid_mean_token_accuracy,
-    USABLE(r.full_valid_mean_token_accuracy) AS full_valid_mean_token_accuracy
-  FROM result_metrics AS r
+    USABLE(each_value) AS each_value,
+    USABLE(full_valid_mean_token_accuracy) AS full_valid_mean_token_accuracy,
+    USABLE(valid_mean_token_accuracy) AS valid_mean_token_accuracy,
+    USABLE(COALESCE(train_mean_token_accuracy, train_accuracy)) AS train_mean_token_accuracy
+  FROM result_metrics
+  WHERE step >= 0
+),
+
+-- Steps that were logged more than once: after a restart, or in two files. There are few of them, if any.
+repeated AS NOT MATERIALIZED (
+  SELECT account, fine_tuning_job_id, step
+  FROM logged
+  GROUP BY account, fine_tuning_job_id, step
+  HAVING COUNT(CASE WHEN origin = 1 THEN 1 END) > 1 OR COUNT(CASE WHEN origin = 2 THEN 1 END) > 1
+),
+
+numbered AS (
+  SELECT
+    l.account,
+    l.fine_tuning_job_id,
+    l.step,
+    l.origin,
+    l.total_steps,
+    l.each_measure,
+    ROW_NUMBER() OVER (
+      PARTITION BY l.account, l.fine_tuning_job_id, l.step, l.origin
+      ORDER BY
+        COALESCE(l.logged_at, f.created_at) DESC,
+        STRPOS(COALESCE(j.result_files, ''), l.logged_as) DESC,
+        l.logged_as DESC
+    ) AS nth
+  FROM logged AS l
+  JOIN repeated AS r
+    ON r.account = l.account AND r.fine_tuning_job_id = l.fine_tuning_job_id AND r.step = l.step
   LEFT JOIN files AS f
-    ON f.account = r.account AND f.id = r.file_id
+    ON f.account = l.account AND f.id = l.logged_as
   LEFT JOIN jobs AS j
-    ON j.account = r.account AND j.id = r.fine_tuning_job_id
-  WHERE r.step >= 0
+    ON j.account = l.account AND j.id = l.fine_tuning_job_id
+),
+
+-- The number of the row that counts, for each metric.
+counting AS (
+  SELECT
+    n.*,
+    MIN(CASE WHEN each_measure IS NOT NULL THEN nth END) OVER (PARTITION BY account, fine_tuning_job_id, step, origin)
+      AS nth_each_measure
+  FROM numbered AS n
+),
+
+latest AS (
+  SELECT
+    l.account,
+    l.fine_tuning_job_id,
+    l.step,
+    l.origin,
+    l.total_steps,
+    CASE WHEN r.step IS NULL THEN l.each_measure END AS each_measure
+  FROM logged AS l
+  LEFT JOIN repeated AS r
+    ON r.account = l.account AND r.fine_tuning_job_id = l.fine_tuning_job_id AND r.step = l.step
+
+  UNION ALL
+
+  SELECT
+    account,
+    fine_tuning_job_id,
+    step,
+    origin,
+    total_steps,
+    CASE WHEN nth = nth_each_measure THEN each_measure END AS each_measure
+  FROM counting
 
   UNION ALL
 
@@ -46,33 +103,9 @@ WITH logged AS (
     fine_tuning_job_id,
     COALESCE(step_number, -1) AS step,
     3 AS origin,
-    created_at AS logged_at,
-    0 AS place_in_job,
-    id AS logged_as,
     NULL AS total_steps,
-    USABLE(metrics__each_value) AS each_value,
-    USABLE(metrics__train_mean_token_accuracy) AS train_mean_token_accuracy,
-    USABLE(metrics__valid_mean_token_accuracy) AS valid_mean_token_accuracy,
-    USABLE(metrics__full_valid_mean_token_accuracy) AS full_valid_mean_token_accuracy
+    NULL AS each_measure
   FROM checkpoints
-),
-
-numbered AS (
-  SELECT
-    l.*,
-    ROW_NUMBER() OVER (
-      PARTITION BY account, fine_tuning_job_id, step ORDER BY origin, logged_at DESC, place_in_job DESC, logged_as DESC
-    ) AS nth
-  FROM logged AS l
-),
-
--- The number of the row that counts, for each metric.
-found AS (
-  SELECT
-    n.*,
-    MIN(CASE WHEN each_measure IS NOT NULL THEN nth END) OVER (PARTITION BY account, fine_tuning_job_id, step)
-      AS each_measure_nth
-  FROM numbered AS n
 )
 
 SELECT
@@ -80,7 +113,11 @@ SELECT
   fine_tuning_job_id,
   step,
   MAX(total_steps) AS total_steps,
-  MAX(CASE WHEN nth = each_measure_nth THEN each_measure END) AS each_measure,
-  MAX(CASE WHEN nth = each_measure_nth THEN origin END) AS each_measure_from
-FROM found
+  COALESCE(MAX(CASE WHEN origin = 1 THEN each_measure END), MAX(CASE WHEN origin = 2 THEN each_measure END))
+    AS each_measure,
+  CASE
+    WHEN MAX(CASE WHEN origin = 1 THEN each_measure END) IS NOT NULL THEN 1
+    WHEN MAX(CASE WHEN origin = 2 THEN each_measure END) IS NOT NULL THEN 2
+  END AS each_measure_from
+FROM latest
 GROUP BY account, fine_tuning_job_id, step

@@ -196,7 +196,9 @@ SELECT
           THEN 'The final checkpoint has the ' || lowest_in_words || ' of those that the host keeps ('
           || IN_WORDS(evaluation_value) || ').'
         WHEN better_by <= 0 THEN 'The final checkpoint is as good as the best other one (' || best_in_words || ').'
-        ELSE 'No clear difference: the best other one is ' || best_in_words || ', the final one has '
+        ELSE
+          CASE WHEN better_by > noise * 1.4142136 THEN 'Too little to rely on' ELSE 'No clear difference' END
+          || ': the best other one is ' || best_in_words || ', the final one has '
           || IN_WORDS(final_evaluation_value) || ', and the noise is ' || IN_WORDS(noise) || '. Keep the final one.'
       END
     ELSE

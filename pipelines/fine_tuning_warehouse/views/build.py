@@ -105,17 +105,33 @@ class Builder:
 
     def select(self, view: View) -> str:
         """Return the SELECT of a view."""
-        query = self._query(view)
+        query = self._with_parts(self._query(view))
         for identifier in query.find_all(exp.Identifier):
             identifier.set("this", self._fold(identifier.name))
             identifier.set("quoted", True)
+        if self._dialect != "duckdb":
+            # PostgreSQL applies no filter inside an expression that it materializes: one job would cost as much as all.
+            for cte in query.find_all(exp.CTE):
+                cte.set("materialized", False if self._dialect == "postgres" else None)
         if self._dialect in _IN_DIALECT:
             query = query.transform(_IN_DIALECT[self._dialect], copy=False)
         sql = query.sql(self._dialect, copy=False, comments=False, pretty=True, unsupported_level=ErrorLevel.RAISE)
         return f"{sql}\n{_CLICKHOUSE_SETTINGS}" if self._dialect == "clickhouse" else sql
 
+    def _with_parts(self, query: exp.Query) -> exp.Query:
+        """Put the parts that a query reads, and those that these read, before its own common table expressions."""
+        ctes = query.ctes
+        query.set("with_", None)
+        for part in reversed(PARTS):
+            if any(table.name == part.name for one in (query, *ctes) for table in one.find_all(exp.Table)):
+                ctes.insert(0, exp.CTE(this=self._query(part), alias=exp.TableAlias(this=exp.to_identifier(part.name))))
+        query.set("with_", exp.With(expressions=ctes) if ctes else None)
+        return query
+
     def _query(self, view: View) -> exp.Query:
-        query = self._for_each_metric(_parsed(view).copy())
+        query = _parsed(view).copy()
+        if EACH_METRIC in view.text:
+            query = self._for_each_metric(query)
         own = {cte.alias for cte in query.find_all(exp.CTE)}
         used = {column.name for column in query.find_all(exp.Column)}
         for table in list(query.find_all(exp.Table)):
@@ -128,7 +144,7 @@ class Builder:
         name, alias = table.name, table.alias_or_name
         part = next((part for part in PARTS if part.name == name), None)
         if part is not None:
-            return self._query(part).subquery(alias)
+            return exp.alias_(exp.to_table(part.name), alias, table=True)
         view = next((view for view in VIEWS if view.name == name), None)
         if view is not None and view not in self.views:
             return self._query(view).subquery(alias)
@@ -286,6 +302,13 @@ def _in_spark(node: Any) -> Any:
     if isinstance(node, exp.AtTimeZone):
         # FROM_UTC_TIMESTAMP, which sqlglot makes of it, gives a time that the session's zone is applied to once more.
         return exp.FromTimeZone(this=exp.cast(node.this, "TIMESTAMPTZ"), zone=exp.CurrentTimezone())
+    if isinstance(node, exp.Union):
+        # Sail fails on a union of columns with different field ids in their Iceberg tables; an expression has none.
+        for one in (node.left, node.right):
+            for column in one.expressions if isinstance(one, exp.Select) else ():
+                if isinstance(column, exp.Column) and column.name == "fine_tuning_job_id":
+                    text = exp.Concat(expressions=[column.copy(), exp.Literal.string("")])
+                    column.replace(exp.alias_(text, column.name, quoted=True))
     return node
 
 

@@ -68,11 +68,12 @@ WITH own AS (
     COALESCE(step_number, -1) AS step,
     id AS checkpoint_id,
     last_listed_at,
-    MEASURED(metrics__each_value) AS each_value
+    MEASURED(metrics__each_value) AS each_value,
+    USABLE(metrics__each_accuracy) AS each_accuracy
   FROM checkpoints
 ),
 
--- Every step of every run; a step with a checkpoint has the checkpoint's own values, else those of its event or file.
+-- Every step of every run; a step with a checkpoint has the checkpoint's own values, else those that were logged at it.
 timeline AS (
   SELECT
     s.account,
@@ -81,48 +82,58 @@ timeline AS (
     s.total_steps,
     o.checkpoint_id,
     o.last_listed_at,
-    COALESCE(o.each_value, CASE WHEN s.each_value_from < 3 THEN s.each_value END) AS each_value,
+    COALESCE(o.each_value, s.each_value) AS each_value,
+    COALESCE(o.each_accuracy, s.each_accuracy) AS each_accuracy,
     CASE WHEN o.each_value IS NOT NULL THEN 3 ELSE s.each_value_from END AS each_value_from,
-    s.each_accuracy,
-    j.job_method
+    CASE WHEN o.each_value IS NOT NULL AND USABLE(o.each_value) IS NULL THEN TRUE ELSE FALSE END AS is_diverged
   FROM _step_values AS s
   LEFT JOIN own AS o
     ON o.account = s.account AND o.fine_tuning_job_id = s.fine_tuning_job_id AND o.step = s.step
-  LEFT JOIN _job_facts AS j
-    ON j.account = s.account AND j.fine_tuning_job_id = s.fine_tuning_job_id
 ),
 
--- Of each metric: the checkpoints that claim to have it, NaN included, and those where it is a number. Of each step: how
--- many checkpoints were made at it or later.
-counted AS (
+-- Of each metric: the checkpoints that claim to have it, NaN included, and those where it is a number.
+counted AS NOT MATERIALIZED (
   SELECT
-    t.*,
-    COUNT(checkpoint_id) OVER (PARTITION BY account, fine_tuning_job_id) AS checkpoints,
-    COUNT(CASE WHEN checkpoint_id IS NOT NULL THEN each_value END) OVER (PARTITION BY account, fine_tuning_job_id)
-      AS claim_each_value,
-    COUNT(CASE WHEN checkpoint_id IS NOT NULL THEN USABLE(each_value) END)
-      OVER (PARTITION BY account, fine_tuning_job_id) AS with_each_value,
-    COUNT(COALESCE(full_valid_mean_reward, valid_mean_reward, train_mean_reward))
-      OVER (PARTITION BY account, fine_tuning_job_id) AS rewards,
-    MAX(total_steps) OVER (PARTITION BY account, fine_tuning_job_id) AS announced_steps,
-    MAX(step) OVER (PARTITION BY account, fine_tuning_job_id) AS last_step,
-    MAX(last_listed_at) OVER (PARTITION BY account, fine_tuning_job_id) AS last_listing,
-    COUNT(checkpoint_id) OVER (PARTITION BY account, fine_tuning_job_id ORDER BY step DESC) AS stretch
-  FROM timeline AS t
+    account,
+    fine_tuning_job_id,
+    COUNT(checkpoint_id) AS checkpoints,
+    COUNT(CASE WHEN checkpoint_id IS NOT NULL THEN each_value END) AS claim_each_value,
+    COUNT(CASE WHEN checkpoint_id IS NOT NULL THEN USABLE(each_value) END) AS with_each_value,
+    COUNT(COALESCE(full_valid_mean_reward, valid_mean_reward, train_mean_reward)) AS rewards,
+    MAX(total_steps) AS announced_steps,
+    MAX(step) AS last_step,
+    MAX(last_listed_at) AS last_listing
+  FROM timeline
+  GROUP BY account, fine_tuning_job_id
+  HAVING COUNT(checkpoint_id) > 0
 ),
 
-kinds AS (
+kinds AS NOT MATERIALIZED (
   SELECT
-    c.*,
-    CASE WHEN job_method = 'reinforcement' OR rewards > 0 THEN TRUE ELSE FALSE END AS is_reinforcement,
-    CASE
-      WHEN each_value_from = 3 AND each_value IS NOT NULL AND USABLE(each_value) IS NULL THEN TRUE
-      ELSE FALSE
-    END AS is_diverged
+    c.account,
+    c.fine_tuning_job_id,
+    c.checkpoints,
+    c.claim_each_value,
+    c.with_each_value,
+    c.announced_steps,
+    c.last_step,
+    j.base_model,
+    j.model_suffix,
+    j.job_method,
+    j.guessed_method,
+    j.status,
+    COALESCE(j.stage, 'finished') AS job_stage,
+    j.created_at AS job_began_at,
+    j.epochs,
+    j.fine_tuned_model,
+    COALESCE(j.checkpoints_listed_at, c.last_listing) AS listing,
+    CASE WHEN j.job_method = 'reinforcement' OR c.rewards > 0 THEN TRUE ELSE FALSE END AS is_reinforcement
   FROM counted AS c
+  LEFT JOIN _job_facts AS j
+    ON j.account = c.account AND j.fine_tuning_job_id = c.fine_tuning_job_id
 ),
 
-judged AS (
+judged AS NOT MATERIALIZED (
   SELECT
     k.*,
     CASE
@@ -138,48 +149,82 @@ judged AS (
   FROM kinds AS k
 ),
 
--- Smaller scores are better in either kind of run.
-evaluated AS (
+evaluated AS NOT MATERIALIZED (
   SELECT
-    j.*,
-    CASE WHEN is_diverged THEN NULL ELSE CASE evaluation_metric WHEN 'each_value' THEN USABLE(each_value) END END
+    t.account,
+    t.fine_tuning_job_id,
+    t.checkpoint_id,
+    t.step,
+    t.each_value,
+    t.each_accuracy,
+    t.is_diverged,
+    j.evaluation_metric,
+    j.is_reinforcement,
+    j.last_step,
+    j.announced_steps,
+    j.base_model,
+    j.model_suffix,
+    COALESCE(j.job_method, CASE WHEN j.is_reinforcement THEN 'reinforcement' ELSE j.guessed_method END) AS any_method,
+    j.status,
+    j.job_stage,
+    j.job_began_at,
+    j.epochs,
+    j.fine_tuned_model,
+    j.listing,
+    CASE WHEN t.is_diverged THEN NULL ELSE CASE j.evaluation_metric WHEN 'each_value' THEN USABLE(t.each_value) END END
       AS value_here,
-    CASE evaluation_metric
-      WHEN 'each_reward' THEN -USABLE(each_reward)
-      WHEN 'each_loss' THEN USABLE(each_loss)
-    END AS score_here,
-    CASE evaluation_metric WHEN 'each_value' THEN each_value_from END AS value_from
-  FROM judged AS j
+    CASE j.evaluation_metric WHEN 'each_value' THEN t.each_value_from END AS value_from
+  FROM timeline AS t
+  JOIN judged AS j
+    ON j.account = t.account AND j.fine_tuning_job_id = t.fine_tuning_job_id
 ),
 
--- The curve of that metric: the steps that have a value, in their order.
+-- The curve of that metric: the steps that have a value, in their order. Smaller scores are better in either kind of run.
+points AS (
+  SELECT
+    account,
+    fine_tuning_job_id,
+    step,
+    value_here,
+    CASE WHEN is_reinforcement THEN -value_here ELSE value_here END AS score_here,
+    value_here - LAG(value_here) OVER (PARTITION BY account, fine_tuning_job_id ORDER BY step, checkpoint_id) AS jump,
+    ROW_NUMBER() OVER (PARTITION BY account, fine_tuning_job_id ORDER BY step, checkpoint_id) AS point,
+    COUNT(*) OVER (PARTITION BY account, fine_tuning_job_id) AS points,
+    MIN(CASE WHEN is_reinforcement THEN -value_here ELSE value_here END) OVER (PARTITION BY account, fine_tuning_job_id)
+      AS best_score
+  FROM evaluated
+  WHERE value_here IS NOT NULL
+),
+
 curves AS (
   SELECT
-    e.*,
-    value_here - LAG(value_here) OVER (
-      PARTITION BY account, fine_tuning_job_id, CASE WHEN value_here IS NULL THEN 1 ELSE 0 END
-      ORDER BY step, checkpoint_id
-    ) AS jump,
-    ROW_NUMBER() OVER (
-      PARTITION BY account, fine_tuning_job_id, CASE WHEN value_here IS NULL THEN 1 ELSE 0 END
-      ORDER BY step, checkpoint_id
-    ) AS point,
-    COUNT(value_here) OVER (PARTITION BY account, fine_tuning_job_id) AS points,
-    MIN(CASE WHEN value_here IS NOT NULL THEN score_here END) OVER (PARTITION BY account, fine_tuning_job_id)
-      AS best_score,
-    AVG(USABLE(train_loss)) OVER (PARTITION BY account, fine_tuning_job_id, stretch) AS train_loss_mean
-  FROM evaluated AS e
+    account,
+    fine_tuning_job_id,
+    MAX(points) AS points,
+    MAX(best_score) AS best_score,
+    MIN(CASE WHEN score_here = best_score AND step >= 0 THEN step END) AS best_step,
+    SQRT(AVG(CASE WHEN 2 * point > points THEN jump * jump END) / 2) AS scatter,
+    AVG(CASE WHEN 2 * point > points THEN value_here END) AS late_mean
+  FROM points
+  GROUP BY account, fine_tuning_job_id
 ),
 
-scattered AS (
+-- Of each step, how many checkpoints were made at it or later: one number for the steps from one checkpoint to the next.
+stretched AS (
   SELECT
-    c.*,
-    SQRT(AVG(CASE WHEN 2 * point > points THEN jump * jump END) OVER (PARTITION BY account, fine_tuning_job_id) / 2)
-      AS scatter,
-    AVG(CASE WHEN 2 * point > points THEN value_here END) OVER (PARTITION BY account, fine_tuning_job_id) AS late_mean,
-    MIN(CASE WHEN value_here IS NOT NULL AND score_here = best_score AND step >= 0 THEN step END)
-      OVER (PARTITION BY account, fine_tuning_job_id) AS best_step
-  FROM curves AS c
+    account,
+    fine_tuning_job_id,
+    step,
+    USABLE(train_loss) AS train_loss_here,
+    COUNT(checkpoint_id) OVER (PARTITION BY account, fine_tuning_job_id ORDER BY step DESC) AS stretch
+  FROM timeline
+  WHERE train_loss IS NOT NULL OR checkpoint_id IS NOT NULL
+),
+
+stretches AS (
+  SELECT account, fine_tuning_job_id, MAX(step) AS step, AVG(train_loss_here) AS train_loss_mean
+  FROM stretched
+  GROUP BY account, fine_tuning_job_id, stretch
 ),
 
 -- How many samples a validation reward is the mean of: their tokens in all by their tokens on average.
@@ -205,54 +250,56 @@ reward_samples AS (
 -- From here on one row a checkpoint.
 described AS (
   SELECT
-    s.account,
-    s.fine_tuning_job_id,
-    s.checkpoint_id,
-    s.step,
-    s.last_step,
-    s.announced_steps,
-    s.is_reinforcement,
-    s.is_diverged,
-    s.evaluation_metric,
-    s.value_here,
-    s.value_from,
-    s.score_here,
-    s.best_score,
-    s.best_step,
-    s.train_loss_mean,
-    s.each_value,
+    e.account,
+    e.fine_tuning_job_id,
+    e.checkpoint_id,
+    e.step,
+    e.is_diverged,
+    e.is_reinforcement,
+    e.evaluation_metric,
+    e.value_here,
+    e.value_from,
+    e.each_value,
+    e.each_accuracy,
+    e.last_step,
+    e.announced_steps,
+    e.base_model,
+    e.model_suffix,
+    e.any_method,
+    e.status,
+    e.job_stage,
+    e.job_began_at,
+    e.epochs,
+    e.listing,
+    CASE WHEN e.is_reinforcement THEN -e.value_here ELSE e.value_here END AS score_here,
+    u.best_score,
+    u.best_step,
+    t.train_loss_mean,
     c.fine_tuned_model_checkpoint,
     c.step_number,
     c.created_at,
-    j.base_model,
-    j.model_suffix,
-    COALESCE(j.job_method, CASE WHEN s.is_reinforcement THEN 'reinforcement' ELSE j.guessed_method END) AS any_method,
-    j.status,
-    COALESCE(j.stage, 'finished') AS job_stage,
-    j.created_at AS job_began_at,
-    j.epochs,
-    COALESCE(j.checkpoints_listed_at, s.last_listing) AS listing,
-    CASE WHEN c.fine_tuned_model_checkpoint = j.fine_tuned_model THEN 0 ELSE 1 END AS not_the_model,
-    CASE WHEN c.last_listed_at < COALESCE(j.checkpoints_listed_at, s.last_listing) THEN FALSE ELSE TRUE END AS is_kept,
+    CASE WHEN c.fine_tuned_model_checkpoint = e.fine_tuned_model THEN 0 ELSE 1 END AS not_the_model,
+    CASE WHEN c.last_listed_at < e.listing THEN FALSE ELSE TRUE END AS is_kept,
     CASE
-      WHEN s.evaluation_metric LIKE '%reward' AND s.late_mean BETWEEN 0 AND 1 AND r.samples >= 1
-        THEN SQRT(s.late_mean * (1 - s.late_mean) / r.samples)
-      WHEN s.points >= 3 THEN s.scatter
+      WHEN e.is_reinforcement AND u.late_mean BETWEEN 0 AND 1 AND r.samples >= 1
+        THEN SQRT(u.late_mean * (1 - u.late_mean) / r.samples)
+      WHEN u.points >= 3 THEN u.scatter
     END AS scatter_or_error,
     CASE
-      WHEN s.evaluation_metric LIKE '%reward' AND s.late_mean BETWEEN 0 AND 1 AND r.samples >= 1 THEN 'samples'
-      WHEN s.points >= 3 THEN 'curve'
+      WHEN e.is_reinforcement AND u.late_mean BETWEEN 0 AND 1 AND r.samples >= 1 THEN 'samples'
+      WHEN u.points >= 3 THEN 'curve'
     END AS noise_from,
-    MEASURED(c.metrics__each_value) AS own_each_value,
-    COALESCE(USABLE(c.metrics__each_accuracy), s.each_accuracy) AS any_each_accuracy
-  FROM scattered AS s
+    MEASURED(c.metrics__each_value) AS own_each_value
+  FROM evaluated AS e
   JOIN checkpoints AS c
-    ON c.account = s.account AND c.fine_tuning_job_id = s.fine_tuning_job_id AND c.id = s.checkpoint_id
-  LEFT JOIN _job_facts AS j
-    ON j.account = s.account AND j.fine_tuning_job_id = s.fine_tuning_job_id
+    ON c.account = e.account AND c.fine_tuning_job_id = e.fine_tuning_job_id AND c.id = e.checkpoint_id
+  LEFT JOIN curves AS u
+    ON u.account = e.account AND u.fine_tuning_job_id = e.fine_tuning_job_id
+  LEFT JOIN stretches AS t
+    ON t.account = e.account AND t.fine_tuning_job_id = e.fine_tuning_job_id AND t.step = e.step
   LEFT JOIN reward_samples AS r
-    ON r.account = s.account AND r.fine_tuning_job_id = s.fine_tuning_job_id
-  WHERE s.checkpoint_id IS NOT NULL
+    ON r.account = e.account AND r.fine_tuning_job_id = e.fine_tuning_job_id
+  WHERE e.checkpoint_id IS NOT NULL
 ),
 
 -- null sorts last everywhere.
@@ -302,11 +349,11 @@ SELECT
   created_at,
   CASE WHEN created_at >= job_began_at THEN EPOCH(created_at) - EPOCH(job_began_at) END AS seconds_since_job_start,
   own_train_loss AS train_loss,
-  any_train_mean_token_accuracy AS train_mean_token_accuracy,
+  train_mean_token_accuracy,
   own_valid_loss AS valid_loss,
-  any_valid_mean_token_accuracy AS valid_mean_token_accuracy,
+  valid_mean_token_accuracy,
   own_full_valid_loss AS full_valid_loss,
-  any_full_valid_mean_token_accuracy AS full_valid_mean_token_accuracy,
+  full_valid_mean_token_accuracy,
   own_train_mean_reward AS train_mean_reward,
   own_valid_mean_reward AS valid_mean_reward,
   own_full_valid_mean_reward AS full_valid_mean_reward,

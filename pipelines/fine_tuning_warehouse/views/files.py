@@ -66,4 +66,4 @@ VIEWS = (
 """All views; one that reads another comes after it."""
 
 PARTS = (View("_job_facts", over=("jobs",)), View("_step_values", over=("events", "result_metrics", "checkpoints")))
-"""Queries that views share: they stand in a view as a subquery, and are not views of their own."""
+"""Queries that views share, each as a common table expression of the view. One that reads another comes after it."""

@@ -19,7 +19,7 @@ WITH known AS (
   SELECT
     o.*,
     COALESCE(o.billed_tokens, o.trained_tokens) AS any_tokens,
-    o.training_seconds / 3600.0 AS hours,
+    CAST(o.training_seconds AS DOUBLE) / 3600 AS hours,
     p.per_million_tokens,
     p.per_training_hour,
     p.currency

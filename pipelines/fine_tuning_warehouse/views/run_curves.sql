@@ -17,14 +17,26 @@
 -- valid_mean_reward: Mean reward on a validation batch (reinforcement runs).
 -- full_valid_mean_reward: Mean reward on the whole validation file (reinforcement runs).
 
-WITH run AS (
+WITH own AS (
+  SELECT account, fine_tuning_job_id, step_number AS step, MAX(USABLE(metrics__each_measure)) AS each_measure
+  FROM checkpoints
+  WHERE step_number >= 0
+  GROUP BY account, fine_tuning_job_id, step_number
+),
+
+run AS (
   SELECT
-    s.*,
+    s.account,
+    s.fine_tuning_job_id,
+    s.step,
     COALESCE(
-      MAX(s.total_steps) OVER (PARTITION BY account, fine_tuning_job_id),
-      CAST(MAX(s.step) OVER (PARTITION BY account, fine_tuning_job_id) AS DOUBLE)
-    ) AS steps
+      MAX(s.total_steps) OVER (PARTITION BY s.account, s.fine_tuning_job_id),
+      CAST(MAX(s.step) OVER (PARTITION BY s.account, s.fine_tuning_job_id) AS DOUBLE)
+    ) AS steps,
+    COALESCE(s.each_measure, o.each_measure) AS each_measure
   FROM _step_values AS s
+  LEFT JOIN own AS o
+    ON o.account = s.account AND o.fine_tuning_job_id = s.fine_tuning_job_id AND o.step = s.step
   WHERE s.step >= 0
 )
 
