@@ -17,9 +17,15 @@ from harness import DAY, HOUR, NOW, Database
 __all__ = ["DAY", "HOUR", "NOW", "Database"]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a real PostgreSQL or S3, so that it can be run alone (`-m engine`)."""
+    """Mark what needs a real PostgreSQL or S3 (`-m engine`), and as thorough all but the first case of `first_only`."""
+    seen = set()
     for item in items:
+        test = item.nodeid.partition("[")[0]
+        if item.get_closest_marker("first_only") and test in seen:
+            item.add_marker(pytest.mark.thorough(forks=True))
+        seen.add(test)
         if {"postgres", "postgres_server", "bucket", "lake", "ducklake"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.engine)
 
@@ -50,9 +56,10 @@ def _bare_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def _warm_commands(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands that a test of the usual run calls are forked; those of thorough ones start as people start them."""
-    forks = "forkserver" in multiprocessing.get_all_start_methods()
-    monkeypatch.setattr(Command, "warm", forks and request.node.get_closest_marker("thorough") is None)
+    """Fork the commands that a test calls; those of thorough tests without `forks=True` start as people start them."""
+    can_fork = "forkserver" in multiprocessing.get_all_start_methods()
+    thorough = request.node.get_closest_marker("thorough")
+    monkeypatch.setattr(Command, "warm", can_fork and (thorough is None or "forks" in thorough.kwargs))
 
 
 @pytest.fixture

@@ -83,6 +83,7 @@ def test_accounts_that_are_well_dead_and_never_were_can_be_told_apart(
     assert database.rows(f"{HEALTH}'ill'") == [("done", False, 0, True, 4, 1, NOW - HOUR)]
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_load_that_fails_is_a_failed_sync_too(database: Database, world: ScriptedWorld) -> None:
     database.begin()
     database.execute("CREATE UNIQUE INDEX mine ON fine_tuning.jobs (account, id)")

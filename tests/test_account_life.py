@@ -108,6 +108,7 @@ def test_an_account_is_renamed_and_the_next_sync_goes_on(two: Database) -> None:
     assert len(two.paths()) == 1
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_rename_that_was_killed_before_the_state_is_finished_when_it_is_run_again(two: Database) -> None:
     for table in TABLES:
         if two.rows(f"SELECT 1 FROM duckdb_tables() WHERE table_name = '{table}'"):
@@ -117,6 +118,7 @@ def test_a_rename_that_was_killed_before_the_state_is_finished_when_it_is_run_ag
     assert len(two.paths()) == 1
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize(("old", "new", "names"), [("c", "d", "a, b"), ("a", "b", "b already"), ("a", "a", "already")])
 def test_a_rename_that_cannot_be_meant_changes_nothing(two: Database, old: str, new: str, names: str) -> None:
     before = two.rows("FROM jobs ORDER BY ALL")
@@ -125,6 +127,7 @@ def test_a_rename_that_cannot_be_meant_changes_nothing(two: Database, old: str, 
     assert two.rows("FROM jobs ORDER BY ALL") == before
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize(("label", "job"), [("c", None), ("a", "ftjob-none"), ("c", FIRST)])
 def test_what_is_not_there_cannot_be_forgotten(two: Database, label: str, job: str | None) -> None:
     with pytest.raises(UsageError, match="a, b"):
@@ -180,6 +183,7 @@ def archived(database: Database, folder: Path, *keys: str) -> Any:
     return archive(open_store(str(folder)), Plan(DuckDb(database.path), accounts)).manifest
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("job", [None, FIRST])
 def test_what_is_forgotten_leaves_the_archive_and_the_nightly_run_goes_on(
     two: Database, tmp_path: Path, job: str | None
@@ -200,6 +204,7 @@ def test_what_is_forgotten_leaves_the_archive_and_the_nightly_run_goes_on(
     assert check(open_store(str(folder))).damaged == []
 
 
+@pytest.mark.thorough(forks=True)
 def test_an_account_is_renamed_in_the_archive_too(two: Database, tmp_path: Path) -> None:
     folder = tmp_path / "archive"
     before = archived(two, folder, "a", "b")
@@ -214,6 +219,7 @@ def test_an_account_is_renamed_in_the_archive_too(two: Database, tmp_path: Path)
     assert not any("/content" in request.path for request in two.host.requests)
 
 
+@pytest.mark.thorough(forks=True)
 def test_an_archive_of_another_warehouse_is_not_rewritten(two: Database, tmp_path: Path, host: Simulator) -> None:
     folder, other = tmp_path / "archive", tmp_path / "other.duckdb"
     archived(two, folder, "a", "b")

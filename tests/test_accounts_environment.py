@@ -47,6 +47,7 @@ def test_a_file_names_its_account_as_it_likes_and_the_environment_completes_it(t
     assert ftw("sync", "--output", "json", env={**env, "OPENAI_API_KEY": None}).json["account"] == "Research"
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("variable", ["OPENAI_API_KEY_FILE", f"{PREFIX}RESEARCH__OPENAI_API_KEY_FILE"])
 @pytest.mark.parametrize("profile", ["openai", "azure"])
 def test_a_key_in_a_file_is_read_again_after_it_was_refused(

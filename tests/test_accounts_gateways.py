@@ -44,6 +44,7 @@ def test_headers_of_the_environment_go_with_every_request_and_are_not_shown(host
     assert secret_is_nowhere(ftw.folder.parent)
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("section", [PLAIN, MINE])
 @pytest.mark.parametrize(
     "line",

@@ -602,6 +602,7 @@ def test_parsing_takes_time_in_proportion_to_the_length(body: str) -> None:
 # the source ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("command", ["sync", "check"])
 @pytest.mark.parametrize("name", ["FINE_TUNING_MAX_ANSWER_MEGABYTES", "FINE_TUNING_ANSWER_SECONDS"])
 def test_a_bound_is_lifted_by_the_variable_that_the_error_names(tmp_path: Path, name: str, command: str) -> None:

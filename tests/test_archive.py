@@ -122,6 +122,7 @@ def add_training_files(world: ScriptedWorld) -> dict[str, bytes]:
 # what is in it --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough(forks=True)
 def test_every_row_of_every_table_and_view_is_there_with_its_descriptions(
     archiving: Archiving, database: Database, folder: Path
 ) -> None:
@@ -205,6 +206,7 @@ def test_training_files_come_where_they_are_asked_for(
     assert archiving.damaged() == {}
 
 
+@pytest.mark.thorough(forks=True)
 def test_files_that_a_host_names_by_their_records_come_too(
     archiving: Archiving, world: ScriptedWorld, folder: Path
 ) -> None:
@@ -326,6 +328,7 @@ def requested(archiving: Archiving) -> list[str]:
     return archiving.database.paths()
 
 
+@pytest.mark.thorough(forks=True)
 def test_an_archive_of_an_earlier_release_goes_on(
     archiving: Archiving, world: ScriptedWorld, folder: Path, host: Simulator
 ) -> None:
@@ -404,6 +407,7 @@ def test_a_damaged_file_that_the_host_has_lost_is_named(
 # what cannot be had ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough(forks=True)
 def test_what_is_gone_is_missing_with_the_hosts_reason(archiving: Archiving, world: ScriptedWorld) -> None:
     contents = add_training_files(world)
     world.remove_file("file-000")
@@ -802,6 +806,7 @@ def test_a_check_names_what_is_wrong_and_asks_no_host(archiving: Archiving, fold
     assert archiving.database.host.requests == []
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize(
     ("old", "new"),
     [

@@ -37,6 +37,7 @@ def _history(world: ScriptedWorld) -> None:
     add_history(world, range(3))
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_table_of_dlt_that_was_changed_is_kept_aside_and_made_again(
     database: Database, world: ScriptedWorld, change: str
@@ -55,6 +56,7 @@ def test_a_table_of_dlt_that_was_changed_is_kept_aside_and_made_again(
     assert (again.requests, again.notes) == (1, [])
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize(
     "change",
     [

@@ -24,6 +24,7 @@ def day(number: int) -> str:
     return datetime.fromtimestamp(NOW - (5 - number) * DAY - 60, tz=timezone.utc).isoformat()
 
 
+@pytest.mark.thorough(forks=True)
 def test_some_jobs_by_id_and_then_everything(world: ScriptedWorld, database: Database) -> None:
     add_jobs(world)
     database.sync(job_ids=("job-4", "job-2"))
@@ -77,6 +78,7 @@ def test_a_bounded_read_closes_nothing(world: ScriptedWorld, clock: Clock, datab
     assert database.rows("SELECT DISTINCT status FROM jobs") == [("succeeded",)]
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_job_that_a_full_sync_closed_can_be_read_again_by_id(world: ScriptedWorld, database: Database) -> None:
     add_jobs(world)
     database.sync()

@@ -72,6 +72,7 @@ def test_json_is_the_one_thing_on_stdout_and_says_what_was_done(ftw: Command, wo
     assert ftw("archive", "--check", "kept", "--strict").code == 3
 
 
+@pytest.mark.thorough(forks=True)
 def test_the_digest_of_the_manifest_is_printed_so_that_it_can_be_kept_elsewhere(ftw: Command) -> None:
     first = ftw("archive", "kept")
     digest = hashlib.sha256((ftw.folder / "kept/manifest.json").read_bytes()).hexdigest()
@@ -199,6 +200,7 @@ def test_two_at_once_do_not_disturb_each_other(ftw: Command, host: Simulator) ->
     assert ftw("archive", "--check", "kept").code == 0
 
 
+@pytest.mark.thorough(forks=True)
 def test_an_interrupted_run_leaves_no_half_file(ftw: Command, host: Simulator) -> None:
     silent = Fault("silent", path="train-1/content$", times=None)
     host.faults.append(silent)

@@ -132,6 +132,7 @@ def test_resources_are_those_of_the_contract() -> None:
     assert {*source.schema.data_table_names(include_incomplete=True)} == {*RESOURCES, "rejected_records"}
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("resource", RESOURCES)
 def test_each_resource_alone(host: Simulator, pipeline: dlt.Pipeline, rows: Rows, resource: str) -> None:
     pipeline.run(openai_fine_tuning().with_resources(resource))
@@ -164,6 +165,7 @@ def test_steps_one_by_one_and_the_dataset(pipeline: dlt.Pipeline) -> None:
     assert sorted(table.column("id").to_pylist()) == ["ftckpt-1", "ftckpt-2"]
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("items", [1, 3])
 def test_a_run_that_dlt_ends_early_loses_nothing(
     items: int, world: ScriptedWorld, pipeline: dlt.Pipeline, rows: Rows, monkeypatch: pytest.MonkeyPatch
@@ -313,6 +315,7 @@ def python(code: str, folder: Path, **env: str) -> subprocess.CompletedProcess[s
     )
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_script_prints_no_warning_and_imports_no_more_than_the_source(tmp_path: Path, host: Simulator) -> None:
     ran = python(
         """

@@ -114,6 +114,7 @@ def test_every_command_says_what_a_destination_lacks(command: tuple[str, ...], f
         assert is_told_well(ended)
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize(
     ("module", "where", "package"),
     [

@@ -28,6 +28,7 @@ def checkpoints(*numbers: int) -> list[str]:
     return [f"ckpt-{number}{letter}" for number in numbers for letter in "ab"]
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize(
     ("number", "status"),
     [(3, 403), (0, 403), (1, 404), (2, 500)],
@@ -51,6 +52,7 @@ def test_a_job_whose_checkpoints_cannot_be_read_is_skipped_and_read_once_they_ca
     assert len(database.paths()) == 2
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("kind", ["stuck_cursor", "empty_more"])
 def test_a_job_whose_checkpoints_have_no_end_is_skipped_with_the_address(
     kind: Any, world: ScriptedWorld, host: Simulator, database: Database
@@ -67,6 +69,7 @@ def test_a_job_whose_checkpoints_have_no_end_is_skipped_with_the_address(
     assert database.ids("checkpoints") == checkpoints(0, 1, 2)
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("status", [202, 204])
 def test_a_result_file_that_is_answered_with_nothing_keeps_its_job_open(
     status: int, world: ScriptedWorld, host: Simulator, database: Database
@@ -92,6 +95,7 @@ def test_several_jobs_that_cannot_be_read_do_not_keep_the_others_from_being_read
     assert sorted(skip["job"] or "" for skip in summary.skipped) == ["job-0", "job-5"]
 
 
+@pytest.mark.thorough(forks=True)
 def test_one_listing_that_is_no_url_where_others_were_read_before_concerns_its_job_only(
     world: ScriptedWorld, database: Database
 ) -> None:
@@ -129,6 +133,7 @@ def test_a_job_that_is_gone_is_reported_once_and_closed(world: ScriptedWorld, cl
     assert database.ids("jobs") == ["job-0", "job-1", "job-gone"]
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("of_children", [None, MISSING_ENDPOINT], ids=["the same error", "no such URL"])
 def test_a_job_that_goes_between_its_listing_and_its_children_is_reported_once_and_closed(
     of_children: Any, world: ScriptedWorld, host: Simulator, database: Database
@@ -147,6 +152,7 @@ def test_a_job_that_goes_between_its_listing_and_its_children_is_reported_once_a
     assert (summary.requests, summary.skipped) == (1, [])
 
 
+@pytest.mark.thorough(forks=True)
 def test_an_endpoint_that_the_host_lacks_costs_one_probe_and_is_loaded_whole_once_it_appears(
     world: ScriptedWorld, clock: Clock, host: Simulator, database: Database
 ) -> None:
@@ -185,6 +191,7 @@ def test_an_open_job_that_cannot_be_asked_for_stays_open(
     assert database.rows("SELECT status FROM jobs WHERE id = 'job-old'") == [("succeeded",)]
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("status", [401, 403, 500])
 def test_a_job_listing_that_cannot_be_read_ends_the_sync_and_keeps_what_was_loaded(
     status: int, world: ScriptedWorld, host: Simulator, database: Database

@@ -367,6 +367,7 @@ def test_records_that_are_listed_twice_are_read_once(world: ScriptedWorld, host:
 # whole syncs ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("seed", [1, 2])
 def test_with_15_percent_of_all_answers_faulty_every_row_is_loaded_once(
     world: ScriptedWorld, host: Simulator, database: Database, seed: int
@@ -385,6 +386,7 @@ def test_with_15_percent_of_all_answers_faulty_every_row_is_loaded_once(
     assert database.rows("SELECT requests, retries FROM syncs") == [(summary.requests, summary.retries)]
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize(
     "answer",
     [
@@ -473,6 +475,7 @@ def test_a_quota_that_ends_in_between_ends_the_sync_too(
     assert_holds(database.rows, truth_of(world))
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize(
     ("fault", "word"),
     [
@@ -530,6 +533,7 @@ def test_a_failure_that_concerns_all_ends_the_sync_and_says_why(
     assert len(listings) <= settings.MAX_ATTEMPTS
 
 
+@pytest.mark.thorough(forks=True)
 def test_the_time_that_a_host_may_stay_silent_can_be_set(
     world: ScriptedWorld, host: Simulator, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,6 +105,7 @@ def test_a_file_that_is_gone_is_reported_once(world: ScriptedWorld, clock: Clock
     assert asked_for(database) == []
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_result_file_that_is_gone_is_told_once_however_many_resources_miss_it(
     world: ScriptedWorld, database: Database
 ) -> None:
@@ -127,6 +128,7 @@ def test_result_files_that_a_job_writes_later_are_read(world: ScriptedWorld, clo
     assert database.sync().requests == 1
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("odd", [7, [["file-a"]], {"id": 7}, {"name": "file-a"}, "..", True])
 def test_an_id_that_is_none_is_kept_with_the_reason(world: ScriptedWorld, database: Database, odd: object) -> None:
     world.add_job(id="job", created_at=NOW - DAY, finished_at=NOW - DAY + 60, training_file=odd)

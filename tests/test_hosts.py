@@ -36,6 +36,7 @@ OPENAI = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
 AZURE = ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_ENDPOINT")
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize(
     ("profile", "ending", "names"),
     [

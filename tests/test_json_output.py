@@ -95,6 +95,7 @@ def test_a_failure_has_the_same_four_fields(tmp_path: Path, command: str) -> Non
     assert ended.json["status"] == "failed"
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("style", ["json", "text"])
 def test_every_line_of_a_sync_that_stays_has_time_and_level(
     style: str, tmp_path: Path, host: Simulator, world: ScriptedWorld

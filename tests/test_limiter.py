@@ -41,6 +41,7 @@ def test_a_concurrency_of_none_is_refused(host: Simulator, database: Database, c
     assert host.requests == []
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("concurrency", [1, 3, 16])
 def test_no_more_requests_are_in_flight_than_asked(
     world: ScriptedWorld, host: Simulator, database: Database, concurrency: int
@@ -148,6 +149,7 @@ SILENT_AT_CHILDREN = Fault("silent", path="/(events|content)$", times=None)
 WAITING = Fault("status", path="/events$", times=None, status=429, headers={"retry-after": "100"})
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize(
     ("number", "code", "fault", "path"),
     [
@@ -180,6 +182,7 @@ def test_a_signal_ends_a_sync_within_two_seconds_and_leaves_nothing_behind(
     assert_holds(ftw.rows, truth_of(world))
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_signal_ends_a_sync_that_waits_for_a_reader_of_the_database(
     tmp_path: Path, world: ScriptedWorld, host: Simulator
 ) -> None:

@@ -29,6 +29,7 @@ def expected(kind: str, count: int) -> list[str]:
     return [f"{kind}-{number:03}" for number in range(count)]
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize(
     "world", [ScriptedWorld("newest_first"), ScriptedWorld("oldest_first")], ids=lambda w: w._order
 )
@@ -63,6 +64,7 @@ def test_a_host_without_any_order_is_read_to_its_end(world: ScriptedWorld, datab
     assert database.ids("checkpoints") == expected("ckpt", 8)
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize(
     "world", [ScriptedWorld(order) for order in ("newest_first", "oldest_first", "as_added")], ids=lambda w: w._order
 )

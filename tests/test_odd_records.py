@@ -298,6 +298,7 @@ def test_a_text_where_an_earlier_sync_stored_numbers_is_null_and_rejected_and_th
     assert json.loads(record)["metrics"] == {"custom": "high"}
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("status", [{"state": "done"}, ["succeeded"]], ids=["object", "list"])
 def test_a_status_that_is_no_text_fails_no_sync(status: Any, world: ScriptedWorld, database: Database) -> None:
     world.add_job(id="ftjob-odd", created_at=NOW - DAY, finished_at=NOW - DAY + 60)
@@ -340,6 +341,7 @@ def nested(depth: int) -> str:
     return "[" * depth + "]" * depth
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("depth", [400, 5_000])
 def test_a_deeply_nested_field_fails_no_sync(
     depth: int, world: ScriptedWorld, host: Simulator, database: Database

@@ -136,6 +136,7 @@ def test_what_the_system_or_a_library_says_in_any_place_is_a_line(
     assert "stands-in-a-file" not in ended.stdout + ended.stderr
 
 
+@pytest.mark.thorough(forks=True)
 def test_what_the_encoding_of_the_output_lacks_is_escaped(
     tmp_path: Path, world: ScriptedWorld, host: Simulator
 ) -> None:
@@ -172,6 +173,7 @@ class Telemetry(HTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_sync_in_python_leaves_the_process_as_it_was_and_sends_no_telemetry(
     tmp_path: Path, world: ScriptedWorld, host: Simulator
 ) -> None:
@@ -235,6 +237,7 @@ def test_a_sync_in_python_leaves_the_process_as_it_was_and_sends_no_telemetry(
     assert os.environ.get("RUNTIME__DLTHUB_TELEMETRY") is None
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("where", ["main", "worker"])
 def test_a_stop_that_hits_the_load_ends_with_the_code_of_its_signal(

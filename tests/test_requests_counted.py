@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from fine_tuning_simulator import Clock, Fault, ScriptedWorld, Simulator
 from harness import DAY, HOUR, NOW, Database
 
@@ -91,6 +93,7 @@ def test_an_account_without_jobs_costs_one_request(database: Database) -> None:
     assert database.sync().requests == 1
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_result_file_is_read_at_each_sync_until_its_job_closes(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -122,6 +125,7 @@ def test_the_long_events_of_the_first_job_hold_up_no_other_job(
     assert "ftjob-003" in asked[-1], "its last pages come after the events of all others"
 
 
+@pytest.mark.thorough(forks=True)
 def test_an_endpoint_that_is_missing_costs_one_request_however_many_parts_a_sync_has(
     world: ScriptedWorld, host: Simulator, database: Database
 ) -> None:

@@ -193,6 +193,7 @@ def test_a_file_that_no_csv_reader_takes_is_rejected_with_its_beginning(
     assert "step,note" in record
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize(
     "content",
     [b"step,train_loss\n1,0.5\n1.0,0.6\n", b"Step,train_loss\n1,0.5\n1,0.6\n"],
@@ -297,6 +298,7 @@ def test_a_file_that_is_gone_is_reported_once_and_its_job_closes(
     assert database.sync().requests == 1
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_key_that_may_not_read_files_loads_the_rest_and_the_files_once_it_may(
     world: ScriptedWorld, clock: Clock, database: Database, host: Simulator
 ) -> None:

@@ -228,6 +228,7 @@ sys.addaudithook(_hook)
 """
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("demo", [False, True], ids=["sync", "demo"])
 def test_no_other_host_is_connected_to(
     tmp_path: Path, world: ScriptedWorld, host: Simulator, ftw: Command, demo: bool

@@ -520,6 +520,7 @@ def run_worlds(worlds: int, steps: int, *, derandomize: bool, machine: Any = Syn
     )
 
 
+@pytest.mark.thorough(forks=True)
 def test_the_tables_equal_the_world_whatever_happened() -> None:
     run_worlds(1, 8, derandomize=True)
 

@@ -40,6 +40,7 @@ def test_fewer_than_half_of_the_known_jobs_is_worth_a_warning(listed: int, known
     assert (short_listing("default", listed=listed, known=known) is not None) == warns
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("key", ["key", "key-of-an-empty-project"])
 def test_each_sync_warns_of_an_empty_listing_until_a_full_refresh_accepts_it(
     database: Database, world: ScriptedWorld, other: Simulator, key: str
@@ -84,6 +85,7 @@ def test_a_listing_with_most_of_the_jobs_or_one_that_is_not_read_to_its_end_is_n
     assert database.sync().warnings == []
 
 
+@pytest.mark.thorough(forks=True)
 def test_the_command_says_it_and_is_strict_about_it(tmp_path: Path, world: ScriptedWorld, host: Simulator) -> None:
     add_history(world, range(3))
     ftw = Command(tmp_path, host.base_url)

@@ -304,6 +304,7 @@ def elsewhere(database: Database, host: Simulator, label: str = "default", **rea
     return run_sync(Account(label, "key", url), DuckDb(database.path), SyncOptions(**reading))
 
 
+@pytest.mark.thorough(forks=True)
 def test_another_host_with_other_jobs_is_refused_until_a_full_refresh(database: Database, clock: Clock) -> None:
     database.begin()
     before = database.ids("jobs")

@@ -59,6 +59,7 @@ def test_a_warehouse_that_holds_everything_is_equal_and_is_not_written_to(databa
     assert hashlib.sha256(database.path.read_bytes()).hexdigest() == before
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize(
     ("table", "where", "key"),
     [
@@ -88,6 +89,7 @@ def test_a_value_that_was_changed_is_told_with_its_column(database: Database) ->
 DOUBLED = [("jobs", "ftjob-1"), ("events", "event-2-1"), ("result_metrics", "file-0 2"), ("files", "file-0")]
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_row_that_stands_more_than_once_is_a_duplicate_and_a_full_refresh_keeps_one(database: Database) -> None:
     database.begin()
     for table, key in DOUBLED:

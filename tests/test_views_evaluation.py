@@ -375,6 +375,7 @@ def test_a_loss_or_an_accuracy_below_zero_is_not_a_measurement(world: ScriptedWo
     assert database.rows("SELECT valid_loss FROM result_metrics WHERE step = 1") == [(-1.0,)]  # the raw row stays
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("value", [NAN, float("inf"), float("-inf")])
 def test_a_checkpoint_that_diverged_is_never_advised(world: ScriptedWorld, database: Database, value: float) -> None:
     losses = {10: 0.5, 20: 0.4, 30: value}
@@ -396,6 +397,7 @@ def test_a_checkpoint_that_diverged_is_never_advised(world: ScriptedWorld, datab
     assert "diverged" in row["reason"]
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("dated", [True, False])
 def test_of_two_result_files_the_newest_counts(world: ScriptedWorld, database: Database, dated: bool) -> None:
     older = {"created_at": NOW - 500} if dated else {}
@@ -415,6 +417,7 @@ def test_an_accuracy_that_a_checkpoint_lacks_is_borrowed(world: ScriptedWorld, d
     assert history(database, "job", *columns) == [(1, 0.5, 0.6), (2, None, 0.9)]
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize(
     ("status", "advice"),
     [

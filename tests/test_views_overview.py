@@ -53,6 +53,7 @@ def test_a_row_a_job_with_or_without_checkpoints(world: ScriptedWorld, database:
     assert moments == [tuple(datetime.fromtimestamp(NOW - DAY + s, timezone.utc) for s in (0, HOUR))]
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_job_has_the_suffix_and_the_method_that_its_checkpoints_have(
     tmp_path: Path, clock: Clock, profile: str

@@ -95,6 +95,7 @@ def test_a_view_gives_the_same_rows_in_every_time_zone(around_new_year: Database
         assert all(rows == first for rows in others), view.name
 
 
+@pytest.mark.thorough(forks=True)
 def test_the_months_of_a_session_would_differ_and_that_of_contributing_does_not(around_new_year: Database) -> None:
     months = "SELECT fine_tuning_job_id, DATE_TRUNC('month', created_at) FROM job_overview"
     first, *others = in_every_zone(around_new_year, months)
@@ -139,6 +140,7 @@ def test_spark_gives_the_month_of_utc(spark: Any) -> None:
         assert sorted(tuple(row.values()) for row in rows) == MONTHS_OF_TWO, zone
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
 def test_the_columns_of_a_view_have_types_that_every_engine_has(view: Any, around_new_year: Database) -> None:
     types = {name: type_ for name, type_, *_ in around_new_year.rows(f"DESCRIBE {view.name}")}
