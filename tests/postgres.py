@@ -36,7 +36,8 @@ class Postgres:
         """Run a statement that gives no rows."""
         import psycopg2  # type: ignore[import-untyped]
 
-        connection = psycopg2.connect(self.credentials)
+        # The tests set a short limit for a database: it must not end this connection.
+        connection = psycopg2.connect(self.credentials, options="-c idle_in_transaction_session_timeout=0")
         try:
             with connection, connection.cursor() as cursor:
                 cursor.execute(statement)
