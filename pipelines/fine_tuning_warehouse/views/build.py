@@ -109,7 +109,9 @@ class Builder:
         for identifier in query.find_all(exp.Identifier):
             identifier.set("this", self._fold(identifier.name))
             identifier.set("quoted", True)
-        if self._dialect != "duckdb":
+        if self._dialect == "duckdb":
+            _inline(query)
+        else:
             # PostgreSQL applies no filter inside an expression that it materializes: one job would cost as much as all.
             for cte in query.find_all(exp.CTE):
                 cte.set("materialized", False if self._dialect == "postgres" else None)
@@ -188,6 +190,19 @@ class Builder:
                 columns.setdefault(_SAME_METRIC.get(metric, metric), []).append(name)
         for metric, names in columns.items():
             yield part.transform(_with_metric, names, metric)
+
+
+def _inline(query: exp.Query) -> None:
+    """Put what is NOT MATERIALIZED in place of its name: DuckDB forgets these words in a view that it stores."""
+    with_: Any
+    for with_ in list(query.find_all(exp.With)):
+        for cte in [cte for cte in with_.expressions if cte.args.get("materialized") is False]:
+            for table in [table for table in with_.parent.find_all(exp.Table) if table.name == cte.alias]:
+                if not table.db:
+                    table.replace(cte.this.copy().subquery(exp.to_identifier(table.alias_or_name, quoted=True)))
+            cte.pop()
+        if not with_.expressions:
+            with_.pop()
 
 
 @cache
