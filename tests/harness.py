@@ -22,6 +22,9 @@ NOW = 1_780_000_000
 
 HOUR, DAY = 3600, 86400
 
+MODELS = "/models"
+"""The listing of models."""
+
 QUICK = RequestPolicy(backoff=0.001, max_backoff=0.01)
 """Retries without long waits."""
 
@@ -87,8 +90,12 @@ class Database:
         return [row[0] for row in self.rows(f'SELECT id FROM "{table}" ORDER BY id')]
 
     def paths(self) -> list[str]:
-        """What was requested since the last sync began, without the base path."""
-        return sorted(request.path.removeprefix("/v1") for request in self.host.requests)
+        """What was requested since the last sync began, without the base path: all but the listing of models."""
+        return sorted(path for path in self.all_paths() if path != MODELS)
+
+    def all_paths(self) -> list[str]:
+        """The same in order, with the listing of models, which a sync reads once a day (`test_models`)."""
+        return [request.path.removeprefix("/v1") for request in self.host.requests]
 
 
 def _shown(world: Any) -> list[Any]:
@@ -100,4 +107,5 @@ def _shown(world: Any) -> list[Any]:
         ids,
         children,
         [(file, world.file_content(file["id"])) for file in world.files()],
+        world.models(),
     ]

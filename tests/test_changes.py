@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["lakes"]
 
 NOTHING: dict[str, int] = {
-    **dict.fromkeys(("jobs", "checkpoints", "events", "result_metrics", "files", "rejected_records"), 0)
+    **dict.fromkeys(("jobs", "checkpoints", "events", "result_metrics", "files", "models", "rejected_records"), 0)
 }
 RETAINED = (
     "SELECT c.id FROM checkpoints AS c JOIN jobs AS j ON j.id = c.fine_tuning_job_id "

@@ -41,7 +41,7 @@ def test_json_is_the_one_thing_on_stdout_and_says_what_was_done(host: Simulator,
     told = first.json
     assert set(told) == SUMMARY_KEYS
     assert (told["status"], told["error"], told["account"]) == ("done", None, "default")
-    tables = {"jobs": 2, "checkpoints": 3, "events": 2, "result_metrics": 2, "files": 2}
+    tables = {"jobs": 2, "checkpoints": 3, "events": 2, "result_metrics": 2, "files": 2, "models": 5}
     assert {name: told["rows"][name] for name in tables} == tables
     assert {
         name: count for name, count in told["rows"].items() if name not in tables and name != "syncs" and count

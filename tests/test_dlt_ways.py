@@ -81,7 +81,7 @@ def test_a_bare_run_finds_key_and_host_in_the_environment(host: Simulator, pipel
     assert rows("SELECT id FROM checkpoints ORDER BY id") == [("ftckpt-1",), ("ftckpt-2",)]
     assert rows("SELECT DISTINCT account FROM jobs") == [("default",)]
     counts = [rows(f"SELECT count(*) FROM {name}") for name in RESOURCES]
-    assert counts == [[(3,)], [(2,)], [(2,)], [(2,)], [(2,)]]
+    assert counts == [[(3,)], [(2,)], [(2,)], [(2,)], [(2,)], [(5,)]]
     host.requests.clear()
     pipeline.run(openai_fine_tuning())
     assert len(host.requests) <= 4
@@ -140,11 +140,12 @@ def test_each_resource_alone(host: Simulator, pipeline: dlt.Pipeline, rows: Rows
     assert rows(f"SELECT count(*) > 0 FROM {resource}") == [(True,)]
     asked = {request.path.rsplit("/", 1)[-1] for request in host.requests}
     asked = {"files" if part.startswith("file-") else part for part in asked}
-    assert asked == {"jobs", {"jobs": "jobs", "result_metrics": "content"}.get(resource, resource)}
+    listed = set() if resource == "models" else {"jobs"}
+    assert asked == {*listed, {"result_metrics": "content"}.get(resource, resource)}
 
     pipeline.run(openai_fine_tuning())
     counts = [rows(f"SELECT count(*) FROM {name}") for name in RESOURCES]
-    assert counts == [[(3,)], [(2,)], [(2,)], [(2,)], [(2,)]]
+    assert counts == [[(3,)], [(2,)], [(2,)], [(2,)], [(2,)], [(5,)]]
 
 
 def test_a_rejected_record_is_kept_whatever_is_selected(
@@ -210,14 +211,14 @@ def test_the_connections_are_closed_however_a_run_ends(
 
 
 def test_a_transformer_of_ones_own_reads_what_it_needs(pipeline: dlt.Pipeline, rows: Rows) -> None:
-    @dlt.transformer(name="models", primary_key="id")
-    def models(jobs: pa.Table) -> Any:
+    @dlt.transformer(name="tuned", primary_key="id")
+    def tuned(jobs: pa.Table) -> Any:
         yield [{"id": row["id"], "model": row["model"]} for row in jobs.to_pylist()]
 
     source = openai_fine_tuning()
-    source.resources.add(source.resources["jobs"] | models)
-    pipeline.run(source.with_resources("models", "events"))
-    assert rows("SELECT count(*) FROM models") == [(3,)]
+    source.resources.add(source.resources["jobs"] | tuned)
+    pipeline.run(source.with_resources("tuned", "events"))
+    assert rows("SELECT count(*) FROM tuned") == [(3,)]
     assert rows("SELECT count(*) FROM events") == [(2,)]
     assert "jobs" not in tables(rows)
     pipeline.run(openai_fine_tuning())
@@ -238,7 +239,7 @@ def test_dlts_own_refresh_reads_everything_again(host: Simulator, pipeline: dlt.
     pipeline.run(openai_fine_tuning())
     pipeline.run(openai_fine_tuning(), refresh="drop_sources")
     counts = [rows(f"SELECT count(*) FROM {name}") for name in RESOURCES]
-    assert counts == [[(3,)], [(2,)], [(2,)], [(2,)], [(2,)]]
+    assert counts == [[(3,)], [(2,)], [(2,)], [(2,)], [(2,)], [(5,)]]
 
 
 def test_a_resource_of_the_source_alone_keeps_its_keys(pipeline: dlt.Pipeline, rows: Rows) -> None:

@@ -64,12 +64,12 @@ def failure(account: Account) -> str:
 def test_where_all_is_well_each_part_is_named_with_the_settings_and_costs_one_request(host: Simulator) -> None:
     found = findings(of(host.base_url, org_id="org", project_id="proj"))
     assert list(found) == [
-        *("settings", "host", "jobs", "checkpoints", "events", "result_metrics", "files", "destination")
+        *("settings", "host", "jobs", "checkpoints", "events", "result_metrics", "files", "models", "destination")
     ]
     assert all(finding.is_fine for finding in found.values())
     for origin in ORIGINS.values():
         assert origin in found["settings"].words
-    assert len(host.requests) == 5
+    assert len(host.requests) == 6
     assert "OPENAI_API_KEY" in findings(replace(of(host.base_url), locations={}))["settings"].words
 
 

@@ -20,7 +20,7 @@ from harness import DAY, HOUR, NOW, Database
 from histories import add_history, assert_holds, truth_of
 from openai_fine_tuning import Report, StateTooNewError, settings
 from openai_fine_tuning.api.client import FineTuningApi
-from openai_fine_tuning.settings import RESOURCES
+from openai_fine_tuning.settings import JOB_RESOURCES, RESOURCES
 from openai_fine_tuning.state.takeover import Candidate, take_over
 from openai_fine_tuning.state.watermark import other_hosts, watermark_state
 
@@ -61,7 +61,7 @@ def test_a_rotated_key_costs_the_job_listing_and_nothing_else(world: ScriptedWor
     assert sum(summary.rows.values()) == 0
     (note,) = summary.notes
     assert "not read again" in note
-    assert all(name in note for name in RESOURCES)
+    assert all(name in note for name in JOB_RESOURCES)
     assert_holds(database.rows, truth_of(world))
     again = database.sync(key="new")
     assert (again.requests, again.notes) == (1, [])

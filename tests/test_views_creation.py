@@ -96,8 +96,8 @@ def test_views_are_made_anew_only_where_they_changed(
 @pytest.mark.parametrize(
     ("resources", "made"),
     [
-        (["jobs"], {"job_overview", "comparable_runs", "job_costs", *OF_SYNCS}),
-        (["checkpoints"], {"checkpoint_history", "best_checkpoints", *CURVES, *OF_SYNCS}),
+        (["jobs"], {"job_overview", "comparable_runs", "job_costs", "model_status", *OF_SYNCS}),
+        (["checkpoints"], {"checkpoint_history", "best_checkpoints", "model_status", *CURVES, *OF_SYNCS}),
         (["events"], {*CURVES, *OF_SYNCS}),
         (["result_metrics"], {*CURVES, *OF_SYNCS}),
         (["jobs", "checkpoints"], set(NAMES)),
@@ -112,7 +112,8 @@ def test_what_is_missing_is_left_out_or_empty(
     for view in made:
         rows = database.rows(f"SELECT * FROM {view}")
         metrics = 2 if resources == ["result_metrics"] else 1
-        assert len(rows) == {"training_curves": metrics, "comparable_runs": 0}.get(view, 1)
+        models = len(resources)  # the final model is that of the job, and not that of the checkpoint
+        assert len(rows) == {"training_curves": metrics, "comparable_runs": 0, "model_status": models}.get(view, 1)
     if "best_checkpoints" in made:
         rows = database.rows("SELECT checkpoint_id, base_model, evaluation_metric FROM best_checkpoints")
         assert rows == [("ftckpt-1", "gpt-4o-mini-2024-07-18" if "jobs" in resources else None, "train_loss")]

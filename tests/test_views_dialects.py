@@ -21,6 +21,7 @@ NAMES = [view.name for view in VIEWS]
 ALL_TABLES: dict[str, dict[str, Any]] = {
     **{name: dict(table.types) for name, table in TABLES.items()},
     "_dlt_loads": {"load_id": "text", "status": "bigint"},
+    "retirements": {"model": "text", "retires_at": "date", "replacement": "text", "note": "text"},
 }
 ALL_TABLES["syncs"]["_dlt_load_id"] = "text"
 
@@ -82,6 +83,10 @@ def test_clickhouse_gives_the_same_answers(tmp_path: Path, clock: Clock) -> None
             "CREATE TABLE fine_tuning.prices AS SELECT 'gpt-4o-2024-08-06' AS base_model, 25.0::DOUBLE AS "
             "per_million_tokens, NULL::DOUBLE AS per_training_hour, 'USD' AS currency"
         )
+        database.execute(
+            "CREATE TABLE fine_tuning.retirements AS SELECT 'GPT-4o-2024-08-06' AS model, DATE '2026-10-23' AS "
+            "retires_at, 'gpt-4.1' AS replacement, NULL::VARCHAR AS note"
+        )
         database.sync()
     views = {view.name: tmp_path / f"{view.name}.parquet" for view in VIEWS}
     with duckdb.connect(str(tmp_path / "warehouse.duckdb"), read_only=True) as connection:
@@ -130,6 +135,7 @@ TYPES = {
     "DOUBLE": ("double", "Float64"),
     "BIGINT": ("bigint", "Int64"),
     "BOOLEAN": ("bool", "Bool"),
+    "DATE": ("date", "Date"),
     "TIMESTAMP WITH TIME ZONE": ("timestamp", "DateTime64(6, 'UTC')"),
 }
 """dlt's name of a type of DuckDB, and the type that dlt's destination `clickhouse` gives its columns."""

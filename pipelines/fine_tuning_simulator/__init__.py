@@ -8,7 +8,7 @@ with Simulator(GeneratedWorld(seed=0, jobs=24, clock=clock)) as simulator:
     clock.advance(7200)  # jobs move on
 """
 
-from fine_tuning_simulator.app import FILES_SCOPE, JOBS_SCOPE, World
+from fine_tuning_simulator.app import FILES_SCOPE, JOBS_SCOPE, MODELS_SCOPE, World
 from fine_tuning_simulator.clock import Clock
 from fine_tuning_simulator.faults import Fault
 from fine_tuning_simulator.generated import GeneratedWorld
@@ -20,6 +20,7 @@ from fine_tuning_simulator.server import Simulator, serve
 __all__ = [
     "FILES_SCOPE",
     "JOBS_SCOPE",
+    "MODELS_SCOPE",
     "PROFILES",
     "Clock",
     "Fault",

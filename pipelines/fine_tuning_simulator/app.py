@@ -14,6 +14,8 @@ JOBS_SCOPE = "api.fine_tuning.jobs.read"
 """The scope that a key needs to read jobs, checkpoints and events."""
 FILES_SCOPE = "api.files.read"
 """The scope that a key needs to read files."""
+MODELS_SCOPE = "api.model.read"
+"""The scope that a key needs to list models."""
 
 OLDEST_VERSION = "2024-08-01"
 """The first `api-version` of Azure with checkpoints."""
@@ -59,6 +61,10 @@ class World(Protocol):
         """Return the bytes of a file as the host sends them, or None."""
         ...
 
+    def models(self) -> Sequence[Any] | None:
+        """Return the models that can be called, or None if the host has no such listing."""
+        ...
+
 
 class _RefusedError(Exception):
     """A request that ends in an error answer."""
@@ -90,6 +96,7 @@ class Api:
             "/files": (self._list_files, FILES_SCOPE),
             "/files/([^/]+)": (self._file, FILES_SCOPE),
             "/files/([^/]+)/content": (self._file_content, FILES_SCOPE),
+            "/models": (self._list_models, MODELS_SCOPE),
         }
         bases = "|".join(filter(None, (profile.base_path, *profile.other_paths, profile.classic_path)))
         self._routes = {re.compile(f"(?:{bases}){path}"): endpoint for path, endpoint in endpoints.items()}
@@ -184,6 +191,10 @@ class Api:
     def _file_content(self, request: Request, file_id: str) -> Answer:
         content = _found(self._world.file_content(file_id), _no_such_file(file_id))
         return _part(content, request.headers.get("range", ""))
+
+    def _list_models(self, request: Request) -> Answer:
+        # No host pages this listing.
+        return json_answer({"object": "list", "data": list(_found(self._world.models(), _invalid_url(request)))})
 
     def _of_job(self, request: Request, job_id: str, listing: Callable[[str], Sequence[Any] | None]) -> Sequence[Any]:
         has_job = self._world.job(job_id) is not None

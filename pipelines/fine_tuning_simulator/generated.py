@@ -17,6 +17,7 @@ from fine_tuning_simulator.training import Point, curve, result_file
 _T = TypeVar("_T")
 _PARTS: tuple[Literal["training", "validation"], ...] = ("training", "validation")
 _RUNS_IN_MEMORY = 256
+_BASE_MODELS_ARE_OLDER = 400 * 86_400
 _NO_WEIGHTS = b"\x02\x00\x00\x00\x00\x00\x00\x00{}"
 """The smallest valid safetensors file."""
 
@@ -109,6 +110,18 @@ class GeneratedWorld:
         with self._lock:
             file = self._known_file(file_id)
             return None if file is None else file.content()
+
+    def models(self) -> Sequence[Record]:
+        """Return the models that can be called by now: base models, and what jobs have made and nobody has deleted."""
+        with self._lock:
+            now = self._now()
+            started = int(self.clock.start) - _BASE_MODELS_ARE_OLDER
+            names = (*self._profile.supervised_models, *self._profile.reinforcement_models)
+            listed = [self._records.base_model(name, started) for name in dict.fromkeys(names)]
+            for plan in self._plans:
+                if plan.finished_at <= now:
+                    listed += self._records.fine_tuned_models(plan, partial(self._points, plan.id), now)
+            return listed
 
     # -- jobs ----------------------------------------------------------------------------------------------------------
 

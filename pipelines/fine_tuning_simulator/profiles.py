@@ -11,6 +11,8 @@ ProfileName = Literal["openai", "azure", "nebius"]
 
 IdKind = Literal["job", "checkpoint", "event", "file"]
 
+ModelKind = Literal["base", "fine_tuned", "checkpoint"]
+
 IdForm = tuple[str, Literal["hex", "uuid"] | int]
 """The prefix of an id, and what follows: hexadecimal digits, a UUID, or this many letters and digits."""
 
@@ -34,6 +36,7 @@ class Profile:
         shows_checkpoints_while_training: Checkpoints are listed before the job ends.
         keeps_all_checkpoints: Every epoch's checkpoint is kept, not only three.
         shows_checkpoints_of: The host lists the checkpoints of jobs with these final statuses.
+        lists_models_of: The listing of models has base models, fine-tuned models, and their checkpoints, or some.
         supervised_models: Base models.
         reinforcement_models: Base models of reinforcement runs; empty if the host only has supervised training.
     """
@@ -50,6 +53,7 @@ class Profile:
     shows_checkpoints_while_training: bool = False
     keeps_all_checkpoints: bool = False
     shows_checkpoints_of: frozenset[str] = frozenset({"succeeded", "cancelled"})
+    lists_models_of: frozenset[ModelKind]
     supervised_models: tuple[str, ...]
     reinforcement_models: tuple[str, ...] = ()
 
@@ -66,6 +70,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             },
             lists_name_their_ends=True,
             shows_checkpoints_of=frozenset({"succeeded"}),
+            lists_models_of=frozenset({"base", "fine_tuned", "checkpoint"}),
             supervised_models=(
                 "gpt-4o-mini-2024-07-18",
                 "gpt-4.1-mini-2025-04-14",
@@ -87,6 +92,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             },
             has_azure_errors=True,
             accepts_api_key_header=True,
+            lists_models_of=frozenset({"base", "fine_tuned"}),
             supervised_models=("gpt-4o-mini-2024-07-18", "gpt-4.1-mini-2025-04-14", "gpt-4o-2024-08-06"),
         ),
         "nebius": Profile(
@@ -100,6 +106,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             },
             shows_checkpoints_while_training=True,
             keeps_all_checkpoints=True,
+            lists_models_of=frozenset({"base"}),
             supervised_models=(
                 "Qwen/Qwen3-4B",
                 "Qwen/Qwen2.5-7B-Instruct",

@@ -21,6 +21,9 @@ KEPT = 3
 SETTLES_AFTER = 2
 """Seconds from `finished_at` until a host that shows checkpoints only at the end shows them, and has their events."""
 
+_SERVED_FOR = 730 * 86_400
+"""Seconds from the creation of a model until Azure stops to serve it."""
+
 _LOSSES = ("train_loss", "valid_loss", "full_valid_loss")
 _LOSS_METRICS = tuple(metric for loss in _LOSSES for metric in (loss, loss.replace("loss", "mean_token_accuracy")))
 _ONLY_IN_EVENTS = frozenset({"full_valid_loss", "full_valid_mean_token_accuracy", "valid_reasoning_tokens_mean"})
@@ -308,6 +311,47 @@ class Records:
         names = ("adapter_config.json", "adapter_model.safetensors") if self._profile.name == "nebius" else ()
         return {self._ids.of("file", f"weights:{plan.index}:{step}:{name}"): name for name in names}
 
+    # -- models --------------------------------------------------------------------------------------------------------
+
+    def base_model(self, name: str, created_at: int) -> Record:
+        """Return a base model, as the listing of models shows it."""
+        return self._listed_model(name, created_at, "system", {})
+
+    def fine_tuned_models(self, plan: JobPlan, points: Callable[[], Sequence[Point]], now: int) -> list[Record]:
+        """Return the models of a job that can be called at `now`: the final one, and its other checkpoints."""
+        kinds = self._profile.lists_models_of
+        if plan.kind.outcome != "succeeded" or now < plan.finished_at + SETTLES_AFTER or _is_deleted(plan, now):
+            return []
+        wanted = {plan.total_steps: plan.finished_at} if "fine_tuned" in kinds else {}
+        if "checkpoint" in kinds:
+            is_by_reward = plan.kind.method == "reinforcement"
+            steps = (
+                [point.step for point in self._kept(plan, points(), now)]
+                if is_by_reward
+                else plan.epoch_ends(plan.total_steps)[-KEPT:]
+            )
+            wanted = {step: plan.step_time(step) for step in steps} | wanted
+        of_job = {"model": plan.model, "fine_tune": plan.id}
+        return [
+            self._listed_model(self._checkpoint_name(plan, step), at, plan.organization, of_job)
+            for step, at in wanted.items()
+        ]
+
+    def _listed_model(self, name: str, created_at: int, owner: str, azure: Record) -> Record:
+        if self._profile.name != "azure":
+            return {"id": name, "object": "model", "created": created_at, "owned_by": owner}
+        return {
+            "id": name,
+            "object": "model",
+            "created_at": created_at,
+            "updated_at": created_at,
+            "status": "succeeded",
+            "lifecycle_status": "generally-available",
+            "capabilities": {"fine_tune": not azure, "inference": True, "chat_completion": True},
+            "deprecation": {"fine_tune": created_at + _SERVED_FOR, "inference": created_at + _SERVED_FOR},
+            **azure,
+        }
+
     # -- names of models -----------------------------------------------------------------------------------------------
 
     def _model(self, plan: JobPlan, step: int) -> str:
@@ -325,6 +369,11 @@ class Records:
     def _checkpoint_name(self, plan: JobPlan, step: int) -> str:
         is_model = step == plan.total_steps and self._profile.name != "nebius"
         return self._model(plan, step) + ("" if is_model else f":ckpt-step-{step}")
+
+
+def _is_deleted(plan: JobPlan, now: int) -> bool:
+    """Return whether its owner has deleted the models of a job: some do so after a day."""
+    return plan.seed % 5 == 0 and now >= plan.finished_at + 86_400
 
 
 def settled_at(plan: JobPlan) -> int:

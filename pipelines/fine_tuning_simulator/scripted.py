@@ -109,6 +109,9 @@ class ScriptedWorld:
         self._children: dict[Child, dict[str, _Listing]] = {"checkpoints": {}, "events": {}}
         self._contents: dict[str, bytes] = {}
         self._hidden: set[tuple[str, Child]] = set()
+        self._models: list[Any] | None = None
+        self._removed_models: set[str] = set()
+        self._has_models = True
         self._count = itertools.count(1)
         self.add_file(
             TRAINING_FILE, b'{"messages": []}\n', purpose="fine-tune", filename="training.jsonl", created_at=0
@@ -272,6 +275,21 @@ class ScriptedWorld:
         """Show a listing of a job again that `hide` has hidden."""
         self._hidden.discard((job_id, kind))
 
+    def remove_model(self, id: str) -> None:  # noqa: A002
+        """Delete a model: it vanishes from the listing of models, while its job and checkpoints stay."""
+        self._removed_models.add(id)
+
+    def retire_model(self, base_model: str) -> None:
+        """Remove a base model from the listing of models, with all models that were tuned from it."""
+        self._removed_models.add(base_model)
+        for job in self._tuned_jobs():
+            if job.get("model") == base_model:
+                self._removed_models.update(self._names_of(job))
+
+    def list_models(self, records: list[Any] | None) -> None:
+        """Have exactly these records listed as models; None for no such listing: it is a 404."""
+        self._models, self._has_models = records, records is not None
+
     # -- what the host shows -------------------------------------------------------------------------------------------
 
     def jobs(self) -> Sequence[Any]:
@@ -301,6 +319,31 @@ class ScriptedWorld:
     def file_content(self, file_id: str) -> bytes | None:
         """Return the bytes of a file."""
         return self._contents.get(file_id)
+
+    def models(self) -> Sequence[Any] | None:
+        """Return the models that jobs name, with those of their checkpoints, as OpenAI lists them."""
+        if self._models is not None or not self._has_models:
+            return self._models
+        names: dict[str, str] = {}
+        for job in self._tuned_jobs():
+            names |= dict.fromkeys(self._names_of(job), "example-org")
+            if isinstance(job.get("model"), str) and job["model"]:
+                names.setdefault(job["model"], "system")
+        return [
+            {"id": name, "object": "model", "created": DEFAULT_START - 86_400, "owned_by": owner}
+            for name, owner in names.items()
+            if name not in self._removed_models
+        ]
+
+    def _tuned_jobs(self) -> list[dict[str, Any]]:
+        return [job for job in self._jobs.all() if isinstance(job, dict)]
+
+    def _names_of(self, job: dict[str, Any]) -> list[str]:
+        """Return the names of the models that a job has made."""
+        listing = self._children["checkpoints"].get(str(job.get("id")))
+        checkpoints = [] if listing is None else [one for one in listing.all() if isinstance(one, dict)]
+        names = [job.get("fine_tuned_model"), *(one.get("fine_tuned_model_checkpoint") for one in checkpoints)]
+        return [name for name in names if isinstance(name, str) and name]
 
     def _of_job(self, job_id: str, kind: Child) -> Sequence[Any] | None:
         if (job_id, kind) in self._hidden or self._jobs.find(job_id) is None:

@@ -39,8 +39,8 @@ class Simulator:
         profile: The host that it behaves as; by default the one of the world.
         clock: The host's time; by default the one of the world.
         port: The port; 0 for a free one.
-        api_keys: Each accepted key, and the scopes that it *lacks* (`JOBS_SCOPE`, `FILES_SCOPE`). By default any key is
-            accepted that is not empty.
+        api_keys: Each accepted key, and the scopes that it *lacks* (`JOBS_SCOPE`, `FILES_SCOPE`, `MODELS_SCOPE`). By
+            default any key is accepted that is not empty.
 
     Attributes:
         requests: All requests so far, in the order in which they came.

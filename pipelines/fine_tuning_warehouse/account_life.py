@@ -153,9 +153,9 @@ def rename(warehouse: Warehouse, old: str, new: str) -> None:
             raise UsageError(f"{warehouse.shown} holds an account {new} already: choose another label.")
         state = copy.deepcopy(before.state())
         for resource in state.get("resources", {}).values():
-            states = resource.get("frontiers", {})
-            if old in states:
-                states[new] = states.pop(old)
+            for states in (resource.get("frontiers", {}), resource.get("listings", {})):
+                if old in states:
+                    states[new] = states.pop(old)
         before.update(conditions(old), "account", new)
         if state:
             life.store_state(new, state, before.schema())

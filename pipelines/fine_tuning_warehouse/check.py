@@ -9,7 +9,7 @@ from functools import partial
 from openai_fine_tuning import FineTuningSourceError, RequestError
 from openai_fine_tuning.api.client import Answer, FineTuningApi
 from openai_fine_tuning.api.jobs import Job
-from openai_fine_tuning.api.urls import FILES_PATH, JOBS_PATH, content_path, listing_path
+from openai_fine_tuning.api.urls import FILES_PATH, JOBS_PATH, MODELS_PATH, content_path, listing_path
 from openai_fine_tuning.settings import PAGE_LIMIT
 from openai_fine_tuning.state.watermark import known_jobs, short_listing
 
@@ -41,7 +41,7 @@ def check(accounts: Sequence[Account], warehouse: Warehouse) -> Iterator[tuple[s
     """Try every key and its scopes, and the destination; nothing is written but a probe file.
 
     Yields:
-        An account's label and what was found of it, with at most five requests each if all is well, and a few more
+        An account's label and what was found of it, with at most six requests each if all is well, and a few more
         to find out what is wrong; last, without a label, what was found of the destination.
     """
     for account in accounts:
@@ -109,6 +109,18 @@ def _check_resources(account: Account, api: FineTuningApi, listing: Answer, know
     else:
         yield Finding("result_metrics", files.is_fine, files.words)
     yield files
+    yield _check_models(api)
+
+
+def _check_models(api: FineTuningApi) -> Finding:
+    """Try the listing of models. A sync does without it, so that nothing is wrong if it cannot be read."""
+    try:
+        api.get_page(MODELS_PATH, attempts=2)
+    except FineTuningSourceError as error:
+        is_refused = isinstance(error, RequestError) and error.status in (401, 403)
+        advice = "The scope is api.model.read. " if is_refused else ""
+        return Finding("models", None, f"{error}. {advice}A sync reads everything else; is_callable stays null")
+    return Finding("models", True, "can be read")
 
 
 def _check_destination(accounts: Sequence[Account], warehouse: Warehouse) -> Finding:

@@ -18,8 +18,8 @@ from dlt.extract import DltSource
 
 from fine_tuning_warehouse.schema import TABLES
 from openai_fine_tuning import FineTuningSourceError, Report
-from openai_fine_tuning.schema import REJECTED_RECORDS
-from openai_fine_tuning.settings import CONCURRENCY, OVERLAP_SECONDS, RESOURCES
+from openai_fine_tuning.schema import MODELS, REJECTED_RECORDS
+from openai_fine_tuning.settings import CONCURRENCY, JOB_RESOURCES, OVERLAP_SECONDS, RESOURCES
 from openai_fine_tuning.state.takeover import state_in_force
 from openai_fine_tuning.state.watermark import known_jobs, short_listing
 
@@ -51,8 +51,9 @@ class Finding:
         table: The table of the row.
         key: The key columns after the account, joined by blanks.
         verdict: `missing`: the warehouse lacks the row. `different`: some values differ. `duplicate`: several rows of
-            the warehouse have this key. The others are not failures. `pending`: the next sync will bring the row, since
-            its job is new or open. `unlisted`: the API no longer lists it. `unreadable`: the API could not be read.
+            the warehouse have this key. The others are not failures. `pending`: a later sync will bring the row, since
+            its job is new or open, or since it is a model, which are read once a day. `unlisted`: the API no longer
+            lists it. `unreadable`: the API could not be read.
         columns: The columns that differ.
     """
 
@@ -123,6 +124,8 @@ def verify(
         warning = short_listing(account.label, listed=report.jobs_seen, known=known)
         comparison.warnings += [warning] if warning else []
         skipped = {(skip.job, skip.resource) for skip in report.skipped}
+        if report.models_failure is not None:
+            skipped.add((None, MODELS.name))
         with (
             duckdb.connect(str(directory / "kept.duckdb")) as scratch,
             open_rows(warehouse, names=tables) as rows,
@@ -198,7 +201,7 @@ class _Unread:
         resources: dict[str, Any] = stored.state.get("resources", {})
         states = [
             state_in_force(resources.get(name, {}), label, identity)
-            for name in ([table] if table in RESOURCES else RESOURCES)
+            for name in ([table] if table in JOB_RESOURCES else JOB_RESOURCES)
         ]
         newest = [state["newest"] for state in states if state.get("newest") is not None]
         open_jobs = [item for state in states for item in state.get("open", {}).items()]
@@ -262,7 +265,7 @@ def _compare(
         if name not in left_out
     )
     join = " AND ".join(f"l.{quoted(name)} = k.{quoted(name)}" for name in keys)
-    job = {"jobs": "coalesce(l.id, k.id)", "files": _JOB_OF_FILE}.get(
+    job = {"jobs": "coalesce(l.id, k.id)", "files": _JOB_OF_FILE, "models": "NULL"}.get(
         table, "coalesce(l.fine_tuning_job_id, k.fine_tuning_job_id)"
     )
     was_read = _IS_READ_EVENT if table == "events" else "false"
@@ -286,10 +289,12 @@ def _compare(
         if not is_listed:
             verdict = "unreadable" if {(job_id, table), (job_id, "jobs"), (None, table)} & skipped else "unlisted"
         elif is_kept:
-            verdict = "pending" if table == "jobs" and job_id in unread.open_jobs else "different"
+            is_pending = table == MODELS.name or (table == "jobs" and job_id in unread.open_jobs)
+            verdict = "pending" if is_pending else "different"
             different += 1
         else:
-            is_pending = unread.has(job_id, created_at, was_read=bool(is_read) or key in unread.read_files)
+            was_read_before = bool(is_read) or key in unread.read_files
+            is_pending = table == MODELS.name or unread.has(job_id, created_at, was_read=was_read_before)
             verdict = "pending" if is_pending else "missing"
         comparison.findings.append(Finding(table, str(key), verdict, tuple(columns) if is_listed and is_kept else ()))
     count = f'SELECT count(*) FROM listed.api."{table}" AS l JOIN "{table}" AS k ON {join}'  # noqa: S608

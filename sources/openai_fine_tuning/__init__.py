@@ -45,10 +45,11 @@ from .errors import (
     StateTooNewError,
 )
 from .extract.bounds import Bounds
+from .extract.models import ModelListing
 from .extract.reader import Reader
 from .report import Report, Skipped
-from .schema import REJECTED_RECORDS, TABLES, schema
-from .state.resource_state import load, store, tables_to_make
+from .schema import MODELS, REJECTED_RECORDS, TABLES, schema
+from .state.resource_state import load, load_listings, store, store_listings, tables_to_make
 from .state.run import Run
 from .state.takeover import take_over
 from .state.watermark import Watermark, known_jobs, other_hosts
@@ -140,8 +141,8 @@ def openai_fine_tuning(
         fine_tuning_policy: How requests are sent again. Its timeout and bounds are those of the arguments above.
 
     Returns:
-        A dlt source with the resources `jobs`, `checkpoints`, `events`, `result_metrics` and `files`. What does not fit
-        its column goes to the table `rejected_records`, whatever is selected.
+        A dlt source with the resources `jobs`, `checkpoints`, `events`, `result_metrics`, `files` and `models`. What
+        does not fit its column goes to the table `rejected_records`, whatever is selected.
 
     Raises:
         ConfigurationError: An argument cannot be right.
@@ -177,7 +178,11 @@ def openai_fine_tuning(
 
     def read(api: FineTuningApi) -> Iterator[dict[str, pa.Table]]:
         """Load the state, read what is due, and store the state."""
-        resources, identity = _selected_resources(), api.identity
+        selected, identity = _selected_resources(is_partial=bounds.is_partial), api.identity
+        resources = [name for name in selected if name in settings.JOB_RESOURCES]
+        reads_models = MODELS.name in selected and not bounds.is_partial
+        listings = load_listings(account_label) if reads_models else {}
+        models = ModelListing(api, listings, is_asked_for=fine_tuning_full_refresh or not resources)
         loaded = {name: load(name, account_label, identity, is_partial=bounds.is_partial) for name in resources}
         states = [candidate.state for candidate in loaded.values()]
         is_continued = run.begin(states)
@@ -191,7 +196,7 @@ def openai_fine_tuning(
         else:
             take_over(api, account_label, loaded, report, others=others)
         batches = Batches(account_label, dlt.current.source_schema())
-        yield batches.empty(tables_to_make(resources))
+        yield batches.empty(tables_to_make(selected))
         reader = Reader(
             api,
             account_label,
@@ -203,6 +208,7 @@ def openai_fine_tuning(
             report,
             run=run,
             bounds=bounds,
+            models=models if reads_models else None,
             known_jobs=known,
             stop_after=fine_tuning_stop_after_seconds,
             stop_after_rows=fine_tuning_stop_after_rows,
@@ -213,6 +219,8 @@ def openai_fine_tuning(
             for name, candidate in loaded.items():
                 state = {**candidate.state, "host": api.host}
                 store(name, account_label, identity, state, alone=fine_tuning_full_refresh)
+        if reads_models:
+            store_listings(account_label, listings)
 
     @dlt.resource(name="account", selected=False)
     def account() -> Iterator[dict[str, pa.Table]]:
@@ -247,11 +255,11 @@ def _table_resource(name: str, account: DltResource) -> DltResource:
     return resource.apply_hints(primary_key=TABLES[name].keys, write_disposition=settings.MERGE)
 
 
-def _selected_resources() -> list[str]:
+def _selected_resources(*, is_partial: bool = False) -> list[str]:
     """Return the resources that this run reads: the selected ones, and those that feed another selected resource.
 
     Raises:
-        ConfigurationError: None of them is selected.
+        ConfigurationError: None of them is selected, or only some jobs of a resource that has no jobs are to be read.
     """
     extracted = {resource.name for resource in dlt.current.source().resources.extracted}
     selected = [name for name in settings.RESOURCES if name in extracted]
@@ -259,6 +267,11 @@ def _selected_resources() -> list[str]:
         raise ConfigurationError(
             f"No resource is selected that has rows: select at least one of {', '.join(settings.RESOURCES)}, under "
             "these names. `account` only reads for them."
+        )
+    if is_partial and selected == [MODELS.name]:
+        raise ConfigurationError(
+            "Invalid fine_tuning_job_ids or fine_tuning_since: models have no jobs. Leave them out, or select one of "
+            f"{', '.join(settings.JOB_RESOURCES)} too."
         )
     return selected
 

@@ -44,6 +44,8 @@ class Report:
         jobs_known: Jobs of the account that this sync and earlier ones have read.
         notes: Sentences with what else the user should know.
         warnings: Sentences that say what is probably wrong.
+        models_failure: Why the models could not be listed; None if they were, or were not to be. Some hosts have no
+            such listing, and some keys may not read it, so that this counts neither as skipped nor as wrong.
     """
 
     requests: int = 0
@@ -62,6 +64,7 @@ class Report:
     jobs_known: int = 0
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    models_failure: str | None = None
 
     @property
     def jobs_seen(self) -> int:

@@ -264,6 +264,29 @@ FILES = Table(
     ),
 )
 
+MODELS = Table(
+    "models",
+    "Models that the host has listed: base models, fine-tuned models, and on some hosts their checkpoints.",
+    (
+        ACCOUNT,
+        Column("id", "text", "Name to call the model by.", key=True),
+        Column("object", "text", "Always model."),
+        Column("created_at", "timestamp", "When the model was made."),
+        Column("owned_by", "text", "Organisation that owns the model; system or openai for base models."),
+        Column("deprecation", "json", "When the model is retired, for what, as JSON (Azure)."),
+        Column("deprecation__fine_tune", "timestamp", "When the host stops to fine-tune the model (Azure)."),
+        Column("deprecation__inference", "timestamp", "When the host stops to serve the model (Azure)."),
+        Column(
+            "last_listed_at",
+            "timestamp",
+            "When the host last listed it. The latest time of an account is that of its last listing.",
+        ),
+        _OTHER_FIELDS,
+        SYNCED_AT,
+    ),
+    {"deprecation": Flattened(type="timestamp", keeps_json=True, keys=frozenset({"fine_tune", "inference"}))},
+)
+
 REJECTED_RECORDS = Table(
     "rejected_records",
     "Records with a value that does not fit its column, or without a key: the record, whole, and the reason.",
@@ -284,7 +307,7 @@ REJECTED_RECORDS = Table(
 )
 
 TABLES: dict[str, Table] = {
-    table.name: table for table in (JOBS, CHECKPOINTS, EVENTS, RESULT_METRICS, FILES, REJECTED_RECORDS)
+    table.name: table for table in (JOBS, CHECKPOINTS, EVENTS, RESULT_METRICS, FILES, MODELS, REJECTED_RECORDS)
 }
 """The tables that the source fills, by name."""
 

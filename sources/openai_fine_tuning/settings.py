@@ -5,7 +5,10 @@ from typing import Any
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
-RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
+JOB_RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
+"""The resources that are read job by job, each with a watermark."""
+
+RESOURCES = (*JOB_RESOURCES, "models")
 """What can be selected, in the order in which it is shown."""
 
 TERMINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled", "canceled"})
@@ -32,6 +35,12 @@ MAX_FILES_PAGES = 10
 
 FEW_FILES = 10
 """Up to this many files are requested one by one in a sync; for more, the listing of all files costs fewer requests."""
+
+MODELS_SECONDS = 86_400.0
+"""How long the listing of models counts as read: models come and go by the day, and each sync would cost a request."""
+
+MAX_MODELS_PAGES = 100
+"""Pages of the listing of models after which it counts as endless. Hosts send it as one page."""
 
 MAX_PAGES = 10_000
 """Pages after which one listing counts as endless: a million records at 100 a page."""

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from fine_tuning_warehouse.sync.run import SyncOptions, Watch
     from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
-_RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files")
+_RESOURCES = ("jobs", "checkpoints", "events", "result_metrics", "files", "models")
 
 
 @click.command()
@@ -102,8 +102,8 @@ def sync(
         seconds = None if every is None else seconds_of(every, "--every")
         chosen, date = _parse_resources(resources), _parse_since(since)
         label = chosen_accounts.demo_label() if demo else None
-        if full_refresh and (jobs or since):
-            raise UsageError("--full-refresh reads everything: leave out --job and --since.")
+        if jobs or since:
+            _check_partial(chosen, full_refresh=full_refresh)
         warehouse = target.find(DEMO_DATABASE if demo else DEFAULT_DATABASE).waiting(lock_wait)
         accounts = [] if demo else chosen_accounts.find(without_key="`ftw sync --demo` needs none.")
         if jobs and len(accounts) > 1:
@@ -251,6 +251,14 @@ def _parse_resources(resources: str | None) -> tuple[str, ...]:
     if not chosen or not set(chosen) <= set(_RESOURCES):
         raise UsageError(f"Invalid --resources {resources!r}: expected some of {','.join(_RESOURCES)}.")
     return tuple(name for name in _RESOURCES if name in chosen)
+
+
+def _check_partial(resources: tuple[str, ...], *, full_refresh: bool) -> None:
+    """Raise `UsageError` if --job or --since cannot go with the other options."""
+    if full_refresh:
+        raise UsageError("--full-refresh reads everything: leave out --job and --since.")
+    if resources == ("models",):
+        raise UsageError("--resources models reads no jobs: leave out --job and --since.")
 
 
 def _parse_since(since: str | None) -> datetime | None:

@@ -61,6 +61,7 @@ _MORE_COLUMNS: dict[str, dict[str, str]] = {
     "jobs": {"hyperparameters__beta": "text"},
     "files": {**dict.fromkeys(("account", "id", "filename"), "text"), "created_at": "timestamp"},
     "prices": {"base_model": "text", "per_million_tokens": "double", "per_training_hour": "double", "currency": "text"},
+    "retirements": {"model": "text", "retires_at": "date", "replacement": "text", "note": "text"},
     "syncs": {"_dlt_load_id": "text"},
     "_dlt_loads": {"load_id": "text", "status": "bigint"},
 }
@@ -69,7 +70,9 @@ READ_TABLES = tuple(dict.fromkeys((*(table for view in VIEWS for table in view.o
 """Every table that a view reads."""
 
 _NUMBERS = ("double", "bigint", "decimal")
-_SQL_TYPES = {"double": "DOUBLE", "bigint": "BIGINT", "timestamp": "TIMESTAMPTZ", "bool": "BOOLEAN"}
+_FITTING = {"double": _NUMBERS, "bigint": _NUMBERS, "date": ("date", "timestamp")}
+"""The types, as stored, that a column may have which a view reads as a number or a date."""
+_SQL_TYPES = {"double": "DOUBLE", "bigint": "BIGINT", "timestamp": "TIMESTAMPTZ", "bool": "BOOLEAN", "date": "DATE"}
 
 # Elsewhere a row without a partner in a join has nulls, and not zeros and empty texts; and a name means a column before
 # it means an alias of the same SELECT.
@@ -160,8 +163,8 @@ class Builder:
         known, nulls = [], []
         for column, type_ in _columns(name, used):
             stored = present.get(column)
-            # A column that holds texts where numbers are meant is of no use.
-            if stored is None or (type_ in _NUMBERS and stored not in _NUMBERS):
+            # A column that holds texts where numbers or dates are meant is of no use.
+            if stored is None or stored not in _FITTING.get(type_, (stored,)):
                 nulls.append(exp.alias_(exp.cast(exp.null(), _SQL_TYPES.get(type_, "VARCHAR")), column))
             else:
                 known.append(exp.column(column))

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from openai_fine_tuning.schema import CHECKPOINTS, EVENTS, JOBS, RESULT_METRICS, TABLES
+from openai_fine_tuning.schema import CHECKPOINTS, EVENTS, JOBS, MODELS, RESULT_METRICS, TABLES
 
 Tables = dict[str, pa.Table]
 LookUp = Callable[[str, Mapping[str, Sequence[Any]]], pa.Table | None]
@@ -22,6 +22,9 @@ LookUp = Callable[[str, Mapping[str, Sequence[Any]]], pa.Table | None]
 
 BOOKKEEPING = frozenset({"_dlt_load_id", "last_listed_at", "checkpoints_listed_at", "rejected_at", "synced_at"})
 """Columns that depend on the sync that wrote the row."""
+
+_LISTED_AT = {JOBS.name: frozenset({"checkpoints_listed_at"}), MODELS.name: frozenset({"last_listed_at"})}
+"""Columns among these that make a row a changed one: a model was listed again, or a checkpoint of a job was not."""
 
 _MOST_VALUES = 1000
 """Values in one condition of a query: with more, some databases take longer to plan it than to run it."""
@@ -160,7 +163,7 @@ class Changes:
         if self._writes_all:
             return table
         is_same = pc.is_valid(found)
-        for column in {*table.column_names, *same.column_names} - (ignored - {"checkpoints_listed_at"}):
+        for column in {*table.column_names, *same.column_names} - (ignored - _LISTED_AT.get(name, frozenset())):
             is_same = pc.and_(is_same, _equal(table, same, column))
         if name == CHECKPOINTS.name:
             jobs_and_ids = _rows(table, "fine_tuning_job_id", "id")

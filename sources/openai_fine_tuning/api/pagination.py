@@ -40,7 +40,7 @@ def pages(
     path: str,
     *,
     after: str | None = None,
-    limit: int = settings.PAGE_LIMIT,
+    limit: int | None = settings.PAGE_LIMIT,
     max_pages: int = settings.MAX_PAGES,
 ) -> Iterator[Page]:
     """Yield the pages of a listing.
@@ -49,7 +49,8 @@ def pages(
         api: The host.
         path: The listing, below the base URL.
         after: The id of the record behind which to begin; None for the start.
-        limit: How many records to ask for in one page.
+        limit: How many records to ask for in one page; None for a listing that most hosts do not page: no number is
+            asked for, and a page that does not say `has_more` is the last one.
         max_pages: Pages after which the listing counts as endless.
 
     Raises:
@@ -62,7 +63,8 @@ def pages(
     restarts = 0
     for _ in range(max_pages):
         try:
-            answer = api.get_page(path, {"limit": limit} if after is None else {"limit": limit, "after": after})
+            query = {"limit": limit, "after": after}
+            answer = api.get_page(path, {name: value for name, value in query.items() if value is not None})
         except RequestError as error:
             if error.status == 404 and after is not None and cursors and restarts < MAX_RESTARTS:
                 # The last record of the page before is gone: start again, and leave out what came already.
@@ -75,7 +77,8 @@ def pages(
         is_repeated = bool(data) and not fresh and restarts == 0
         if has_more and not data:
             raise EndlessListingError(f"{url} says has_more without data, so the listing has no end.")
-        if not data or (is_repeated if has_more is None else not has_more):
+        is_last = (limit is None or is_repeated) if has_more is None else not has_more
+        if not data or is_last:
             yield Page(fresh, times, answer.host_time, None)
             return
         after = next(filter(None, map(_id, reversed(data))), None) or _id({"id": answer.content.get("last_id")})

@@ -19,6 +19,9 @@ JOBS_PATH = "/fine_tuning/jobs"
 FILES_PATH = "/files"
 """The listing of files."""
 
+MODELS_PATH = "/models"
+"""The listing of the models that can be called."""
+
 Origin = tuple[str, str, int]
 """Scheme, host and port. Two addresses with the same origin are on one host."""
 

@@ -6,6 +6,7 @@ time (`job_reader`). What it finds, and its result at the end, come back through
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -19,17 +20,20 @@ from openai_fine_tuning.api.jobs import Job, job_pages
 from openai_fine_tuning.api.pagination import Order
 from openai_fine_tuning.convert.table_builder import Batches
 from openai_fine_tuning.convert.values import escaped
-from openai_fine_tuning.errors import HostError, RequestError
+from openai_fine_tuning.errors import CancelledError, FineTuningSourceError, HostError, RequestError
 from openai_fine_tuning.report import Report, Skipped
 from openai_fine_tuning.state.run import Run
 from openai_fine_tuning.state.watermark import Watermark, short_listing
 
 from .bounds import Bounds
-from .failures import listing_failure
+from .failures import listing_failure, raise_if_general
 from .job_reader import JobResult, JobTask, read_job
+from .models import ModelListing
 from .probes import Probes
 from .resources import Found, Host, Missing
 from .workers import Ended, Workers
+
+logger = logging.getLogger("openai_fine_tuning")
 
 _MOST_NAMED = 5
 """Jobs that an error names."""
@@ -49,6 +53,7 @@ class Reader:
         report: The figures, updated as the read goes on.
         run: What earlier loads of the same sync have read, updated too.
         bounds: The limits of a partial read.
+        models: The listing of models; None if it is not selected.
         known_jobs: The number of jobs that earlier syncs have read.
         stop_after: Seconds after which no further job is begun. None for no limit.
         stop_after_rows: Rows after which no further job is begun. None for no limit.
@@ -64,6 +69,7 @@ class Reader:
         *,
         run: Run,
         bounds: Bounds,
+        models: ModelListing | None = None,
         known_jobs: int = 0,
         stop_after: float | None,
         stop_after_rows: int | None = None,
@@ -75,6 +81,7 @@ class Reader:
         self._report = report
         self._run = run
         self._bounds = bounds
+        self._models = models
         self._known_jobs = known_jobs
         self._is_short = False
         self._deadline = None if stop_after is None or bounds.is_partial else time.monotonic() + stop_after
@@ -89,6 +96,7 @@ class Reader:
         self._missing: set[tuple[str, str]] = set()
         self._absent: set[str] = set()
         self._is_left_over = False
+        self._host_time: float | None = None
         self._has_progressed = False
         self._before = (report.requests, report.retries, report.rejected)
 
@@ -104,13 +112,14 @@ class Reader:
                 yield from self._read_by_id(self._bounds.job_ids)
                 yield from self._collect(down_to=0)
                 self._check_asked_jobs()
-            else:
+            elif self._watermarks:
                 yield from self._read_listing()
             self._report_failures()
-            self._count()
             self._count_open()
-            now_known = 0 if self._bounds.is_partial else max(one.known_jobs for one in self._watermarks.values())
-            self._report.jobs_known = max(self._known_jobs, now_known)
+            known = [] if self._bounds.is_partial else [one.known_jobs for one in self._watermarks.values()]
+            self._report.jobs_known = max([self._known_jobs, *known])
+            self._read_models()
+            self._count()
             yield self._take(at_least=1)
             self._report.is_complete = not self._is_left_over
         finally:
@@ -156,12 +165,38 @@ class Reader:
         if not self._bounds.is_partial:
             yield from self._read_by_id(list(self._unmet()))
         yield from self._collect(down_to=0)
-        began_at = time.time() if began_at is None else began_at
+        began_at = self._host_time = time.time() if began_at is None else began_at
         for watermark in self._readable().values():
             if stopped_after is not None and not self._is_past(watermark, order):
                 watermark.listing_stopped(order, began_at, stopped_after)
             else:
                 watermark.listing_ended(order, began_at, self._met)
+
+    def _read_models(self) -> None:
+        """Read which models can be called, if it is time to. Without a job there is nothing to ask about."""
+        is_alone = not self._watermarks
+        now = time.time() if self._host_time is None else self._host_time
+        is_useful = is_alone or (self._report.jobs_known > 0 and not self._is_left_over)
+        if self._models is None or not is_useful or not self._models.is_due(now):
+            return
+        try:
+            found = self._models.read(now)
+        except CancelledError:
+            raise
+        except FineTuningSourceError as error:
+            # The host may have no such listing, or not for this key: that is as usual as having it.
+            if is_alone and isinstance(error, HostError):
+                raise
+            if is_alone and isinstance(error, RequestError):
+                raise_if_general(self._api, error)
+            self._report.models_failure = f"The models of account {self._account} could not be listed: {error}"
+            logger.info(self._report.models_failure)
+            if is_alone:
+                self._report.notes.append(self._report.models_failure)
+        else:
+            self._batches.add_all(
+                found.resource, found.records, job_id=None, own=found.own, defaults={}, shown=found.shown
+            )
 
     def _compare_with_known(self) -> None:
         """Warn if the whole listing has far fewer jobs than were read before. Then no job counts as gone."""

@@ -9,10 +9,11 @@ from typing import Any
 
 import dlt
 
-from openai_fine_tuning.schema import REJECTED_RECORDS, TABLES
+from openai_fine_tuning import settings
+from openai_fine_tuning.schema import MODELS, REJECTED_RECORDS, TABLES
 
 from .takeover import Candidate
-from .watermark import watermark_state, watermark_states
+from .watermark import check_version, watermark_state, watermark_states
 
 
 def load(resource: str, account: str, identity: str, *, is_partial: bool) -> Candidate:
@@ -36,6 +37,25 @@ def store(resource: str, account: str, identity: str, state: dict[str, Any], *, 
     kept = {} if alone else dict(states)
     states.clear()
     states.update({**kept, identity: state})
+
+
+def load_listings(account: str) -> dict[str, dict[str, Any]]:
+    """Return a copy of what is known of an account's listings of models, by the fingerprint of host and key.
+
+    Raises:
+        StateTooNewError: A later release wrote it.
+    """
+    state = dlt.current.resource_state(MODELS.name)
+    check_version(state)
+    return copy.deepcopy(state.get("listings", {}).get(account, {}))
+
+
+def store_listings(account: str, known: dict[str, dict[str, Any]]) -> None:
+    """Make it what dlt commits with the rows; of the keys, those that were used last are kept."""
+    latest = sorted(known, key=lambda key: float(known[key]["tried_at"]), reverse=True)[: settings.KEPT_IDENTITIES]
+    state = dlt.current.resource_state(MODELS.name)
+    state.setdefault("version", settings.STATE_VERSION)
+    state.setdefault("listings", {})[account] = {key: known[key] for key in latest}
 
 
 def tables_to_make(resources: Iterable[str]) -> Iterator[str]:
