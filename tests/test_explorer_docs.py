@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +15,13 @@ import pytest
 from command import Command
 
 PAGE = Path(__file__).parent.parent / "docs" / "notebooks.md"
+TEXT = PAGE.read_text(encoding="utf-8")
 BLOCKS = re.findall(
     r"^## (\w+)$.*?^```python\n(.*?)^```(?:\n\n```text\n(.*?)^```)?",
-    PAGE.read_text(encoding="utf-8"),
+    TEXT,
     flags=re.DOTALL | re.MULTILINE,
 )
-NEEDED = {"marimo": "altair", "Jupyter": "duckdb", "pandas": "pandas", "polars": "polars"}
+NEEDED = {"marimo": "altair", "Jupyter": "duckdb", "pandas": "pandas", "polars": "polars", "matplotlib": "matplotlib"}
 SHOWN = """
 import ast, sys
 *lines, last = ast.parse(sys.stdin.read()).body
@@ -69,3 +72,44 @@ def test_its_code_runs_and_shows_what_the_page_shows(folder: Path, title: str, c
         assert words(ran.stdout) == words(shown)
     else:
         assert "Chart(" in ran.stdout
+
+
+def in_an_environment(folder: Path, *command: str, needs: tuple[str, ...], code: str = "") -> str:
+    """What a command prints where these packages are installed, and nothing of ours is."""
+    uv = shutil.which("uv")
+    if uv is None:
+        pytest.skip("uv is not installed, which makes the environment")
+    environment = [uv, "run", "--quiet", "--isolated", "--no-project", *(f"--with={one}" for one in needs)]
+    if subprocess.run([*environment, "python", "-c", ""], cwd=folder, capture_output=True, check=False).returncode:
+        pytest.skip(f"{', '.join(needs)} cannot be installed here")
+    ran = subprocess.run(
+        [*environment, *command],
+        input=code,
+        cwd=folder,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=100,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@pytest.mark.thorough(forks=True)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_needs_nothing_of_ours_runs_on_both_versions_of_duckdb(folder: Path, version: int) -> None:
+    needs = (f"duckdb=={version}.*", "pandas", "polars", "pyarrow", "matplotlib", "tzdata", "pytz")
+    for title, code, shown in BLOCKS:
+        if title != "marimo":
+            printed = in_an_environment(folder, "python", "-c", SHOWN, needs=needs, code=code)
+            assert words(printed) == words(shown), title
+    assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.thorough(forks=True)
+@pytest.mark.timeout(300)
+def test_the_command_line_of_duckdb_shows_what_the_page_shows(folder: Path) -> None:
+    ((command, shown),) = re.findall(r"^```sh\n(duckdb .*?)^```\n\n```text\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    arguments = shlex.split(command)
+    assert words(in_an_environment(folder, *arguments, needs=("duckdb-cli",))) == words(shown)
