@@ -139,6 +139,15 @@ def test_a_host_that_lists_no_models_costs_nothing_but_the_table(
     assert callable_models(database)[model] is True
 
 
+def test_a_host_that_fails_on_the_listing_of_models_delays_no_sync(
+    world: ScriptedWorld, host: Simulator, database: Database
+) -> None:
+    add_job(world)
+    host.faults.append(Fault("status", path=MODELS, times=None, status=502))
+    assert database.sync().status == "done"
+    assert database.all_paths().count(MODELS) == 2
+
+
 def test_models_alone_fail_with_the_host_and_say_what_the_host_lacks(
     world: ScriptedWorld, host: Simulator, database: Database
 ) -> None:

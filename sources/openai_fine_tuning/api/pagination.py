@@ -42,6 +42,7 @@ def pages(
     after: str | None = None,
     limit: int | None = settings.PAGE_LIMIT,
     max_pages: int = settings.MAX_PAGES,
+    attempts: int | None = None,
 ) -> Iterator[Page]:
     """Yield the pages of a listing.
 
@@ -52,6 +53,7 @@ def pages(
         limit: How many records to ask for in one page; None for a listing that most hosts do not page: no number is
             asked for, and a page that does not say `has_more` is the last one.
         max_pages: Pages after which the listing counts as endless.
+        attempts: How often each page is asked for at the most; by default as the policy says.
 
     Raises:
         EndlessListingError: The cursor does not move, a page comes again, or more is promised without data.
@@ -64,7 +66,9 @@ def pages(
     for _ in range(max_pages):
         try:
             query = {"limit": limit, "after": after}
-            answer = api.get_page(path, {name: value for name, value in query.items() if value is not None})
+            answer = api.get_page(
+                path, {name: value for name, value in query.items() if value is not None}, attempts=attempts
+            )
         except RequestError as error:
             if error.status == 404 and after is not None and cursors and restarts < MAX_RESTARTS:
                 # The last record of the page before is gone: start again, and leave out what came already.

@@ -50,7 +50,8 @@ class ModelListing:
         state = self._known.setdefault(self._api.identity, {})
         state["tried_at"] = now
         records: list[Any] = []
-        for page in pages(self._api, MODELS_PATH, limit=None, max_pages=settings.MAX_MODELS_PAGES):
+        # Two attempts: a sync does without it, and a gateway may answer 5xx to a path that it does not know.
+        for page in pages(self._api, MODELS_PATH, limit=None, max_pages=settings.MAX_MODELS_PAGES, attempts=2):
             records += page.records
             now = page.host_time
         state["tried_at"] = now
