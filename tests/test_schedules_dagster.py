@@ -78,7 +78,7 @@ def test_the_scheduled_job_fills_every_table_and_says_what_it_did(
     assert result.success
     said = metadata(result)
     assert set(said) == set(RESOURCES)
-    written = {"jobs": 2, "checkpoints": 1, "events": 1, "result_metrics": 1, "files": 2}
+    written = {"jobs": 2, "checkpoints": 1, "events": 1, "result_metrics": 1, "files": 2, "models": 3}
     assert {name: one["rows_written"] for name, one in said.items()} == written
     assert said["jobs"]["requests"] == len(host.requests)
     assert (said["jobs"]["jobs_seen"], said["jobs"]["jobs_open"]) == (2, 1)

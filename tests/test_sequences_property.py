@@ -62,10 +62,10 @@ FAULTS: list[dict[str, Any]] = [
 ]
 
 
-_VIEWS = ("checkpoint_history", "best_checkpoints", "job_overview", "training_curves", "sync_history", "account_health")
+_VIEWS = ("checkpoint_history", "best_checkpoints", "job_overview", "training_curves", "model_status", "account_health")
 _TABLES = ("jobs", "checkpoints", "events", "result_metrics")
 DAMAGE = [
-    *(f"DROP TABLE fine_tuning.{name}" for name in (*_TABLES, "files", "rejected_records", "syncs")),
+    *(f"DROP TABLE fine_tuning.{name}" for name in (*_TABLES, "files", "models", "rejected_records", "syncs")),
     *(f"DROP TABLE fine_tuning_staging.{name}" for name in ("jobs", "checkpoints", "_dlt_version")),
     *(f"ALTER TABLE fine_tuning.{name} DROP COLUMN _dlt_load_id" for name in (*_TABLES, "syncs")),
     *(f"ALTER TABLE fine_tuning.{name} DROP COLUMN account" for name in _TABLES),
@@ -74,6 +74,7 @@ DAMAGE = [
     "ALTER TABLE fine_tuning.checkpoints DROP COLUMN metrics__own_1",
     "ALTER TABLE fine_tuning.events DROP COLUMN data__train_loss",
     "ALTER TABLE fine_tuning.result_metrics DROP COLUMN step",
+    "ALTER TABLE fine_tuning.models DROP COLUMN id",
     "ALTER TABLE fine_tuning_staging.checkpoints DROP COLUMN id",
     *(
         f"{verb} fine_tuning.{name}"
@@ -527,7 +528,7 @@ def test_the_tables_equal_the_world_whatever_happened() -> None:
 @pytest.mark.thorough
 @pytest.mark.timeout(1200)  # some 80 s on a machine of its own; a busy one takes its time
 def test_the_tables_equal_more_worlds_whatever_happened() -> None:
-    run_worlds(5, 14, derandomize=True)
+    run_worlds(4, 14, derandomize=True)
 
 
 @pytest.mark.engine
@@ -536,4 +537,4 @@ def test_the_tables_equal_more_worlds_whatever_happened() -> None:
 @pytest.mark.usefixtures("postgres_engine")
 def test_tables_in_postgres_equal_the_world_whatever_happened(postgres: Postgres) -> None:
     machine = type("SyncsIntoThisPostgres", (SyncsIntoPostgres,), {"postgres": postgres})
-    run_worlds(4, 14, derandomize=True, machine=machine)
+    run_worlds(3, 14, derandomize=True, machine=machine)

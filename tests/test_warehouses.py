@@ -63,13 +63,14 @@ def assert_is_read_as_duckdb_is(ftw: Command, world: ScriptedWorld, *where: str)
     assert (verified.code, verified.err) == (0, "")
     assert (verified.json["status"], verified.json["findings"]) == ("equal", [])
     assert verified.json["equal"] == ftw("verify", "--output", "json").json["equal"]
-    world.add_checkpoint("ftjob-001", id="ftckpt-late", step_number=7)
+    model = world.add_checkpoint("ftjob-001", id="ftckpt-late", step_number=7)["fine_tuned_model_checkpoint"]
     world.update_job("ftjob-002", user_provided_suffix="changed")
     differs = ftw("verify", *where, "--output", "json")
     assert differs.code == 4
     assert sorted((one["table"], one["key"], one["verdict"]) for one in differs.json["findings"]) == [
         ("checkpoints", "ftckpt-late", "missing"),
         ("jobs", "ftjob-002", "different"),
+        ("models", model, "pending"),
     ]
 
     for more in ((), ("--job", "ftjob-001"), ("--account", "default")):
