@@ -27,8 +27,9 @@ def add_job(world: ScriptedWorld, job: str = "one", **fields: Any) -> str:
     """A job that has ended with two checkpoints, the second of which is its model. Returns the name of the model."""
     made = world.add_job(**{"id": job, "created_at": NOW - 3 * DAY, "finished_at": NOW - 2 * DAY, **fields})
     model = str(made["fine_tuned_model"])
-    world.add_checkpoint(job, step_number=10, fine_tuned_model_checkpoint=f"{model}:ckpt-step-10")
-    world.add_checkpoint(job, step_number=20, fine_tuned_model_checkpoint=model)
+    for step, name in ((10, f"{model}:ckpt-step-10"), (20, model)):
+        metrics = {"full_valid_loss": 1 / step}
+        world.add_checkpoint(job, step_number=step, fine_tuned_model_checkpoint=name, metrics=metrics)
     return model
 
 
@@ -273,6 +274,21 @@ def test_what_a_listing_cannot_tell_is_null(world: ScriptedWorld, clock: Clock, 
         clock.advance(DAY)
         database.sync()
         assert callable_models(database) == expected, listed
+
+
+def test_the_advice_says_that_a_model_cannot_be_called(world: ScriptedWorld, clock: Clock, database: Database) -> None:
+    model, kept = add_job(world), add_job(world, "two", model="other-base")
+    best = (
+        "SELECT checkpoint_to_deploy, is_callable, reason LIKE '%deleted or retired.' FROM best_checkpoints ORDER BY 1"
+    )
+    database.sync()
+    assert {row[1:] for row in database.rows(best)} == {(True, False)}
+    world.retire_model(BASE)
+    clock.advance(DAY)
+    database.sync()
+    assert database.rows(best) == sorted([(model, False, True), (kept, True, False)])
+    database.execute("DELETE FROM fine_tuning.models")
+    assert {row[1:] for row in database.rows(best)} == {(None, False)}
 
 
 def test_a_model_of_a_job_that_has_just_ended_may_not_be_listed_yet(

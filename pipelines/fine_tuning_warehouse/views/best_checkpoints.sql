@@ -11,6 +11,7 @@
 --   that the host keeps), cannot_tell, or not_finished (the job still runs, or failed).
 -- reason: Why, in words.
 -- checkpoint_to_deploy: Name of the model that the advice means; null where there is none to advise.
+-- is_callable: Whether the host's last listing of models has that model: see model_status. Null if that cannot be told.
 -- checkpoints: Checkpoints of the job, dropped ones included.
 -- checkpoint_id: Id of the best checkpoint by the metric among those that the host keeps; where none has a metric, of the
 --   final one that it keeps.
@@ -145,6 +146,26 @@ advised AS (
       || COALESCE(' at step ' || CAST(step_number AS VARCHAR), '') AS best_in_words,
     CASE WHEN direction = 1 THEN 'highest ' ELSE 'lowest ' END || evaluation_metric AS lowest_in_words
   FROM compared AS c
+),
+
+named AS (
+  SELECT
+    a.*,
+    CASE
+      WHEN retained = 0 THEN NULL
+      WHEN advice = 'deploy' OR advice = 'not_finished' THEN fine_tuned_model_checkpoint
+      WHEN advice = 'keep_final' THEN final_name
+      WHEN advice = 'retrain' THEN better_name
+      WHEN evidence <> 'training_only' AND evaluation_value IS NOT NULL THEN fine_tuned_model_checkpoint
+    END AS checkpoint_to_deploy
+  FROM advised AS a
+),
+
+answered AS (
+  SELECT n.*, m.is_callable
+  FROM named AS n
+  LEFT JOIN model_status AS m
+    ON m.account = n.account AND m.fine_tuning_job_id = n.fine_tuning_job_id AND m.model = n.checkpoint_to_deploy
 )
 
 SELECT
@@ -221,14 +242,11 @@ SELECT
     WHEN direction = 1 AND train_gap > 0.10
       THEN ' The reward in training is ' || IN_WORDS(train_gap) || ' higher than in validation: check for overfitting.'
     ELSE ''
-  END AS reason,
-  CASE
-    WHEN retained = 0 THEN NULL
-    WHEN advice = 'deploy' OR advice = 'not_finished' THEN fine_tuned_model_checkpoint
-    WHEN advice = 'keep_final' THEN final_name
-    WHEN advice = 'retrain' THEN better_name
-    WHEN evidence <> 'training_only' AND evaluation_value IS NOT NULL THEN fine_tuned_model_checkpoint
-  END AS checkpoint_to_deploy,
+  END
+  || CASE WHEN NOT is_callable THEN ' The host does not list this model: it may be deleted or retired.' ELSE '' END
+    AS reason,
+  checkpoint_to_deploy,
+  is_callable,
   checkpoints,
   checkpoint_id,
   fine_tuned_model_checkpoint,
@@ -254,4 +272,4 @@ SELECT
   train_gap,
   CASE WHEN retained > 0 THEN TRUE ELSE FALSE END AS is_retained,
   listed_at
-FROM advised
+FROM answered

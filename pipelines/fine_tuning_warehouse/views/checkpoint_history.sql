@@ -1,6 +1,6 @@
 -- Every checkpoint with its job: how good it is by the one metric that the job's checkpoints are compared by, how it
--- ranks, whether the host still keeps it, and how noisy that metric is. A loss or an accuracy below 0, NaN or infinity
--- is no measurement.
+-- ranks, whether the host still keeps it, and how noisy that metric is. A loss or an accuracy below 0, NaN and infinity
+-- do not count as measured.
 --
 -- account: Label of the account that the row came from.
 -- fine_tuning_job_id: Id of the job that made the checkpoint.

@@ -110,8 +110,8 @@ class _Views:
                     return  # a sync beside this one was quicker
                 if not self._sql.capabilities.supports_ddl_transactions or error.view in in_the_way:
                     raise
-                # PostgreSQL replaces no view whose columns have changed: it is dropped and made anew, with those of
-                # ours that read it. No other is touched, since views of the user's may hang on it.
+                # PostgreSQL does not replace a view with other columns: the view is dropped and made again, with those
+                # of ours that read it. No other view is touched, since views of the user may depend on it.
                 readers = self._readers(error.view)
                 in_the_way = [view for view in self._builder.views if view in in_the_way or view in readers]
 

@@ -54,11 +54,11 @@ class View:
 
 VIEWS = (
     View("checkpoint_history", over=("checkpoints",)),
+    View("model_status", over=("jobs", "checkpoints", "models")),
     View("best_checkpoints", over=("checkpoints",)),
     View("job_overview", over=("jobs",)),
     View("comparable_runs", over=("jobs",)),
     View("job_costs", over=("jobs",)),
-    View("model_status", over=("jobs", "checkpoints", "models")),
     View("run_curves", over=("events", "result_metrics", "checkpoints")),
     View("training_curves", over=("events", "result_metrics", "checkpoints")),
     View("sync_history", over=("syncs",)),

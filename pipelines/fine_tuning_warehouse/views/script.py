@@ -23,7 +23,7 @@ def script(warehouse: Warehouse, dialect: str | None, directory: Path) -> Iterat
     """Return the statements that make a warehouse's views, in order; over a lake, those for its tables too.
 
     Args:
-        warehouse: Whose tables.
+        warehouse: The warehouse that the views read.
         dialect: sqlglot's name of the dialect; None for the warehouse's own.
         directory: Where dlt may work.
 
