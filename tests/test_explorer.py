@@ -346,7 +346,7 @@ def test_the_best_checkpoint_is_starred_where_the_views_say(reader: data.Reader,
         chart = charts.curve_chart(family, data.curves(reader, [data.key(row)]).of(family), marks)
         starred = [v for values in values_of(chart) for v in values if str(v.get("kind")).startswith("best")]
         assert {(value["step"], value["value"]) for value in starred} == {(row["best_step"], best["value"])}
-        assert best["kind"] == "best value, not advised"
+        assert best["kind"] == "best, not advised"
         (known,) = charts.checkpoint_marks([best], family, advised=[data.key(row)])
         assert known["kind"] == "best checkpoint"
 

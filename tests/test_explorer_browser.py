@@ -37,7 +37,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 PATIENCE = 60_000
-CONTROLS = ("Find", "Line", "Account", "Base model", "Status", "Created from", "Created to")
+CONTROLS = ("Find", "Compare with", "Line", "Account", "Base model", "Status", "Created from", "Created to")
 SECTIONS = ("Smoothing", "Epochs", "Logarithmic loss")
 """Controls of charts: each section of the page has its own."""
 LINES = {"train": "train_loss", "validation": "valid_loss", "full validation": "full_valid_loss"}
@@ -402,8 +402,20 @@ def test_controls_have_names_and_take_keys(ftw: Command, demo: Path, chromium: A
         page.locator("[aria-label*='for a log scale']").first.wait_for(state="attached")
         page.locator("[aria-label*='for a linear scale']").first.wait_for(state="attached")
         ((job,),) = asked(demo, "SELECT fine_tuning_job_id FROM job_overview ORDER BY created_at LIMIT 1")
-        page.get_by_label("Find", exact=True).press_sequentially(job)  # without a mouse: what is found is opened
-        page.locator("code", has_text=job).first.wait_for()
+        page.get_by_label("Compare with", exact=True).focus()
+        page.keyboard.press("Enter")
+        page.keyboard.type(job[-5:])
+        page.get_by_role("option", name=re.compile(job[-5:])).wait_for()
+        page.keyboard.press("Enter")
+        page.keyboard.press("Escape")
+        page.wait_for_url(re.compile(f"with={job}"))
+        page.get_by_text("The runs that are picked").wait_for()
+        page.reload()
+        page.get_by_text("The runs that are picked").wait_for()
+        ((other,),) = asked(demo, "SELECT fine_tuning_job_id FROM best_checkpoints WHERE advice = 'deploy' LIMIT 1")
+        page.get_by_label("Find", exact=True).press_sequentially(other)  # without a mouse: what is found is opened
+        page.locator("code", has_text=other).first.wait_for()
+        wait_until(lambda: {row[0][-5:] for row in cells(page, "best step")[1:]} >= {job[-5:], other[-5:]})
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (1920, "dark"), (390, "light")])

@@ -24,7 +24,7 @@ _UNITS = {"loss": " (nats per token)", "accuracy": " (share of tokens)"}
 _STAR = "M0,-1L.24,-.32L.95,-.31L.38,.12L.59,.81L0,.4L-.59,.81L-.38,.12L-.95,-.31L-.24,-.32Z"
 _SIGNS = {
     "best checkpoint": (_STAR, 380, "#1fa355"),
-    "best value, not advised": (_STAR, 380, _GREY),
+    "best, not advised": (_STAR, 380, _GREY),
     "final checkpoint": ("square", 110, _GREY),
     "checkpoint": ("diamond", 110, _GREY),
 }
@@ -155,7 +155,7 @@ def checkpoint_marks(
         if value is not None and math.isfinite(value) and row["step_number"] is not None:
             kind = "final checkpoint" if row["is_final"] else "checkpoint"
             if row["is_best"]:
-                kind = "best checkpoint" if key(row) in advised else "best value, not advised"
+                kind = "best checkpoint" if key(row) in advised else "best, not advised"
             marks.append({**row, "kind": kind, "value": value})
     return marks
 

@@ -74,14 +74,15 @@ def _(reader, version):
 @app.cell
 def _(address, offered):
     controls = page.filter_controls(offered, address)
-    find, *others = controls.elements.values()
+    find, *more = controls.elements.values()
     are_set = any(address.first(name) for name in controls.elements if name != "find")
-    mo.vstack([find, mo.accordion({"Filters": mo.hstack(others, justify="start", gap=1, wrap=True)}, expanded=are_set)])
+    mo.vstack([find, mo.accordion({"Filters": mo.hstack(more, justify="start", gap=1, wrap=True)}, expanded=are_set)])
     return (controls,)
 
 
 @app.cell
 def _(address, controls, offered, reader):
+    all_jobs = data.jobs(reader)
     jobs = data.jobs(reader, page.filters(controls.value, offered, address))
     mo.stop(not jobs, mo.callout(mo.md("No job matches these filters."), kind="neutral"))
     jobs_table = page.jobs_table(jobs, address)
@@ -90,13 +91,13 @@ def _(address, controls, offered, reader):
             mo.md(texts.totals(jobs)),
             mo.md(
                 "Click a row to open the run, and more rows to compare them; a second click takes a row out. "
-                "Without a mouse: the newest run that *Find* leaves is open."
+                "Without a mouse: the newest run that *Find* leaves is open, and *Compare with* takes others."
             ),
             jobs_table,
             page.download(lambda: jobs, "jobs.csv", "Download these jobs (CSV)"),
         ]
     )
-    return jobs, jobs_table
+    return all_jobs, jobs, jobs_table
 
 
 @app.cell
@@ -193,12 +194,19 @@ def _(address, chosen):
 
 
 @app.cell
-def _(chosen, jobs, reader, selected):
-    rows = (selected if len(selected) > 1 else data.comparable_runs(jobs, chosen))[: len(charts.RUNS)]
+def _(address, all_jobs):
+    others = page.run_control(all_jobs, address)
+    return (others,)
+
+
+@app.cell
+def _(address, all_jobs, chosen, jobs, others, reader, selected):
+    picks = page.compared_runs(all_jobs, selected or [chosen], others, address)
+    rows = (picks if len(picks) > 1 else data.comparable_runs(jobs, chosen))[: len(charts.RUNS)]
     short = data.short_names(rows)
     overlaid = data.curves(reader, list(short))
     compared = data.checkpoints(reader, list(short))
-    return compared, overlaid, rows, short
+    return compared, overlaid, picks, rows, short
 
 
 @app.cell
@@ -211,11 +219,11 @@ def _(address, compare_view, compared, line, overlaid, rows, short):
 
 
 @app.cell
-def _(compare_view, line, overlaid, overlay, rows, selected, short):
+def _(compare_view, line, others, overlaid, overlay, picks, rows, short):
     mo.vstack(
         [
-            mo.md(f"## Compare\n\n{texts.about_comparison(rows, selected)}"),
-            mo.hstack([line, *compare_view.elements.values()], justify="start", gap=2, wrap=True),
+            mo.md(f"## Compare\n\n{texts.about_comparison(rows, picks)}"),
+            mo.hstack([others, line, *compare_view.elements.values()], justify="start", gap=2, wrap=True),
             overlay,
             mo.md(texts.about_curves(overlaid)),
             page.comparison_table([{**row, "run": short[data.key(row)]} for row in rows]),

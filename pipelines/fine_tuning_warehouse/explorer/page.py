@@ -117,6 +117,22 @@ def picked(rows: Sequence[Row], jobs_table: Any, address: Address) -> list[Row]:
     return chosen
 
 
+def run_control(rows: Sequence[Row], address: Address) -> Any:
+    """The control that picks runs to compare by their names: the table of the jobs takes no keys."""
+    names, short = data.addresses(rows), data.short_names(rows)
+    options = {short[run]: name for run, name in names.items()}
+    value = [option for option, name in options.items() if name in address.all("with")]
+    return mo.ui.multiselect(options, value=value, label="Compare with")
+
+
+def compared_runs(rows: Sequence[Row], opened: Sequence[Row], control: Any, address: Address) -> list[Row]:
+    """Return the runs that are open and those of `run_control`; the address then names the latter."""
+    address.put("with", *control.value)
+    names = data.addresses(rows)
+    others = [row for row in rows if names[data.key(row)] in control.value]
+    return list({data.key(row): row for row in (*opened, *others)}.values())
+
+
 def overlay(
     line: tuple[str, str],
     lines: Curves,

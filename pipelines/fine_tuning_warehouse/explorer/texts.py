@@ -259,15 +259,15 @@ def facts(job: Row) -> str:
     return "\n".join(["| | |", "|:--|:--|", *lines])
 
 
-def about_comparison(rows: Sequence[Row], selected: Sequence[Row]) -> str:
+def about_comparison(rows: Sequence[Row], picks: Sequence[Row]) -> str:
     """Return which runs are compared, as Markdown."""
-    if len(selected) > len(rows):
-        return f"The last {len(rows)} of the {len(selected)} runs that are picked in the table of the jobs."
-    if len(selected) > 1:
-        return "The runs that are picked in the table of the jobs."
+    if len(picks) > len(rows):
+        return f"The first {len(rows)} of the {len(picks)} runs that are picked."
+    if len(picks) > 1:
+        return "The runs that are picked in the table of the jobs, and here."
     if len(rows) > 1:
-        return "The run above, and the newest others that can be compared with it. Pick rows in the table for others."
-    return "No other run can be compared with the one above. Pick rows in the table to compare them."
+        return "The run above, and the newest others that can be compared with it. Pick others in the table, or here."
+    return "No other run can be compared with the one above. Pick others in the table, or here."
 
 
 def about_curves(lines: Curves) -> str:
