@@ -208,7 +208,7 @@ def _of_job(rows: Rows, label: str, job: str) -> tuple[float | None, list[str]]:
     created_at, own, others = None, set[str](), set[str]()
     if jobs is not None:
         wanted = jobs.only("id", "created_at", *FILE_FIELDS)
-        for batch in rows.batches(wanted, account=label):
+        for batch in rows.batches(wanted, {"account": [label]}):
             for row in batch.to_pylist():
                 ids = {one for name in FILE_FIELDS for one in stored_file_ids(row.get(name))}
                 (own if row["id"] == job else others).update(ids)
@@ -224,7 +224,7 @@ def _skipped(rows: Rows, label: str, job: str) -> dict[str, str]:
         return {}
     return {
         row["id"]: text
-        for batch in rows.batches(syncs.only("id", "skipped"), account=label)
+        for batch in rows.batches(syncs.only("id", "skipped"), {"account": [label]})
         for row in batch.to_pylist()
         if (text := without_job(row["skipped"], job)) is not None
     }

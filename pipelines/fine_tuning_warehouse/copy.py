@@ -169,7 +169,7 @@ class _History:
         for relation in self._tables:
             columns = relation.only(*(name for name in relation.schema.names if name != LOAD_ID))
             yield {relation.name: _typed(relation, columns).empty_table()}  # a table without rows is made too
-            for batch in self._rows.batches(columns, account=self.label):
+            for batch in self._rows.batches(columns, {"account": [self.label]}):
                 found = pa.Table.from_arrays(batch.columns, schema=_typed(relation, columns))
                 if relation.name == SYNCS.name and completed is not None:
                     # In the copy, all syncs belong to the load that brings them, which completes.
@@ -182,7 +182,7 @@ class _History:
         history = self._rows.relation("sync_history")
         if history is None:
             return None
-        ids = self._rows.batches(history.only("account", "sync_id"), account=self.label)
+        ids = self._rows.batches(history.only("account", "sync_id"), {"account": [self.label]})
         return pa.array([sync_id for batch in ids for sync_id in batch["sync_id"].to_pylist()], pa.string())
 
 

@@ -166,7 +166,7 @@ def _copy_rows(rows: Rows, scratch: duckdb.DuckDBPyConnection, table: str, accou
     if relation is None:
         scratch.execute(f'CREATE TABLE "{table}" AS FROM listed.api."{table}" LIMIT 0')
         return
-    scratch.register("rows", rows.reader(relation, account=account))
+    scratch.register("rows", rows.reader(relation, {"account": [account]}))
     scratch.execute(f'CREATE TABLE "{table}" AS FROM rows')
     scratch.unregister("rows")
     keys = _keys(table)

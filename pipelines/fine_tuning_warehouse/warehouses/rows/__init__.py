@@ -16,9 +16,9 @@ from fine_tuning_warehouse.views import VIEWS
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from fine_tuning_warehouse.warehouses.working_directory import working_directory
 
-from .relations import Relation, Rows, readable, relation
+from .relations import Conditions, Relation, Rows, readable, relation
 
-__all__ = ["Relation", "Rows", "open_rows", "readable", "relation"]
+__all__ = ["Conditions", "Relation", "Rows", "open_rows", "readable", "relation"]
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
 from .relations import (
     BATCH_ROWS,
+    Conditions,
     Relation,
     Rows,
     readable,
@@ -54,10 +55,14 @@ class DuckdbRows(Rows):
         self.relations = relations_of(found, wanted)
 
     @override
-    def batches(self, relation: Relation, *, account: str | None = None) -> Iterator[pa.RecordBatch]:
+    def batches(self, relation: Relation, conditions: Conditions | None = None) -> Iterator[pa.RecordBatch]:
         columns = ", ".join(map(quoted, relation.schema.names))
-        where, parameters = ("", []) if account is None else ("WHERE account = ?", [account])
-        query = f"SELECT {columns} FROM {self._dataset}.{quoted(relation.name)} {where} ORDER BY {relation.order}"  # noqa: S608
+        where = [f"{quoted(name)} IN ({', '.join('?' * len(some))})" for name, some in (conditions or {}).items()]
+        query = (
+            f"SELECT {columns} FROM {self._dataset}.{quoted(relation.name)} "  # noqa: S608
+            f"WHERE {' AND '.join(['true', *where])} ORDER BY {relation.order}"
+        )
+        parameters = [value for some in (conditions or {}).values() for value in some]
         with readable(self._warehouse):
             for batch in reader_of(self._connection.execute(query, parameters)):
                 arrays = [array.cast(field.type) for array, field in zip(batch.columns, relation.schema, strict=True)]

@@ -21,6 +21,9 @@ BATCH_ROWS = 20_000
 
 Kind = Literal["table", "view"]
 
+Conditions = Mapping[str, Sequence[str]]
+"""Column to the values that a row may have there."""
+
 _LOAD_ID = "Id of the load that brought the row: dlt's, a time in unix seconds."
 
 
@@ -95,12 +98,12 @@ class Rows(ABC):
         return next((one for one in self.relations if one.name == name), None)
 
     @abstractmethod
-    def batches(self, relation: Relation, *, account: str | None = None) -> Iterator[pa.RecordBatch]:
+    def batches(self, relation: Relation, conditions: Conditions | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a table or view in its order, with its schema. Read them to the end before others.
 
         Args:
             relation: The table or view.
-            account: Only the rows of this account.
+            conditions: Only the rows with one of some values in each of some columns.
         """
 
     @abstractmethod
@@ -111,12 +114,12 @@ class Rows(ABC):
         """Return the accounts that have rows in any table or view, in the order of their labels."""
         return sorted({label for relation in self.relations for label in self.counts(relation)})
 
-    def reader(self, relation: Relation, *, account: str | None = None) -> pa.RecordBatchReader:
+    def reader(self, relation: Relation, conditions: Conditions | None = None) -> pa.RecordBatchReader:
         """Return the rows of `batches` as a stream that DuckDB reads."""
 
         def batches() -> Iterator[pa.RecordBatch]:
             try:
-                yield from self.batches(relation, account=account)
+                yield from self.batches(relation, conditions)
             except CommandError as error:
                 self.failure = error
                 raise

@@ -15,6 +15,7 @@ from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from .database import reader_of
 from .relations import (
     BATCH_ROWS,
+    Conditions,
     Relation,
     Rows,
     readable,
@@ -59,7 +60,8 @@ def where_clause(sql: Any, names: Mapping[str, str], conditions: Mapping[str, Se
         f"{sql.escape_column_name(names.get(column, column))} IN ({', '.join(['%s'] * len(values))})"
         for column, values in conditions.items()
     ]
-    return f"WHERE {' AND '.join(parts)}", [value for values in conditions.values() for value in values]
+    where = f"WHERE {' AND '.join(parts)}" if parts else ""
+    return where, [value for values in conditions.values() for value in values]
 
 
 class SqlRows(Rows):
@@ -81,14 +83,11 @@ class SqlRows(Rows):
         self.relations = relations_of(types, wanted)
 
     @override
-    def batches(self, relation: Relation, *, account: str | None = None) -> Iterator[pa.RecordBatch]:
+    def batches(self, relation: Relation, conditions: Conditions | None = None) -> Iterator[pa.RecordBatch]:
         names = [self._names[relation.name][column] for column in relation.schema.names]
         columns = ", ".join(self._sql.escape_column_name(name) for name in names)
         table = self._sql.make_qualified_table_name(relation.name)
-        where, parameters = "", ()
-        if account is not None:
-            name = self._sql.escape_column_name(self._names[relation.name]["account"])
-            where, parameters = f"WHERE {name} = %s", (account,)  # type: ignore[assignment]
+        where, parameters = where_clause(self._sql, self._names[relation.name], conditions or {})
         query = f"SELECT {columns} FROM {table} {where} ORDER BY {relation.order}"  # noqa: S608
         with readable(self._warehouse):
             for rows in self._fetched(query, *parameters):
