@@ -286,12 +286,16 @@ def test_a_state_of_a_later_release_is_refused(database: Database, resource: str
     assert database.host.requests == []
 
 
-def test_a_verification_of_a_state_of_a_later_release_is_refused(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as later:
-        later.setattr(settings, "STATE_VERSION", settings.STATE_VERSION + 1)
-        database.sync()
+def test_a_verification_of_a_state_of_a_later_release_is_refused(database: Database, tmp_path: Path) -> None:
+    database.sync()
+    warehouse = DuckDb(database.path)
+    pipeline = warehouse.pipeline(tmp_path / "later")
+    warehouse.restore(pipeline)
+    with pipeline.managed_state(extract_state=True) as state:
+        for resource in state["sources"][str(pipeline.default_schema_name)]["resources"].values():
+            resource["version"] = settings.STATE_VERSION + 1
+    pipeline.normalize()
+    warehouse.load(pipeline)
     database.host.requests.clear()
     with pytest.raises(CommandError, match="Upgrade fine-tuning-warehouse"):
         compared(database, "key")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -105,9 +105,24 @@ class Builder:
         self._fold = fold
         self.views = tuple(view for view in VIEWS if any(self._tables.get(table) for table in view.over))
         """The views that can be made."""
+        columns = ((table, *column) for table, columns in tables.items() for column in columns.items())
+        paths = tuple(tuple(path(name)) for name in (*READ_TABLES, *(view.name for view in VIEWS)))
+        self._inputs = (dialect, frozenset(columns), paths, fold)
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether the other one builds the same SELECTs."""
+        return isinstance(other, Builder) and self._inputs == other._inputs
+
+    def __hash__(self) -> int:
+        """Return the same for all that build the same SELECTs."""
+        return hash(self._inputs)
 
     def select(self, view: View) -> str:
         """Return the SELECT of a view."""
+        return _select(self, view)
+
+    def build(self, view: View) -> str:
+        """Build the SELECT of a view."""
         query = self._with_parts(self._query(view))
         for identifier in query.find_all(exp.Identifier):
             identifier.set("this", self._fold(identifier.name))
@@ -193,6 +208,12 @@ class Builder:
                 columns.setdefault(_SAME_METRIC.get(metric, metric), []).append(name)
         for metric, names in columns.items():
             yield part.transform(_with_metric, names, metric)
+
+
+# A process may sync into many databases with the same tables: a large view takes 50 ms.
+@lru_cache(maxsize=100)
+def _select(builder: Builder, view: View) -> str:
+    return builder.build(view)
 
 
 def _inline(query: exp.Query) -> None:
