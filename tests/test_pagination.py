@@ -24,8 +24,8 @@ class Listing:
     def url(self, path: str) -> str:
         return f"https://host{path}"
 
-    def get_page(self, path: str, params: Mapping[str, Any]) -> Answer:
-        assert params["limit"] == settings.PAGE_LIMIT
+    def get_page(self, path: str, params: Mapping[str, Any], *, attempts: int | None) -> Answer:
+        assert (params["limit"], attempts) == (settings.PAGE_LIMIT, None)
         self.asked.append(params.get("after"))
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if isinstance(answer, Exception):
