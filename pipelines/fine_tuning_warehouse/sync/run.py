@@ -70,7 +70,7 @@ class SyncOptions:
     full_refresh: bool = False
     concurrency: int = CONCURRENCY
     commit_seconds: float = 300.0
-    commit_rows: int = 50_000
+    commit_rows: int = 200_000
 
     @property
     def tables(self) -> list[str]:
