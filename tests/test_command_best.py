@@ -297,3 +297,11 @@ def test_every_advice_of_the_view_has_its_words() -> None:
 
     about = next(view for view in VIEWS if view.name == "best_checkpoints").columns["advice"]
     assert [advice for advice in _ADVICE if advice not in about] == []
+
+
+@pytest.mark.parametrize(("is_callable", "said"), [(False, True), (True, False), (None, False)])
+def test_the_first_line_says_that_the_host_does_not_list_the_model(is_callable: bool | None, said: bool) -> None:
+    row = {"account": "a", "suffix": "s", "base_model": "b", "fine_tuning_job_id": "j", "advice": "deploy"}
+    text = as_text([{**row, "checkpoint_to_deploy": "ft:m", "reason": "Why.", "is_callable": is_callable}])
+    first, _ = text.splitlines()
+    assert first.endswith("deploy ft:m (not listed by the host any more)") is said

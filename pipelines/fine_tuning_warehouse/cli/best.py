@@ -94,6 +94,8 @@ def as_text(rows: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
     for row in rows:
         names = [row["account"] if several else None, row["suffix"], row["base_model"], row["fine_tuning_job_id"]]
         advice = _ADVICE.get(row["advice"], "{}").format(row["checkpoint_to_deploy"] or "no checkpoint is advised")
+        if row.get("is_callable") is False:
+            advice += " (not listed by the host any more)"
         lines += [f"{' · '.join(str(name) for name in names if name)}: {advice}", f"  {row['reason']}"]
     if width is None:
         return "\n".join(map(safe, lines))
