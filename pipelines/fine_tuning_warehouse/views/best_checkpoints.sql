@@ -11,7 +11,8 @@
 --   that the host keeps), cannot_tell, or not_finished (the job still runs, or failed).
 -- reason: Why, in words.
 -- checkpoint_to_deploy: Name of the model that the advice means; null where there is none to advise.
--- is_callable: Whether the host's last listing of models has that model: see model_status. Null if that cannot be told.
+-- is_callable: True if the host's last listing of models contains that model, false if not, null if unknown: see
+--   model_status.
 -- checkpoints: Checkpoints of the job, dropped ones included.
 -- checkpoint_id: Id of the best checkpoint by the metric among those that the host keeps; where none has a metric, of the
 --   final one that it keeps.

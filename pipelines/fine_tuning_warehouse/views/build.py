@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -105,9 +105,13 @@ class Builder:
         self._fold = fold
         self.views = tuple(view for view in VIEWS if any(self._tables.get(table) for table in view.over))
         """The views that can be made."""
-        columns = ((table, *column) for table, columns in tables.items() for column in columns.items())
-        paths = tuple(tuple(path(name)) for name in (*READ_TABLES, *(view.name for view in VIEWS)))
-        self._inputs = (dialect, frozenset(columns), paths, fold)
+
+    @cached_property
+    def _inputs(self) -> tuple[Any, ...]:
+        """All that a SELECT depends on."""
+        columns = ((table, *column) for table, columns in self._tables.items() for column in columns.items())
+        paths = tuple(tuple(self._path(name)) for name in (*READ_TABLES, *(view.name for view in VIEWS)))
+        return self._dialect, frozenset(columns), paths, self._fold
 
     def __eq__(self, other: object) -> bool:
         """Return whether the other one builds the same SELECTs."""

@@ -19,6 +19,7 @@ from .relations import (
     Rows,
     readable,
     relations_of,
+    where_clause,
 )
 from .types import kept_type
 
@@ -57,12 +58,8 @@ class DuckdbRows(Rows):
     @override
     def batches(self, relation: Relation, conditions: Conditions | None = None) -> Iterator[pa.RecordBatch]:
         columns = ", ".join(map(quoted, relation.schema.names))
-        where = [f"{quoted(name)} IN ({', '.join('?' * len(some))})" for name, some in (conditions or {}).items()]
-        query = (
-            f"SELECT {columns} FROM {self._dataset}.{quoted(relation.name)} "  # noqa: S608
-            f"WHERE {' AND '.join(['true', *where])} ORDER BY {relation.order}"
-        )
-        parameters = [value for some in (conditions or {}).values() for value in some]
+        where, parameters = where_clause(conditions or {}, quoted, "?")
+        query = f"SELECT {columns} FROM {self._dataset}.{quoted(relation.name)} {where} ORDER BY {relation.order}"  # noqa: S608
         with readable(self._warehouse):
             for batch in reader_of(self._connection.execute(query, parameters)):
                 arrays = [array.cast(field.type) for array, field in zip(batch.columns, relation.schema, strict=True)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -125,6 +125,21 @@ class Rows(ABC):
                 raise
 
         return pa.RecordBatchReader.from_batches(relation.schema, batches())
+
+
+def where_clause(
+    conditions: Mapping[str, Sequence[Any]], written: Callable[[str], str], placeholder: str
+) -> tuple[str, list[Any]]:
+    """Return the WHERE clause for rows with one of some values in each of some columns, and its parameters.
+
+    Args:
+        conditions: Column to values.
+        written: Returns the name of a column as SQL has it.
+        placeholder: What stands for a parameter.
+    """
+    parts = [f"{written(name)} IN ({', '.join([placeholder] * len(values))})" for name, values in conditions.items()]
+    where = f"WHERE {' AND '.join(parts)}" if parts else ""
+    return where, [value for values in conditions.values() for value in values]
 
 
 def readable(warehouse: Warehouse) -> AbstractContextManager[None]:

@@ -12,6 +12,7 @@ from typing_extensions import override
 from fine_tuning_warehouse.views.build import DIALECTS
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
+from . import relations
 from .database import reader_of
 from .relations import (
     BATCH_ROWS,
@@ -56,12 +57,7 @@ def where_clause(sql: Any, names: Mapping[str, str], conditions: Mapping[str, Se
 
     `names` are the columns of the table: in lower case, and as the destination writes them.
     """
-    parts = [
-        f"{sql.escape_column_name(names.get(column, column))} IN ({', '.join(['%s'] * len(values))})"
-        for column, values in conditions.items()
-    ]
-    where = f"WHERE {' AND '.join(parts)}" if parts else ""
-    return where, [value for values in conditions.values() for value in values]
+    return relations.where_clause(conditions, lambda name: str(sql.escape_column_name(names.get(name, name))), "%s")
 
 
 class SqlRows(Rows):
