@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from command import Command, forking
+from command import Command
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.errors import CommandError
@@ -26,6 +21,7 @@ from fine_tuning_warehouse.warehouses.duckdb import DuckDb
 from fine_tuning_warehouse.warehouses.postgres import PostgreSql
 from harness import Database
 from histories import HOUR, NOW, add_history, assert_holds, truth_of
+from killing import Deadly, Syncs
 
 if TYPE_CHECKING:
     from postgres import Postgres
@@ -124,118 +120,10 @@ def test_a_host_that_cuts_off_after_a_while_is_read_to_the_end_over_several_sync
 # crashes -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Deadly:
-    """Where a sync is to be killed.
-
-    Attributes:
-        where: `request` (as the n-th request is sent), `normalize` or `load` (as the n-th of them begins), `statement`
-            (before the n-th SQL statement), `commit` (before the n-th transaction is committed).
-        number: The n, from 1.
-    """
-
-    where: str
-    number: int = 1
-
-
-def killing(deadly: Deadly, counts: Counter[str]) -> None:
-    """Make this process kill itself at the given point, and count every point that it passes."""
-
-    def passing(where: str) -> None:
-        counts[where] += 1
-        if (where, counts[where]) == (deadly.where, deadly.number):
-            sys.stdout.flush()
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def patch(owner: Any, name: str, where: str) -> None:
-        original = getattr(owner, name)
-
-        def patched(*args: Any, **kwargs: Any) -> Any:
-            passing(where)
-            return original(*args, **kwargs)
-
-        setattr(owner, name, patched)
-
-    import dlt
-    from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
-
-    from openai_fine_tuning.api.client import FineTuningApi
-
-    patch(FineTuningApi, "_send", "request")
-    patch(dlt.Pipeline, "normalize", "normalize")
-    patch(dlt.Pipeline, "load", "load")
-    clients: list[Any] = [DuckDbSqlClient]
-    if "DESTINATION__POSTGRES__CREDENTIALS" in os.environ:
-        from dlt.destinations.impl.postgres.sql_client import Psycopg2SqlClient
-
-        clients.append(Psycopg2SqlClient)
-    for client in clients:
-        patch(client, "execute_query", "statement")
-        patch(client, "commit_transaction", "commit")
-
-
-def sync_in_child(
-    sender: Any, *, env: dict[str, str], base_url: str, database: Path | None, deadly: Deadly, reading: SyncOptions
-) -> None:
-    """The body of a process that syncs; it tells how many of each point it passed."""
-    os.environ.update(env)
-    os.chdir(env["HOME"])
-    tempfile.tempdir = env["TMPDIR"]
-    counts: Counter[str] = Counter()
-    killing(deadly, counts)
-    warehouse = DuckDb(database) if database else PostgreSql()
-    run_sync(Account("default", "key", base_url), warehouse, reading)
-    sender.send(dict(counts))
-    sender.close()
-
-
-class Syncs:
-    """Syncs in processes of their own, forked from one that has imported everything."""
-
-    def __init__(self, folder: Path, host: Simulator, database: Path | None) -> None:
-        self.host = host
-        self.database = database
-        self.temporary = folder / "temporary"
-        home = folder / "home"
-        for made in (self.temporary, home):
-            made.mkdir(exist_ok=True)
-        self._env = {"HOME": str(home), "TMPDIR": str(self.temporary), "DLT_DATA_DIR": str(home / ".dlt")}
-        if credentials := os.environ.get("DESTINATION__POSTGRES__CREDENTIALS"):
-            self._env["DESTINATION__POSTGRES__CREDENTIALS"] = credentials
-
-    def run(self, deadly: Deadly | None = None, **reading: Any) -> dict[str, int]:
-        """A sync to its end; returns how many points it passed. With `deadly`, assert that it was killed there."""
-        context = forking()
-        receiver, sender = context.Pipe(duplex=False)
-        self.host.requests.clear()
-        work = partial(
-            sync_in_child,
-            env=self._env,
-            base_url=self.host.base_url,
-            database=self.database,
-            deadly=deadly or Deadly(""),
-            reading=SyncOptions(**reading),
-        )
-        process = context.Process(target=work, args=(sender,))
-        process.start()
-        sender.close()
-        process.join(60)
-        with receiver:
-            passed: dict[str, int] = receiver.recv() if process.exitcode == 0 else {}
-        assert process.exitcode == (-signal.SIGKILL if deadly else 0), f"{deadly}: exit {process.exitcode}"
-        process.close()
-        return passed
-
-    @property
-    def left_behind(self) -> list[Path]:
-        """Working directories that are still there."""
-        return sorted(self.temporary.glob("*/sync-*"))
-
-
 @pytest.fixture
 def syncs(tmp_path: Path, host: Simulator) -> Syncs:
     """Syncs into a DuckDB file."""
-    return Syncs(tmp_path, host, tmp_path / "warehouse.duckdb")
+    return Syncs(tmp_path, host, DuckDb(tmp_path / "warehouse.duckdb"))
 
 
 EARLY = [Deadly("request", 1), Deadly("request", 9), Deadly("normalize"), Deadly("load")]
@@ -295,7 +183,7 @@ def test_a_load_that_is_killed_at_any_statement_is_made_whole_by_the_next_sync(
 def test_a_load_into_postgres_that_is_killed_at_any_statement_is_made_whole_by_the_next_sync(
     tmp_path: Path, world: ScriptedWorld, host: Simulator, postgres: Postgres
 ) -> None:
-    kill_all_over(Syncs(tmp_path, host, None), world, postgres.rows, [0.4, 0.9])
+    kill_all_over(Syncs(tmp_path, host, PostgreSql()), world, postgres.rows, [0.4, 0.9])
 
 
 @pytest.mark.thorough

@@ -38,8 +38,8 @@ from fine_tuning_warehouse.warehouses.postgres import PostgreSql
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 from harness import QUICK
 from histories import DAY, HOUR, NOW, Truth, assert_holds, mixed_faults
+from killing import Deadly, killing
 from openai_fine_tuning import openai_fine_tuning
-from test_crashes import Deadly, killing
 
 if TYPE_CHECKING:
     from postgres import Postgres

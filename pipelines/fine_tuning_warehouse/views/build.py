@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
 from functools import cache, cached_property, lru_cache
 from importlib.resources import files
 from typing import Any
@@ -62,7 +63,6 @@ _MORE_COLUMNS: dict[str, dict[str, str]] = {
     "files": {**dict.fromkeys(("account", "id", "filename"), "text"), "created_at": "timestamp"},
     "prices": {"base_model": "text", "per_million_tokens": "double", "per_training_hour": "double", "currency": "text"},
     "retirements": {"model": "text", "retires_at": "date", "replacement": "text", "note": "text"},
-    "syncs": {"_dlt_load_id": "text"},
     "_dlt_loads": {"load_id": "text", "status": "bigint"},
 }
 
@@ -86,6 +86,21 @@ _SAME_METRIC = {"train_accuracy": "train_mean_token_accuracy"}
 """OpenAI's result files have another name for what its API, and Azure's result files, call so."""
 
 
+JOBS_TO_MATERIALIZE = "jobs_to_materialize"
+"""A temporary table of jobs: account and fine_tuning_job_id."""
+
+_JOB_COLUMNS = {**dict.fromkeys(("events", "result_metrics", "checkpoints"), "fine_tuning_job_id"), "jobs": "id"}
+"""The tables that materialized rows are made from, each with the column that names the job."""
+
+
+class _Of(Enum):
+    """The jobs that a query reads; the value ends the names of its parts."""
+
+    ALL = ""
+    NOT_MATERIALIZED = "_of_others"
+    TO_MATERIALIZE = "_of_jobs"
+
+
 class Builder:
     """Builds the SELECTs of views for one destination.
 
@@ -94,15 +109,22 @@ class Builder:
         tables: The tables that it has.
         path: The qualified name of a table or view, unquoted, part by part.
         fold: How the destination writes names: in upper case, for example.
+        materialized: The qualified name of a table of `materialize`, in DuckDB; None if the views compute all rows.
     """
 
     def __init__(
-        self, dialect: str, tables: Tables, path: Callable[[str], list[str]], fold: Callable[[str], str] = str
+        self,
+        dialect: str,
+        tables: Tables,
+        path: Callable[[str], list[str]],
+        fold: Callable[[str], str] = str,
+        materialized: Callable[[str], list[str]] | None = None,
     ) -> None:
         self._dialect = dialect
         self._tables = tables
         self._path = path
         self._fold = fold
+        self._materialized = materialized
         self.views = tuple(view for view in VIEWS if any(self._tables.get(table) for table in view.over))
         """The views that can be made."""
 
@@ -111,7 +133,8 @@ class Builder:
         """All that a SELECT depends on."""
         columns = ((table, *column) for table, columns in self._tables.items() for column in columns.items())
         paths = tuple(tuple(self._path(name)) for name in (*READ_TABLES, *(view.name for view in VIEWS)))
-        return self._dialect, frozenset(columns), paths, self._fold
+        kept = tuple(self._materialized("accounts")) if self._materialized else None
+        return self._dialect, frozenset(columns), paths, self._fold, kept
 
     def __eq__(self, other: object) -> bool:
         """Return whether the other one builds the same SELECTs."""
@@ -123,11 +146,15 @@ class Builder:
 
     def select(self, view: View) -> str:
         """Return the SELECT of a view."""
-        return _select(self, view)
+        return _select(self, view, _Of.ALL)
 
-    def build(self, view: View) -> str:
-        """Build the SELECT of a view."""
-        query = self._with_parts(self._query(view))
+    def select_to_materialize(self, view: View) -> str:
+        """Return the SELECT of the rows of a view, or of a part, for the jobs in `JOBS_TO_MATERIALIZE`."""
+        return _select(self, view, _Of.TO_MATERIALIZE)
+
+    def build(self, view: View, of: _Of) -> str:
+        """Build the SELECT of a view, or of a part."""
+        query = self._with_parts(self._rows(view, of))
         for identifier in query.find_all(exp.Identifier):
             identifier.set("this", self._fold(identifier.name))
             identifier.set("quoted", True)
@@ -147,12 +174,26 @@ class Builder:
         ctes = query.ctes
         query.set("with_", None)
         for part in reversed(PARTS):
-            if any(table.name == part.name for one in (query, *ctes) for table in one.find_all(exp.Table)):
-                ctes.insert(0, exp.CTE(this=self._query(part), alias=exp.TableAlias(this=exp.to_identifier(part.name))))
+            for of in _Of:
+                name = part.name + of.value
+                if any(table.name == name for one in (query, *ctes) for table in one.find_all(exp.Table)):
+                    ctes.insert(
+                        0, exp.CTE(this=self._rows(part, of), alias=exp.TableAlias(this=exp.to_identifier(name)))
+                    )
         query.set("with_", exp.With(expressions=ctes) if ctes else None)
         return query
 
-    def _query(self, view: View) -> exp.Query:
+    def _rows(self, view: View, of: _Of) -> exp.Query:
+        """Return the query of a view's rows: those that are materialized, and the others computed."""
+        if self._materialized is None or of is not _Of.ALL or not view.is_large:
+            return self._query(view, of)
+        others = self._query(view, _Of.NOT_MATERIALIZED)
+        columns = [exp.column(name) for name in others.named_selects]
+        is_materialized = parse_one("account IN (SELECT account FROM _accounts WHERE is_materialized = 1)")
+        rows = exp.select(*columns).from_(_named(self._materialized(view.name))).where(is_materialized)
+        return exp.union(rows, exp.select(*columns).from_(others.subquery("others")), distinct=False, copy=False)
+
+    def _query(self, view: View, of: _Of) -> exp.Query:
         query = _parsed(view).copy()
         if EACH_METRIC in view.text:
             query = self._for_each_metric(query)
@@ -160,22 +201,24 @@ class Builder:
         used = {column.name for column in query.find_all(exp.Column)}
         for table in list(query.find_all(exp.Table)):
             if table.name not in own:
-                table.replace(self._table(table, used))
+                table.replace(self._table(table, used, of))
         return query
 
-    def _table(self, table: exp.Table, used: set[str]) -> Any:
+    def _table(self, table: exp.Table, used: set[str], of: _Of) -> Any:  # noqa: PLR0911
         """Return a table or view in a SELECT: its name, or a subquery that adds the columns it lacks."""
         name, alias = table.name, table.alias_or_name
+        if table.db and self._materialized is not None:
+            return exp.alias_(_named(self._materialized(name)), alias, table=True)
         part = next((part for part in PARTS if part.name == name), None)
         if part is not None:
-            return exp.alias_(exp.to_table(part.name), alias, table=True)
+            return exp.alias_(exp.to_table(part.name + of.value), alias, table=True)
         view = next((view for view in VIEWS if view.name == name), None)
-        if view is not None and view not in self.views:
-            return self._query(view).subquery(alias)
-        parts = [exp.to_identifier(part) for part in self._path(name)]
-        itself = exp.Table(
-            this=parts[-1], db=parts[-2] if parts[1:] else None, catalog=parts[-3] if parts[2:] else None
-        )
+        if view is not None and (view not in self.views or (view.is_large and of is _Of.NOT_MATERIALIZED)):
+            return self._query(view, of).subquery(alias)
+        if view is not None and of is _Of.TO_MATERIALIZE and self._materialized is not None:
+            every = exp.column(exp.Star(), table="t")
+            return _only(_named(self._materialized(name)), [every], "fine_tuning_job_id", of).subquery(alias)
+        itself = _named(self._path(name))
         if view is not None:
             return exp.alias_(itself, alias, table=True)
         present = self._tables.get(name, {})
@@ -187,6 +230,9 @@ class Builder:
                 nulls.append(exp.alias_(exp.cast(exp.null(), _SQL_TYPES.get(type_, "VARCHAR")), column))
             else:
                 known.append(exp.column(column))
+        if known and of is not _Of.ALL and name in _JOB_COLUMNS:
+            columns: list[Any] = [exp.column(column.name, table="t") for column in known]
+            return _only(itself, [*columns, *nulls], _JOB_COLUMNS[name], of).subquery(alias)
         if not nulls:
             return exp.alias_(itself, alias, table=True)
         if known:
@@ -216,8 +262,28 @@ class Builder:
 
 # A process may sync into many databases with the same tables: a large view takes 50 ms.
 @lru_cache(maxsize=100)
-def _select(builder: Builder, view: View) -> str:
-    return builder.build(view)
+def _select(builder: Builder, view: View, of: _Of) -> str:
+    return builder.build(view, of)
+
+
+def _named(path: list[str]) -> exp.Table:
+    parts = [exp.to_identifier(part) for part in path]
+    return exp.Table(this=parts[-1], db=parts[-2] if parts[1:] else None, catalog=parts[-3] if parts[2:] else None)
+
+
+def _only(table: exp.Table, columns: list[Any], job_column: str, of: _Of) -> exp.Select:
+    """Return some columns of `t`, a table of jobs or of what belongs to jobs, for some jobs alone."""
+    rows = exp.select(*columns).from_(exp.alias_(table, "t", table=True))
+    if of is _Of.TO_MATERIALIZE:
+        same = f"j.account = t.account AND j.fine_tuning_job_id = t.{job_column}"
+        return rows.join(JOBS_TO_MATERIALIZE, on=same, join_alias="j")
+    # Where no account is to be joined, DuckDB ends the scan of a table with the first row that reaches the join. A
+    # filter on the job, which DuckDB applies before the join, may let none reach it. No filter moves below RANDOM().
+    for column in rows.find_all(exp.Column):
+        if column.name == job_column:
+            always = exp.LT(this=exp.Rand(), expression=exp.convert(2))
+            column.replace(exp.alias_(exp.Case(ifs=[exp.If(this=always, true=column.copy())]), job_column))
+    return rows.join("_accounts", on="a.account = t.account AND a.is_materialized = 0", join_alias="a")
 
 
 def _inline(query: exp.Query) -> None:
@@ -280,7 +346,7 @@ def _macro(node: Any, metric: str | None = None) -> Any:
 
 def _columns(table: str, used: set[str]) -> Iterator[tuple[str, str]]:
     """Return the columns of a table that views use, with their types."""
-    declared = TABLES[table].types if table in TABLES else {}
+    declared = {**TABLES[table].types, "_dlt_load_id": "text"} if table in TABLES else {}
     for name, type_ in {**declared, **_MORE_COLUMNS.get(table, {})}.items():
         if name in used:
             yield name, type_

@@ -17,6 +17,7 @@ from fine_tuning_warehouse.warehouses.sql_text import literal
 
 from .build import DIALECTS, READ_TABLES, SOURCES, Builder
 from .files import View
+from .materialize import Materialization
 
 if TYPE_CHECKING:
     import dlt
@@ -85,21 +86,29 @@ class _Views:
         self._sql = client.sql_client
         self._dialect = client.capabilities.sqlglot_dialect
         tables = warehouse.columns(client, READ_TABLES)
+        materialized = warehouse.materialized_schema(self._sql)
         self._builder = Builder(
             self._dialect,
             tables,
             lambda name: self._sql.make_qualified_table_name_path(name, quote=False),
             client.capabilities.casefold_identifier,
+            (lambda name: [materialized, name]) if materialized else None,
         )
+        self._materialization = Materialization(self._sql, materialized, self._builder) if materialized else None
         self._options = warehouse.view_options(self._sql)
         described = json.dumps(tables, sort_keys=True)
-        self._made_from = _digest(self._dialect, described, self._name("view") + self._options, *SOURCES)
+        self._made_from = _digest(
+            self._dialect, described, self._name("view") + self._options, materialized or "", *SOURCES
+        )
 
     def write(self) -> None:
         """Make what is missing or has changed."""
-        outdated = self._outdated()
-        if not outdated:
-            return
+        if outdated := self._outdated():
+            self._make(outdated)
+        if self._materialization:
+            self._materialization.refresh()
+
+    def _make(self, outdated: Collection[View]) -> None:
         in_the_way: list[View] = []
         while True:
             try:
@@ -128,6 +137,8 @@ class _Views:
         query = self._warehouse.view_comments
         if query is None:
             return list(self._builder.views)
+        if self._materialization and not self._materialization.is_made_from(self._made_from):
+            return list(self._builder.views)
         present = dict(self._sql.execute_sql(query, self._sql.dataset_name) or ())
         return [view for view in self._builder.views if present.get(view.name) != self._comment(view)]
 
@@ -136,6 +147,8 @@ class _Views:
 
     def _replace(self, outdated: Collection[View], in_the_way: Sequence[View]) -> None:
         with self._transaction():
+            if self._materialization and not self._materialization.is_made_from(self._made_from):
+                self._materialization.make(self._made_from)
             grants = self._warehouse.view_grants(self._sql) if in_the_way else []
             for view in reversed(in_the_way):
                 self._execute(view, f"DROP VIEW IF EXISTS {self._name(view.name)}")

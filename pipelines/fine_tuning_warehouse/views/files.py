@@ -15,17 +15,21 @@ class View:
     """A view.
 
     Attributes:
-        name: Its name, and that of its file.
+        name: Its name, and that of its file; a part begins with an underscore, and lies in `parts/`.
         over: The tables that it is about: it is made where one of them exists. What else it reads may be missing.
+        is_large: Whether it takes seconds to compute in a large warehouse: `materialize` keeps its rows there. Each of
+            its rows depends on the rows of one job alone.
     """
 
     name: str
     over: tuple[str, ...]
+    is_large: bool = False
 
     @cached_property
     def text(self) -> str:
         """The whole file."""
-        return (files(__package__) / f"{self.name}.sql").read_text(encoding="utf-8")
+        path = f"parts/{self.name[1:]}.sql" if self.name.startswith("_") else f"{self.name}.sql"
+        return (files(__package__) / path).read_text(encoding="utf-8")
 
     @cached_property
     def description(self) -> str:
@@ -53,7 +57,7 @@ class View:
 
 
 VIEWS = (
-    View("checkpoint_history", over=("checkpoints",)),
+    View("checkpoint_history", over=("checkpoints",), is_large=True),
     View("model_status", over=("jobs", "checkpoints", "models")),
     View("best_checkpoints", over=("checkpoints",)),
     View("job_overview", over=("jobs",)),
@@ -66,5 +70,16 @@ VIEWS = (
 )
 """All views; one that reads another comes after it."""
 
-PARTS = (View("_job_facts", over=("jobs",)), View("_step_values", over=("events", "result_metrics", "checkpoints")))
-"""Queries that views share, each as a common table expression of the view. One that reads another comes after it."""
+PARTS = (
+    View("_account_rows", over=("jobs",)),
+    View("_accounts", over=("jobs",)),
+    View("_job_rows", over=("jobs",)),
+    View("_job_facts", over=("jobs",)),
+    View("_step_values", over=("events", "result_metrics", "checkpoints")),
+    View("_event_facts", over=("events",), is_large=True),
+    View("_advice", over=("checkpoints",), is_large=True),
+)
+"""Queries that views read, each as a common table expression of the view. One that reads another comes after it."""
+
+MATERIALIZED = tuple(view for view in (*VIEWS, *PARTS) if view.is_large)
+"""Those with rows that a large warehouse keeps in tables. One that reads another comes after it."""

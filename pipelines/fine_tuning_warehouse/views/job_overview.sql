@@ -45,39 +45,7 @@
 -- last_error: The job's last event of level error; else error_message.
 -- metadata: Key-value pairs that the user attached, as a JSON object.
 
-WITH times AS (
-  SELECT
-    account,
-    fine_tuning_job_id,
-    MIN(CASE WHEN data__step >= 0 THEN created_at END) AS first_step_at,
-    MAX(CASE WHEN data__step >= 0 THEN created_at END) AS last_step_at,
-    MIN(CASE WHEN message LIKE '%ob started%' OR message LIKE '%raining started%' THEN created_at END) AS began_at,
-    MAX(CASE WHEN message LIKE 'Training tokens billed: %' THEN created_at END) AS billed_at,
-    MAX(CASE WHEN level = 'error' THEN created_at END) AS failed_at
-  FROM events
-  GROUP BY account, fine_tuning_job_id
-),
-
--- Of the events at those two times, one each.
-messages AS (
-  SELECT
-    e.account,
-    e.fine_tuning_job_id,
-    MAX(
-      CASE
-        WHEN e.created_at = t.billed_at AND e.message LIKE 'Training tokens billed: %'
-          THEN AS_NUMBER(REPLACE(TRIM(SPLIT_PART(e.message, ':', 2)), ',', ''))
-      END
-    ) AS billed,
-    MAX(CASE WHEN e.created_at = t.failed_at AND e.level = 'error' THEN e.message END) AS last_message
-  FROM events AS e
-  JOIN times AS t
-    ON t.account = e.account AND t.fine_tuning_job_id = e.fine_tuning_job_id
-  WHERE e.message LIKE 'Training tokens billed: %' OR e.level = 'error'
-  GROUP BY e.account, e.fine_tuning_job_id
-),
-
-parents AS (
+WITH parents AS (
   SELECT j.account, j.id AS fine_tuning_job_id, MAX(p.job_id) AS parent_job_id
   FROM jobs AS j
   JOIN (
@@ -99,16 +67,16 @@ SELECT
   COALESCE(o.job_method, b.method, o.guessed_method) AS method,
   j.status,
   j.created_at,
-  COALESCE(t.began_at, t.first_step_at) AS started_at,
+  t.training_began_at AS started_at,
   j.finished_at,
   CASE WHEN j.finished_at >= j.created_at THEN EPOCH(j.finished_at) - EPOCH(j.created_at) END AS duration_seconds,
   CASE
-    WHEN COALESCE(t.began_at, t.first_step_at) >= j.created_at
-      THEN EPOCH(COALESCE(t.began_at, t.first_step_at)) - EPOCH(j.created_at)
+    WHEN t.training_began_at >= j.created_at
+      THEN EPOCH(t.training_began_at) - EPOCH(j.created_at)
   END AS queue_seconds,
   CASE
-    WHEN COALESCE(t.last_step_at, j.finished_at) >= COALESCE(t.began_at, t.first_step_at)
-      THEN EPOCH(COALESCE(t.last_step_at, j.finished_at)) - EPOCH(COALESCE(t.began_at, t.first_step_at))
+    WHEN COALESCE(t.last_step_at, j.finished_at) >= t.training_began_at
+      THEN EPOCH(COALESCE(t.last_step_at, j.finished_at)) - EPOCH(t.training_began_at)
   END AS training_seconds,
   o.epochs AS n_epochs,
   AS_NUMBER(j.hyperparameters__batch_size) AS batch_size,
@@ -119,7 +87,7 @@ SELECT
   j.seed,
   j.fine_tuned_model,
   j.trained_tokens,
-  CAST(s.billed AS BIGINT) AS billed_tokens,
+  t.billed_tokens,
   COALESCE(b.checkpoints, 0) AS checkpoints,
   b.evaluation_metric,
   b.evidence,
@@ -137,17 +105,15 @@ SELECT
   v.filename AS validation_file_name,
   j.error__code AS error_code,
   j.error__message AS error_message,
-  COALESCE(s.last_message, j.error__message) AS last_error,
+  COALESCE(t.last_message, j.error__message) AS last_error,
   j.metadata
 FROM jobs AS j
 JOIN _job_facts AS o
   ON o.account = j.account AND o.fine_tuning_job_id = j.id
 LEFT JOIN best_checkpoints AS b
   ON b.account = j.account AND b.fine_tuning_job_id = j.id
-LEFT JOIN times AS t
+LEFT JOIN _event_facts AS t
   ON t.account = j.account AND t.fine_tuning_job_id = j.id
-LEFT JOIN messages AS s
-  ON s.account = j.account AND s.fine_tuning_job_id = j.id
 LEFT JOIN parents AS p
   ON p.account = j.account AND p.fine_tuning_job_id = j.id
 LEFT JOIN files AS f

@@ -71,11 +71,17 @@ WITH
   ),
 
   -- Some hosts list base models only, and some no checkpoints: then a name that is missing says nothing.
-  shown AS (
-    SELECT DISTINCT m.account, m.final
-    FROM made AS m
+  found AS (
+    SELECT n.account, n.fine_tuning_job_id, MAX(n.final) AS final
+    FROM named AS n
     JOIN listed AS l
-      ON l.account = m.account AND l.name = m.name
+      ON l.account = n.account AND l.name = LOWER(n.model)
+    GROUP BY n.account, n.fine_tuning_job_id, n.model
+  ),
+
+  shown AS (
+    SELECT DISTINCT account, final
+    FROM found
   ),
 
   tuned AS (

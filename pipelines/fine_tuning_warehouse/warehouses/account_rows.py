@@ -59,6 +59,8 @@ class AccountRows:
                 return {name: _delete_files(table, wanted[name]) for name, table in self._tables(client, wanted)}
             with _transaction(client):
                 deleted = _delete_sql(client, wanted)
+                for table, where, values in self._materialized(client, wanted):
+                    client.sql_client.execute_sql(f"DELETE FROM {table} {where}", *values)  # noqa: S608
             if isinstance(client, WithStagingDataset):
                 with client.with_staging_dataset(), _transaction(client):
                     _delete_sql(client, wanted)
@@ -72,7 +74,7 @@ class AccountRows:
         def update(client: Any) -> None:
             if is_sql(client):
                 with _transaction(client):
-                    for name, where, values in _wheres(client, wanted):
+                    for name, where, values in (*_wheres(client, wanted), *self._materialized(client, wanted)):
                         query = f"UPDATE {name} SET {column} = %s {where}"  # noqa: S608 - names of our own tables
                         client.sql_client.execute_sql(query, value, *values)
                 return
@@ -116,6 +118,14 @@ class AccountRows:
     def schema(self) -> dlt.Schema:
         """Return the schema of the tables, as the last load has left it."""
         return self._pipeline.schemas[SCHEMA].clone()
+
+    def _materialized(self, client: Any, wanted: Mapping[str, Condition]) -> Iterator[tuple[str, str, list[str]]]:
+        """Yield each table with rows of views, with the WHERE clause and its values, where events are wanted too."""
+        if "events" not in wanted:
+            return
+        for table, columns in self._warehouse.materialized_tables(client.sql_client).items():
+            condition = {column: values for column, values in wanted["events"].items() if column in columns}
+            yield table, *where_clause(client.sql_client, {column: column for column in columns}, condition)
 
     def _tables(self, client: Any, wanted: Mapping[str, Condition]) -> Iterator[tuple[str, Any]]:
         if read_stored_schema(client) is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,16 @@ from fine_tuning_warehouse.errors import CommandError, root_cause
 from fine_tuning_warehouse.text import first_line, shown_path
 
 from .locking import NO_LOCKS, file_lock, retried
-from .warehouse import DEFAULT_DATABASE, DEFAULT_DATASET, Result, Warehouse, load_pending
+from .sql_text import quoted
+from .warehouse import (
+    DEFAULT_DATABASE,
+    DEFAULT_DATASET,
+    MaterializationError,
+    Result,
+    Warehouse,
+    load_pending,
+    write_descriptions,
+)
 
 if TYPE_CHECKING:
     import dlt
@@ -37,6 +46,9 @@ _EMPTY_BYTES = 12_288
 _BATCHES_HELD = 8
 """Rows are read, staged and merged a batch at a time; wide ones (long texts) take more memory each."""
 
+_DESCRIBE_MEGABYTES = 256
+"""The memory in which the rows of large views are computed."""
+
 
 @dataclass(frozen=True)
 class DuckDb(Warehouse):
@@ -47,11 +59,14 @@ class DuckDb(Warehouse):
         dataset: The schema that holds the tables.
         load_megabytes: The memory of a load: by default enough for a million checkpoints or events, and for their merge
             into as many. A load that does not fit is repeated without a bound.
+        materialize_from_rows: The number of rows from which on the rows of large views are kept in tables. Below it, a
+            view computes all of its rows in about three seconds.
     """
 
     database: Path
     dataset: str = DEFAULT_DATASET
     load_megabytes: int = 64
+    materialize_from_rows: int = 1_500_000
 
     destination: ClassVar[str] = "duckdb"  # type: ignore[misc]
     keeps_types: ClassVar[bool] = True
@@ -131,19 +146,49 @@ class DuckDb(Warehouse):
     ) -> LoadInfo:
         """Load with little memory, however much there is to load; what does not fit is loaded without a bound."""
         megabytes = self.load_megabytes + largest_batch * _BATCHES_HELD // 1_000_000
+        return self._bounded(pipeline, megabytes, lambda: load_pending(pipeline, prepare))
 
-        def load() -> LoadInfo:
+    @override
+    def describe(self, pipeline: dlt.Pipeline) -> list[str]:
+        try:
+            return self._bounded(pipeline, _DESCRIBE_MEGABYTES, lambda: write_descriptions(pipeline, self))
+        except MaterializationError as error:
+            return [str(error)]
+
+    def _bounded(self, pipeline: dlt.Pipeline, megabytes: int, step: Callable[[], Result]) -> Result:
+        """Do a step with little memory; without a bound where that is not enough."""
+
+        def bounded() -> Result:
             try:
                 with _kept_open(pipeline, megabytes=megabytes):
-                    return load_pending(pipeline, prepare)
+                    return step()
             except Exception as error:
                 if not str(root_cause(error)).startswith("Out of Memory Error"):
                     raise
-                logger.info("A load did not fit %d MB of memory: again, without a bound", megabytes)
+                logger.info("A step did not fit %d MB of memory: again, without a bound", megabytes)
             with _kept_open(pipeline):
-                return load_pending(pipeline, prepare)
+                return step()
 
-        return self.attempt(load)
+        return self.attempt(bounded)
+
+    @override
+    def materialized_schema(self, sql: Any) -> str | None:
+        query = (
+            "SELECT coalesce(sum(estimated_size), 0) FROM duckdb_tables() "
+            "WHERE schema_name = %s AND database_name = current_database()"
+        )
+        ((rows,),) = sql.execute_sql(query, self.dataset)
+        is_large = rows >= self.materialize_from_rows
+        return f"{self.dataset}_materialized" if is_large or self.materialized_tables(sql) else None
+
+    @override
+    def materialized_tables(self, sql: Any) -> Mapping[str, Collection[str]]:
+        schema = f"{self.dataset}_materialized"
+        query = (
+            "SELECT table_name, list(column_name) FROM duckdb_columns() "
+            "WHERE schema_name = %s AND database_name = current_database() GROUP BY table_name"
+        )
+        return {quoted(schema, table): columns for table, columns in sql.execute_sql(query, schema) or ()}
 
     def connect(self, directory: Path, stack: ExitStack) -> duckdb.DuckDBPyConnection:
         """Open a DuckDB connection over it that only reads."""

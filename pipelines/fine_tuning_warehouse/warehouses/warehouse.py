@@ -37,6 +37,10 @@ TableFormat = Literal["iceberg", "delta"]
 Result = TypeVar("Result")
 
 
+class MaterializationError(CommandError):
+    """The rows of large views could not be kept in tables: the views compute them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Waits:
     lock_wait_seconds: float = field(default=LOCK_WAIT_SECONDS, compare=False)
@@ -77,6 +81,24 @@ class Warehouse(_Waits, ABC):
         """Return the statements that restore the rights on the views, for views that are dropped and made anew."""
         del sql
         return []
+
+    def materialized_schema(self, sql: Any) -> str | None:
+        """Return the schema of the tables that hold the rows of large views; None if the views compute all rows.
+
+        Args:
+            sql: dlt's SQL client of the warehouse.
+        """
+        del sql
+        return None
+
+    def materialized_tables(self, sql: Any) -> Mapping[str, Collection[str]]:
+        """Return the tables that hold the rows of large views: qualified name to columns.
+
+        Args:
+            sql: dlt's SQL client of the warehouse.
+        """
+        del sql
+        return {}
 
     def waiting(self, seconds: float) -> Self:
         """Return the same warehouse with another `lock_wait_seconds`."""
@@ -221,14 +243,10 @@ class Warehouse(_Waits, ABC):
         Raises:
             CommandError: A view could not be made for another reason. The tables are loaded all the same.
         """
-        from fine_tuning_warehouse.views import write_views  # noqa: PLC0415 - see accounts
-
-        from .comments import write_comments  # noqa: PLC0415
 
         def describe() -> list[str]:
             with self.session(pipeline):
-                write_comments(pipeline, self)
-                return write_views(pipeline, self)
+                return write_descriptions(pipeline, self)
 
         with self.exclusive_load(pipeline):
             return self.attempt(describe)
@@ -290,6 +308,16 @@ def load_pending(pipeline: dlt.Pipeline, prepare: Callable[[], None] | None) -> 
         prepare()
     make_lacking(pipeline)
     return pipeline.load()
+
+
+def write_descriptions(pipeline: dlt.Pipeline, warehouse: Warehouse) -> list[str]:
+    """Write comments and views into a warehouse that is open; `Warehouse.describe` says more."""
+    from fine_tuning_warehouse.views import write_views  # noqa: PLC0415 - see accounts
+
+    from .comments import write_comments  # noqa: PLC0415
+
+    write_comments(pipeline, warehouse)
+    return write_views(pipeline, warehouse)
 
 
 def find_warehouse(
