@@ -69,6 +69,8 @@ _MORE_COLUMNS: dict[str, dict[str, str]] = {
 READ_TABLES = tuple(dict.fromkeys((*(table for view in VIEWS for table in view.over), *_MORE_COLUMNS)))
 """Every table that a view reads."""
 
+_WITH = "with_" if "with_" in exp.Select.arg_types else "with"  # sqlglot 28 renamed it
+
 _NUMBERS = ("double", "bigint", "decimal")
 _FITTING = {"double": _NUMBERS, "bigint": _NUMBERS, "date": ("date", "timestamp")}
 """The types, as stored, that a column may have which a view reads as a number or a date."""
@@ -172,7 +174,7 @@ class Builder:
     def _with_parts(self, query: exp.Query) -> exp.Query:
         """Put the parts that a query reads, and those that these read, before its own common table expressions."""
         ctes = query.ctes
-        query.set("with_", None)
+        query.set(_WITH, None)
         for part in reversed(PARTS):
             for of in _Of:
                 name = part.name + of.value
@@ -180,7 +182,7 @@ class Builder:
                     ctes.insert(
                         0, exp.CTE(this=self._rows(part, of), alias=exp.TableAlias(this=exp.to_identifier(name)))
                     )
-        query.set("with_", exp.With(expressions=ctes) if ctes else None)
+        query.set(_WITH, exp.With(expressions=ctes) if ctes else None)
         return query
 
     def _rows(self, view: View, of: _Of) -> exp.Query:
