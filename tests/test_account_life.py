@@ -172,6 +172,9 @@ def test_the_commands_list_rename_and_forget(two: Database, tmp_path: Path, host
     assert ftw("forget", "--account", "b", *database, *archive_option).code == 0
     assert [one["account"] for one in ftw("accounts", *database, "--output", "json").json] == ["c"]
     assert ftw("forget", "--account", "b", *database).code == 2
+    refused = ftw("forget", "--account", "b", *database, "--output", "json")
+    assert (refused.code, refused.json["status"], refused.json["rows"]) == (2, "failed", {})
+    assert "holds no account 'b'" in refused.json["error"]
     assert check(open_store(str(tmp_path / "archive"))).damaged == []
 
 

@@ -72,7 +72,7 @@ def test_csv_has_the_same_columns(ftw: Command) -> None:
 
 def test_people_get_two_lines_a_run_with_the_reason(ftw: Command) -> None:
     ended = ftw("best")
-    assert (ended.code, ended.err) == (0, "")
+    assert (ended.code, ended.err) == (0, "Not in this list: 1 job without checkpoints (1 running).\n")
     new, _, old, why = ended.out.splitlines()
     assert old.startswith("old · gpt-4o-mini-2024-07-18 · ftjob-old: ")
     assert "ckpt-step-10" in old
@@ -89,8 +89,8 @@ def test_a_job_is_named_by_its_id_the_beginning_of_it_or_its_suffix(ftw: Command
     both = ftw("best", "--job", "ftjob-", "--job", "old", "--output", "json").json
     assert sorted(row["fine_tuning_job_id"] for row in both) == ["ftjob-new", "ftjob-old"]
     assert is_told_well(ftw("best", "--job", "ftjob-r"), "ftjob-runs has no checkpoints", "running")
-    for name in ("", "ol", "FTJOB"):
-        assert is_told_well(ftw("best", "--job", name), "There is no job", "ftw sync")
+    for name, meant in (("", ""), ("ol", "did you mean 'old'"), ("FTJOB-O", "did you mean 'ftjob-o'"), ("x", "")):
+        assert is_told_well(ftw("best", "--job", name), "There is no job", meant, "ftw sync")
 
 
 def test_jobs_are_sorted_limited_and_only_those_that_can_be_improved(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_it_fits_a_narrow_terminal(ftw: Command) -> None:
     assert max(map(len, lines)) <= 80
     assert all(character.isprintable() for line in lines for character in line)
     wide = in_a_terminal(ftw, 400, "best")
-    assert len(wide) == 4
+    assert len(wide) == 5
     assert " ".join(" ".join(lines).split()) == " ".join(" ".join(wide).split())
 
 
@@ -304,4 +304,4 @@ def test_the_first_line_says_that_the_host_does_not_list_the_model(is_callable: 
     row = {"account": "a", "suffix": "s", "base_model": "b", "fine_tuning_job_id": "j", "advice": "deploy"}
     text = as_text([{**row, "checkpoint_to_deploy": "ft:m", "reason": "Why.", "is_callable": is_callable}])
     first, _ = text.splitlines()
-    assert first.endswith("deploy ft:m (not listed by the host any more)") is said
+    assert first.endswith("deploy ft:m (the host does not list it)") is said

@@ -126,3 +126,15 @@ def test_a_wait_that_does_not_help_or_is_too_long_ends_the_sync_at_once(
     with pytest.raises(CommandError):
         database.sync()
     assert len(host.requests) == 1
+
+
+def test_each_retry_is_logged_without_a_secret(
+    world: ScriptedWorld, host: Simulator, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.add_job(id="ftjob-1", created_at=NOW - DAY)
+    host.faults.append(Fault("status", status=503, body=b'{"error": {"message": "busy, key sk-secret-1234"}}', times=2))
+    with caplog.at_level("INFO", logger="openai_fine_tuning"):
+        database.sync(key="sk-secret-1234")
+    lines = [record.getMessage() for record in caplog.records if "follows in" in record.getMessage()]
+    assert [line.split(" follows")[0].split(". ")[-1] for line in lines] == ["Attempt 2", "Attempt 3"]
+    assert all("503" in line and "sk-secret" not in line for line in lines)

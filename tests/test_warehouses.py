@@ -150,7 +150,7 @@ def test_an_engine_that_no_view_is_written_for_is_read_as_duckdb_is(
     assert engine.tables() == file.tables()
     comparison = verify(Account("default", "key", host.base_url), engine.warehouse)
     assert (comparison.findings, comparison.equal["events"]) == ([], 9)
-    (columns, best), (same_columns, same) = (best_checkpoints(one.warehouse) for one in (engine, file))
+    (columns, best, _), (same_columns, same, _) = (best_checkpoints(one.warehouse) for one in (engine, file))
     assert columns == same_columns
     assert len(best) == 3
     assert _without_times(best) == _without_times(same)

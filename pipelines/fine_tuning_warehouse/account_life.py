@@ -32,9 +32,9 @@ class StoredAccount:
 
     Attributes:
         account: The label.
-        host: The host that the last sync has read; None if an earlier release did the last sync.
+        host: The host that the last sync has read, or tried to if none succeeded; None if an earlier release did it.
         rows: The number of rows, by table.
-        last_sync: When the last sync that was loaded had read everything.
+        last_sync: When the last sync that was loaded had read everything; None if none was.
     """
 
     account: str
@@ -76,8 +76,10 @@ def stored_accounts(warehouse: Warehouse) -> list[StoredAccount]:
                 for row in batch.to_pylist():
                     one = found[row["account"]]
                     if row.get("status") == "failed":
-                        continue
-                    if one.last_sync is None or (row["finished_at"] is not None and row["finished_at"] > one.last_sync):
+                        one.host = one.host or row.get("host")
+                    elif one.last_sync is None or (
+                        row["finished_at"] is not None and row["finished_at"] > one.last_sync
+                    ):
                         one.last_sync, one.host = row["finished_at"], row.get("host")
     return [found[label] for label in sorted(found)]
 

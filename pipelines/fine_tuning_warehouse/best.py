@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from .accounts.account import did_you_mean
 from .errors import CommandError
 from .warehouses.locking import READ_WAIT_SECONDS
 from .warehouses.rows import Conditions, Relation, Rows, open_rows
@@ -14,6 +16,22 @@ from .warehouses.warehouse import Warehouse
 VIEW = "best_checkpoints"
 
 Row = dict[str, Any]
+
+
+class Best(NamedTuple):
+    """What to deploy.
+
+    Attributes:
+        columns: The columns of the view.
+        rows: Its rows, one a job.
+        without_checkpoints: The other jobs of the accounts, which have no checkpoints: status to their number. Empty if
+            jobs were chosen.
+    """
+
+    columns: list[str]
+    rows: list[Row]
+    without_checkpoints: Mapping[str, int]
+
 
 _NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
@@ -26,8 +44,8 @@ def best_checkpoints(
     sort: Literal["created", "cost"] = "created",
     limit: int | None = None,
     improvable: bool = False,
-) -> tuple[list[str], list[Row]]:
-    """Return the rows of the view `best_checkpoints`: column names and rows.
+) -> Best:
+    """Return the rows of the view `best_checkpoints`.
 
     Args:
         warehouse: The warehouse that holds the view. Where its engine has no views, the rows are computed here.
@@ -45,8 +63,9 @@ def best_checkpoints(
         if view is None:
             raise CommandError(f"{warehouse.shown} holds no view {VIEW}: a `ftw sync` that reads checkpoints makes it.")
         of_accounts = {"account": accounts} if accounts else {}
+        jobs = _rows(rows, all_jobs.only("account", "id", "status"), of_accounts) if all_jobs else []
+        without: Counter[str] = Counter()
         if job_ids:
-            jobs = _rows(rows, all_jobs.only("account", "id", "status"), of_accounts) if all_jobs else []
             # A view answers for one job in a fraction of the time that it takes for all.
             are_ids = {job["id"] for job in jobs}.issuperset(job_ids)
             found = _rows(rows, view, {**of_accounts, **({"fine_tuning_job_id": job_ids} if are_ids else {})})
@@ -54,13 +73,15 @@ def best_checkpoints(
             chosen = _named(job_ids, found, jobs, f"{named} in {warehouse.shown}")
         else:
             chosen = _rows(rows, view, of_accounts)
+            have = {(row["account"], row["fine_tuning_job_id"]) for row in chosen}
+            without.update(job["status"] or "?" for job in jobs if (job["account"], job["id"]) not in have)
     if improvable:
         chosen = [row for row in chosen if _is_improvable(row)]
     chosen.sort(key=lambda row: (row["account"], row["fine_tuning_job_id"]))
     chosen.sort(key=lambda row: row["job_created_at"] or _NEVER, reverse=True)  # stable; jobs without a time come last
     if sort == "cost":
         chosen.sort(key=lambda row: -1.0 if row["cost_of_final"] is None else row["cost_of_final"], reverse=True)
-    return view.schema.names, chosen[:limit]
+    return Best(view.schema.names, chosen[:limit], without)
 
 
 def _rows(rows: Rows, relation: Relation, conditions: Conditions) -> list[Row]:
@@ -82,8 +103,15 @@ def _named(job_ids: Sequence[str], best: Sequence[Row], jobs: Sequence[Row], whe
         elif without:
             raise CommandError(f"The job {without[0]} has no checkpoints (it is {status[without[0]]}).")
         else:
-            raise CommandError(f"There is no job {name}{where}: `ftw sync` brings new ones.")
+            similar = _did_you_mean(name, list(status), [row["suffix"] for row in best if row["suffix"]])
+            raise CommandError(f"There is no job {name}{where}{similar}: `ftw sync` brings new ones.")
     return chosen
+
+
+def _did_you_mean(name: str, ids: Sequence[str], suffixes: Sequence[str]) -> str:
+    """Return ` (did you mean 'x'?)`: of an id as much as was given, where only the case differs."""
+    in_case = next((one[: len(name)] for one in ids if name and one.lower().startswith(name.lower())), None)
+    return did_you_mean(name, [*ids, *suffixes] if in_case is None else [in_case])
 
 
 def _is_improvable(row: Row) -> bool:

@@ -209,9 +209,10 @@ def _missing_key(label: str, section: tuple[str, ...]) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the known name that is most similar, as ` (did you mean 'x'?)`; empty if none is similar."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    """Return the known name that is most similar, whatever its case, as ` (did you mean 'x'?)`; empty if none is."""
+    lowered = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(name.lower(), lowered, n=1)
+    return f" (did you mean {lowered[close[0]]!r}?)" if close else ""
 
 
 def _check_sources(settings: Mapping[str, Setting], section: tuple[str, ...]) -> None:

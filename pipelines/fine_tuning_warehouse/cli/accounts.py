@@ -40,7 +40,7 @@ def accounts(context: click.Context, *, target: WarehouseOptions, output_format:
                 "account": one.account,
                 "host": one.host or "?",
                 "rows": f"{sum(one.rows.values()):,}",
-                "last sync": "?" if one.last_sync is None else f"{one.last_sync:%Y-%m-%d %H:%M:%S} UTC",
+                "last sync": "none succeeded" if one.last_sync is None else f"{one.last_sync:%Y-%m-%d %H:%M:%S} UTC",
             }
             for one in found
         ]

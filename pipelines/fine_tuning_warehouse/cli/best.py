@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from fine_tuning_warehouse.text import safe
+from fine_tuning_warehouse.text import counted, safe
 
 from .options import WarehouseOptions, existing_warehouse_options, prepare
 from .terminal import output
@@ -59,14 +59,14 @@ def best(
 
     Checkpoints are compared by validation loss (reinforcement runs: by reward), among those that the host still keeps.
     The advice is `deploy`, `keep_final` (no clear difference), `retrain` (the best epoch was dropped), `cannot_tell`
-    (only training was measured) or `not_finished`. `cost of final` is how much worse the final one is than the best,
-    and `noise` how far the metric scatters. The newest job comes first.
+    (only training was measured) or `not_finished`. `cost_of_final`, by which --sort cost sorts, is how much worse the
+    final checkpoint is than the best one. The newest job comes first. Jobs without checkpoints are not in the list.
     """
     prepare()
     from fine_tuning_warehouse.best import best_checkpoints  # noqa: PLC0415 - imports dlt, after `prepare`
 
     warehouse = target.find_existing()
-    names, rows = best_checkpoints(
+    names, rows, without = best_checkpoints(
         warehouse, accounts=labels, job_ids=jobs, sort=sort, limit=limit, improvable=improvable
     )
     if output_format == "json":
@@ -75,6 +75,11 @@ def best(
         output.print_csv(names, [list(row.values()) for row in rows], spreadsheet_safe=spreadsheet_safe)
     elif rows:
         output.print_pages(as_text(rows, output.terminal_width()))
+        if without and not (improvable or limit):
+            kinds = ", ".join(f"{number} {status}" for status, number in sorted(without.items()))
+            click.echo(
+                f"Not in this list: {counted(sum(without.values()), 'job')} without checkpoints ({kinds}).", err=True
+            )
     elif improvable:
         click.echo("No job is known to lose by its final checkpoint.", err=True)
     else:
@@ -95,7 +100,7 @@ def as_text(rows: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
         names = [row["account"] if several else None, row["suffix"], row["base_model"], row["fine_tuning_job_id"]]
         advice = _ADVICE.get(row["advice"], "{}").format(row["checkpoint_to_deploy"] or "no checkpoint is advised")
         if row.get("is_callable") is False:
-            advice += " (not listed by the host any more)"
+            advice += " (the host does not list it)"
         lines += [f"{' · '.join(str(name) for name in names if name)}: {advice}", f"  {row['reason']}"]
     if width is None:
         return "\n".join(map(safe, lines))

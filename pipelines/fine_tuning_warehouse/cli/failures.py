@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import click
+
 from fine_tuning_warehouse.errors import CommandError, is_bug, root_cause
 from fine_tuning_warehouse.warehouses.errors import without_secrets
 
@@ -27,6 +29,8 @@ def json_on_failure(output_format: str, done: Callable[[], Mapping[str, Any]]) -
     """
     try:
         yield
+    except click.Abort:
+        raise
     except Exception as error:
         if output_format == "json":
             text = str(error) if isinstance(error, CommandError) else failure_name(error)

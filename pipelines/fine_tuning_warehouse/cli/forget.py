@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
 from fine_tuning_warehouse.errors import DONE, UsageError
 from fine_tuning_warehouse.text import counted
 
+from .failures import json_on_failure
 from .options import WarehouseOptions, archives_option, existing_warehouse_options, lock_wait_option, prepare
 from .terminal import output
 
@@ -42,25 +44,29 @@ def forget(
     from fine_tuning_warehouse.account_life import forget as run  # noqa: PLC0415
     from fine_tuning_warehouse.archive import open_store, rewrite  # noqa: PLC0415
 
-    warehouse, stores = target.find_existing().waiting(lock_wait), [open_store(where) for where in archives]
-    what = f"the account {label}" if not jobs else f"{', '.join(jobs)} of the account {label}"
-    if not yes and sys.stdin.isatty():
-        click.confirm(f"Remove {what} from {', '.join([warehouse.shown, *archives])}?", abort=True, err=True)
-    removed = []
-    for job in jobs or (None,):
-        try:
-            one = run(warehouse, label, job)
-        except UsageError:
-            if not stores:
-                raise
-            one = Removed(label, job, {})  # gone from the warehouse already, but not from an archive
-        removed.append(one)
-        for store in stores:
-            rewrite(store, warehouse, label, job=job)
-    if output_format == "json":
+    removed: list[Removed] = []
+
+    def done() -> dict[str, Any]:
         rows = {name: sum(one.rows.get(name, 0) for one in removed) for one in removed for name in one.rows}
-        fields = {"account": label, "jobs": list(jobs), "rows": rows, "archives": [store.shown for store in stores]}
-        output.print_result({"status": "done", "error": None, **fields})
+        return {"account": label, "jobs": list(jobs), "rows": rows, "archives": list(archives)}
+
+    with json_on_failure(output_format, done):
+        warehouse, stores = target.find_existing().waiting(lock_wait), [open_store(where) for where in archives]
+        what = f"the account {label}" if not jobs else f"{', '.join(jobs)} of the account {label}"
+        if not yes and sys.stdin.isatty():
+            click.confirm(f"Remove {what} from {', '.join([warehouse.shown, *archives])}?", abort=True, err=True)
+        for job in jobs or (None,):
+            try:
+                one = run(warehouse, label, job)
+            except UsageError:
+                if not stores:
+                    raise
+                one = Removed(label, job, {})  # gone from the warehouse already, but not from an archive
+            removed.append(one)
+            for store in stores:
+                rewrite(store, warehouse, label, job=job)
+    if output_format == "json":
+        output.print_result({"status": "done", "error": None, **done(), "archives": [store.shown for store in stores]})
         return DONE
     for one in removed:
         name = f"the account {label}" if one.job is None else f"the job {one.job}"

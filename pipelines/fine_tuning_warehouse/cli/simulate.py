@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+
 import click
 
 from fine_tuning_warehouse.errors import CommandError
+from fine_tuning_warehouse.text import counted
 
 
 @click.command()
@@ -25,10 +28,12 @@ from fine_tuning_warehouse.errors import CommandError
 )
 def simulate(port: int, seed: int, jobs: int, profile: str, speed: float) -> None:
     """Run the simulated host on its own."""
-    from fine_tuning_simulator import serve  # noqa: PLC0415 - `ftw --help` does without
+    from fine_tuning_simulator import Clock, serve  # noqa: PLC0415 - `ftw --help` does without
 
     def ready(base_url: str) -> None:
-        click.echo(f"Serving {base_url} until you press Ctrl-C. To sync from it:", err=True)
+        shown = f"{datetime.fromtimestamp(Clock().start, timezone.utc):%Y-%m-%d %H:%M}"
+        history = f"{counted(jobs, 'job')} before {shown} UTC, when its clock starts" if jobs else "no jobs"
+        click.echo(f"Serving {base_url} until you press Ctrl-C, with {history}. To sync from it:", err=True)
         click.echo(
             f"  OPENAI_API_KEY=any ftw sync --base-url {base_url} --account simulated --database simulated.duckdb",
             err=True,

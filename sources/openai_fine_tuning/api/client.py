@@ -303,9 +303,15 @@ class FineTuningApi:
             asked = failure(state).wait
             return retry.backoff(failures(state), self._policy) if asked is None else asked
 
-        only = retry_if_exception_type(AttemptError)
+        def log(state: RetryCallState) -> None:
+            logger.info("%s. Attempt %d follows in %.1f s", self._final(path, failure(state)), *next_of(state))
+
+        def next_of(state: RetryCallState) -> tuple[int, float]:
+            return state.attempt_number + 1, state.upcoming_sleep
+
+        only, sleep = retry_if_exception_type(AttemptError), self._sleep_and_count
         try:
-            return Retrying(retry=only, stop=is_over, wait=wait, sleep=self._sleep_and_count, reraise=True)(attempt)
+            return Retrying(retry=only, stop=is_over, wait=wait, sleep=sleep, before_sleep=log, reraise=True)(attempt)
         except AttemptError as error:
             final = self._final(path, error)
         if final.code == "insufficient_quota":

@@ -32,12 +32,12 @@ def progress_bar(report: Report) -> Iterator[None]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("jobs · {task.fields[rows]:,} rows · {task.fields[requests]:,} requests ·"),
+        TextColumn("jobs · {task.fields[rows]:,} rows · {task.fields[requests]:,} requests{task.fields[retries]} ·"),
         TimeRemainingColumn(),
     )
     ended = threading.Event()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("Reading", total=None, rows=0, requests=0)
+        task = progress.add_task("Reading", total=None, rows=0, requests=0, retries="")
 
         def show() -> None:
             while not ended.wait(_REFRESH_SECONDS):
@@ -49,6 +49,7 @@ def progress_bar(report: Report) -> Iterator[None]:
                     total=report.jobs_to_read or None,
                     rows=report.rows.total(),
                     requests=report.requests,
+                    retries=f" ({report.retries:,} retries)" if report.retries else "",
                 )
 
         watcher = threading.Thread(target=show, daemon=True)
