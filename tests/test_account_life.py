@@ -11,11 +11,11 @@ import pytest
 
 from command import Command
 from engines import Engine
-from fine_tuning_simulator import ScriptedWorld, Simulator
+from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.account_life import forget, rename, stored_accounts
 from fine_tuning_warehouse.accounts.account import Account
 from fine_tuning_warehouse.archive import Plan, archive, check, open_store, rewrite
-from fine_tuning_warehouse.errors import BusyError, UsageError
+from fine_tuning_warehouse.errors import BusyError, CommandError, UsageError
 from fine_tuning_warehouse.schema import TABLES
 from fine_tuning_warehouse.sync.run import SyncOptions, run_sync
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
@@ -150,6 +150,14 @@ def test_a_known_host_and_key_under_a_new_label_is_named_before_it_is_read_again
     two.sync(account="new label", key="key-a")
     two.sync(account="c", key="key-c")
     assert caplog.text == ""
+
+
+def test_an_account_that_never_succeeded_has_a_host_and_no_time(two: Database) -> None:
+    two.host.faults.append(Fault("status", status=401, times=None))
+    with pytest.raises(CommandError):
+        two.sync(account="c")
+    *_, last = stored_accounts(DuckDb(two.path))
+    assert (last.account, last.host, last.last_sync) == ("c", two.host.base_url, None)
 
 
 # the command ----------------------------------------------------------------------------------------------------------

@@ -271,7 +271,7 @@ def test_a_file_opens_after_a_kill_at_any_statement_of_a_load_that_brings_new_co
     world.add_job(id="ftjob-new", created_at=NOW - HOUR, finished_at=NOW - HOUR, a_new_field=1)
     world.add_checkpoint("ftjob-new", id="ftckpt-newer", metrics={"brand_new": 0.5, "words": "more"})
     counts = syncs.run()
-    for where, every in (("statement", 2), ("commit", 1)):
+    for where, every in (("statement", 3), ("commit", 1)):
         for number in range(1, counts[where] + 1, every):
             for left in tmp_path.glob("warehouse.duckdb*"):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()

@@ -108,6 +108,7 @@ def test_the_kept_rows_are_those_that_a_view_computes(profile: Any, warehouse: D
     assert_right(warehouse)
 
 
+@pytest.mark.thorough
 def test_a_small_warehouse_keeps_no_rows_and_one_that_grows_does(
     world: ScriptedWorld, host: Simulator, warehouse: DuckDb
 ) -> None:
@@ -135,6 +136,7 @@ def test_only_the_rows_of_jobs_that_changed_are_computed_again(
     assert rows(warehouse, models) == [("ftjob-000",), ("ftjob-002",)]
 
 
+@pytest.mark.thorough
 def test_rows_that_another_version_of_the_views_has_kept_are_computed_again(
     world: ScriptedWorld, host: Simulator, warehouse: DuckDb
 ) -> None:
@@ -325,7 +327,7 @@ STEPS: list[Callable[[_Life], None]] = [
 
 
 @pytest.mark.thorough
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(steps=st.lists(st.sampled_from(STEPS), max_size=6))
 def test_after_any_steps_each_view_shows_what_it_computes(
     steps: list[Callable[[_Life], None]], tmp_path_factory: pytest.TempPathFactory

@@ -34,7 +34,11 @@ OWN_FUNCTIONS = {
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("view", VIEWS, ids=NAMES)
-@pytest.mark.parametrize("tables", [ALL_TABLES, {view.over[0]: ALL_TABLES[view.over[0]] for view in VIEWS}])
+@pytest.mark.parametrize(
+    "tables",
+    [ALL_TABLES, pytest.param({view.over[0]: ALL_TABLES[view.over[0]] for view in VIEWS}, marks=pytest.mark.thorough)],
+    ids=["all", "only its own"],
+)
 def test_every_view_transpiles_and_parses(view: View, dialect: str, tables: Any) -> None:
     fold = str.upper if dialect == "snowflake" else str
     sql = Builder(dialect, tables, lambda name: ["catalog", "fine_tuning", name], fold).select(view)
