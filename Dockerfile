@@ -24,6 +24,6 @@ ENV PATH=/opt/ftw/bin:$PATH HOME=/tmp
 USER 65534:65534
 WORKDIR /data
 # Well, as long as a sync succeeded within three intervals; a first sync of a long history takes its time.
-HEALTHCHECK --interval=1m --timeout=10s --start-period=1h CMD ["ftw", "health", "/tmp/health.json"]
+HEALTHCHECK --interval=1m --timeout=10s --start-period=1h CMD ["ftw", "health", "/tmp/health.json", "--any"]
 ENTRYPOINT ["ftw"]
 CMD ["sync", "--every", "15m", "--health-file", "/tmp/health.json"]

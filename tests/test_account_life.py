@@ -186,6 +186,37 @@ def test_the_commands_list_rename_and_forget(two: Database, tmp_path: Path, host
     assert check(open_store(str(tmp_path / "archive"))).damaged == []
 
 
+def test_nothing_is_changed_where_an_archive_is_not_one(two: Database, tmp_path: Path, host: Simulator) -> None:
+    ftw, place = Command(tmp_path, host.base_url), ["--database", str(two.path), "--archive", "nothing"]
+    (tmp_path / "empty").mkdir()
+    for arguments in (["forget", "--account", "a", *place], ["accounts", "rename", "a", "c", *place]):
+        for where in ("nothing", str(tmp_path / "empty")):
+            assert ftw(*arguments[:-1], where).code == 1
+    assert [one.account for one in stored_accounts(DuckDb(two.path))] == ["a", "b"]
+
+
+def test_an_archive_follows_though_the_warehouse_went_ahead(two: Database, tmp_path: Path, host: Simulator) -> None:
+    ftw, place = Command(tmp_path, host.base_url), ["--database", str(two.path)]
+    archived(two, tmp_path / "archive", "a", "b")
+    archive_option = ["--archive", str(tmp_path / "archive")]
+    assert ftw("accounts", "rename", "a", "c", *place).code == 0
+    assert ftw("accounts", "rename", "a", "c", *place, *archive_option).code == 0
+    assert ftw("forget", "--account", "b", *place).code == 0
+    assert ftw("forget", "--account", "c", *place).code == 0
+    assert ftw("forget", "--account", "c", *place, *archive_option).code == 2
+    both = ftw("forget", "--account", "b", "--account", "c", *place, *archive_option, "--output", "json")
+    assert (both.code, both.json["accounts"]) == (0, ["b", "c"])
+    checked = check(open_store(str(tmp_path / "archive")))
+    assert (checked.damaged, checked.manifest.accounts) == ([], {})
+
+
+def test_a_label_that_is_still_configured_is_named(two: Database, tmp_path: Path, host: Simulator) -> None:
+    ftw = Command(tmp_path, host.base_url)
+    ftw.env["SOURCES__OPENAI_FINE_TUNING__ACCOUNTS__A__OPENAI_API_KEY"] = "key-a"
+    assert "a is still the label" in ftw("accounts", "rename", "a", "c", "--database", str(two.path)).err
+    assert ftw("accounts", "rename", "b", "d", "--database", str(two.path)).err == ""
+
+
 # the archive ----------------------------------------------------------------------------------------------------------
 
 
@@ -202,7 +233,7 @@ def test_what_is_forgotten_leaves_the_archive_and_the_nightly_run_goes_on(
     folder = tmp_path / "archive"
     archived(two, folder, "a", "b")
     forget(DuckDb(two.path), "a", job)
-    with pytest.raises(UsageError, match="ftw forget --archive"):
+    with pytest.raises(UsageError, match="ftw forget --account LABEL --archive"):
         archived(two, folder, "b")
     rewrite(open_store(str(folder)), DuckDb(two.path), "a", job=job)
     assert check(open_store(str(folder))).damaged == []

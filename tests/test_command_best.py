@@ -74,7 +74,7 @@ def test_people_get_two_lines_a_run_with_the_reason(ftw: Command) -> None:
     ended = ftw("best")
     assert (ended.code, ended.err) == (0, "Not in this list: 1 job without checkpoints (1 running).\n")
     new, _, old, why = ended.out.splitlines()
-    assert old.startswith("old · gpt-4o-mini-2024-07-18 · ftjob-old: ")
+    assert old.startswith("old · gpt-4o-mini-2024-07-18 · 2026-05-27 · ftjob-old: ")
     assert "ckpt-step-10" in old
     assert why == f"  {ftw('best', '--job', 'old', '--output', 'json').json[0]['reason']}"
     assert "ftjob-new: cannot tell (no checkpoint is advised)" in new
@@ -88,8 +88,14 @@ def test_a_job_is_named_by_its_id_the_beginning_of_it_or_its_suffix(ftw: Command
         ]
     both = ftw("best", "--job", "ftjob-", "--job", "old", "--output", "json").json
     assert sorted(row["fine_tuning_job_id"] for row in both) == ["ftjob-new", "ftjob-old"]
-    assert is_told_well(ftw("best", "--job", "ftjob-r"), "ftjob-runs has no checkpoints", "running")
-    for name, meant in (("", ""), ("ol", "did you mean 'old'"), ("FTJOB-O", "did you mean 'ftjob-o'"), ("x", "")):
+    assert ftw("best", "--job", "ftjob-").err == "Not in this list: 1 job without checkpoints (1 running).\n"
+    assert is_told_well(ftw("best", "--job", "ftjob-r"), "ftjob-runs (running) has no checkpoints")
+    for name, meant in (
+        ("", ""),
+        ("ol", "did you mean 'ftjob-old'"),
+        ("FTJOB-O", "did you mean 'ftjob-o'"),
+        ("xyz", ""),
+    ):
         assert is_told_well(ftw("best", "--job", name), "There is no job", meant, "ftw sync")
 
 
@@ -112,7 +118,7 @@ def test_jobs_are_sorted_limited_and_only_those_that_can_be_improved(tmp_path: P
     assert suffixes("--sort", "cost", "--limit", "1") == ["large"]
     assert sorted(suffixes("--improvable")) == ["large", "small"]
     assert ftw("best", "--limit", "0").code == 2
-    assert "No job" in ftw("best", "--improvable", "--job", "none").err
+    assert "None of these jobs" in ftw("best", "--improvable", "--job", "none").err
 
 
 def test_a_terminal_that_is_too_low_gets_a_pager(ftw: Command) -> None:
@@ -132,7 +138,7 @@ def test_jobs_and_accounts_can_be_chosen(ftw: Command) -> None:
     assert is_told_well(unknown, "no job ftjob-unknown", "ftw sync")
     bare = ftw("best", "--job", "ftjob-runs")
     assert bare.code == 1
-    assert is_told_well(bare, "ftjob-runs has no checkpoints", "running")
+    assert is_told_well(bare, "ftjob-runs (running) has no checkpoints")
     assert ftw("best", "--job", "ftjob-old", "--account", "other").code == 1
     stranger = ftw("best", "--account", "other", "--output", "json")
     assert (stranger.code, stranger.json) == (0, [])
@@ -269,7 +275,8 @@ def test_it_reads_other_destinations(
         dict(row, job_created_at=0, listed_at=0) for row in ftw("best", "--output", "json").json
     ]
     assert is_told_well(
-        command("best", "--destination", "postgres", "--job", "ftjob-runs", env=there), "ftjob-runs has no checkpoints"
+        command("best", "--destination", "postgres", "--job", "ftjob-runs", env=there),
+        "ftjob-runs (running) has no checkpoints",
     )
     nowhere = {"DESTINATION__POSTGRES__CREDENTIALS": "postgresql://postgres:secret-word@127.0.0.1:1/none"}
     lost = command("best", "--destination", "postgres", env=nowhere)

@@ -149,6 +149,8 @@ def test_the_command_names_the_account_that_is_late(tmp_path: Path, host: Simula
     assert (ftw.folder / "ftw.prom").read_text().count('account="b"') > 3
     aged(ftw.folder / "health.json", b=5)
     assert ftw("health", "health.json", "--max-age", "1h", "--account", "a").code == 0
+    assert ftw("health", "health.json", "--max-age", "1h", "--any").code == 0
+    assert ftw("health", "health.json", "--max-age", "1h", "--account", "b", "--any").code == 1
     late = ftw("health", "health.json", "--max-age", "1h", "--output", "json")
     assert late.code == 1
     assert "account b" in late.err

@@ -245,7 +245,7 @@ def test_in_reinforcement_runs_higher_is_better(world: ScriptedWorld, database: 
     told = best(database, "said")
     assert (told["cost_of_final"], told["higher_is_better"]) == (pytest.approx(0.05), True)
     assert (told["advice"], told["lowest_value_ever"], told["lowest_step_ever"]) == ("keep_final", 0.65, 20)
-    assert "reward in training is 0.1500 higher" in told["reason"]
+    assert "reward in training is 0.3000 higher" in told["reason"]
     assert history(database, "guessed", *EVALUATION, "method") == [
         (1, "train_mean_reward", 0.2, "checkpoint", 1, True, "reinforcement"),
         (2, "train_mean_reward", 0.1, "checkpoint", 2, False, "reinforcement"),

@@ -24,14 +24,15 @@ class Best(NamedTuple):
     Attributes:
         columns: The columns of the view.
         rows: Its rows, one a job.
-        without_checkpoints: The other jobs of the accounts, which have no checkpoints: status to their number. Empty if
-            jobs were chosen.
+        without_checkpoints: The jobs, among those that were asked for, that have no checkpoints: status to number.
     """
 
     columns: list[str]
     rows: list[Row]
     without_checkpoints: Mapping[str, int]
 
+
+_JOB_COLUMNS = ("account", "id", "status", "user_provided_suffix", "suffix")
 
 _NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
@@ -61,57 +62,87 @@ def best_checkpoints(
     with open_rows(warehouse.waiting(READ_WAIT_SECONDS), names=(VIEW, "jobs")) as rows:
         view, all_jobs = rows.relation(VIEW), rows.relation("jobs")
         if view is None:
-            raise CommandError(f"{warehouse.shown} holds no view {VIEW}: a `ftw sync` that reads checkpoints makes it.")
+            refused = "" if warehouse.duckdb_file else " Or this role may not read it."
+            raise CommandError(
+                f"{warehouse.shown} holds no view {VIEW}: a `ftw sync` that reads checkpoints makes it.{refused}"
+            )
         of_accounts = {"account": accounts} if accounts else {}
-        jobs = _rows(rows, all_jobs.only("account", "id", "status"), of_accounts) if all_jobs else []
-        without: Counter[str] = Counter()
+        known = [one for one in _JOB_COLUMNS if all_jobs and one in all_jobs.schema.names]
+        jobs = _rows(rows, all_jobs.only(*known), of_accounts) if all_jobs else []
         if job_ids:
             # A view answers for one job in a fraction of the time that it takes for all.
             are_ids = {job["id"] for job in jobs}.issuperset(job_ids)
             found = _rows(rows, view, {**of_accounts, **({"fine_tuning_job_id": job_ids} if are_ids else {})})
             named = f" of account {' or '.join(accounts)}" if accounts else ""
-            chosen = _named(job_ids, found, jobs, f"{named} in {warehouse.shown}")
+            chosen, others = _named(job_ids, found, jobs, f"{named} in {warehouse.shown}")
         else:
             chosen = _rows(rows, view, of_accounts)
-            have = {(row["account"], row["fine_tuning_job_id"]) for row in chosen}
-            without.update(job["status"] or "?" for job in jobs if (job["account"], job["id"]) not in have)
+            others = _without_row(jobs, chosen)
     if improvable:
         chosen = [row for row in chosen if _is_improvable(row)]
     chosen.sort(key=lambda row: (row["account"], row["fine_tuning_job_id"]))
     chosen.sort(key=lambda row: row["job_created_at"] or _NEVER, reverse=True)  # stable; jobs without a time come last
     if sort == "cost":
         chosen.sort(key=lambda row: -1.0 if row["cost_of_final"] is None else row["cost_of_final"], reverse=True)
-    return Best(view.schema.names, chosen[:limit], without)
+    return Best(view.schema.names, chosen[:limit], Counter(_status(job) for job in others))
 
 
 def _rows(rows: Rows, relation: Relation, conditions: Conditions) -> list[Row]:
     return [row for batch in rows.batches(relation, conditions) for row in batch.to_pylist()]
 
 
-def _named(job_ids: Sequence[str], best: Sequence[Row], jobs: Sequence[Row], where: str) -> list[Row]:
-    """Return the rows of the jobs that are named by id, by the beginning of an id, or by suffix."""
+def _status(job: Row) -> str:
+    return job["status"] or "without a status"
+
+
+def _without_row(jobs: Sequence[Row], best: Sequence[Row]) -> list[Row]:
+    """Return the jobs that have no row in the view, since they have no checkpoints."""
+    found = {(row["account"], row["fine_tuning_job_id"]) for row in best}
+    return [job for job in jobs if (job["account"], job["id"]) not in found]
+
+
+def _named(job_ids: Sequence[str], best: Sequence[Row], jobs: Sequence[Row], where: str) -> tuple[list[Row], list[Row]]:
+    """Return the rows of jobs that are named by id, by the beginning of an id, or by suffix; and those without rows."""
     chosen: list[Row] = []
-    status = {job["id"]: job["status"] or "without a status" for job in jobs}
+    others: list[Row] = []
+    without = _without_row(jobs, best)
     for name in job_ids:
-        exact = [row for row in best if row["fine_tuning_job_id"] == name]
-        alike = [row for row in best if row["suffix"] == name or row["fine_tuning_job_id"].startswith(name or " ")]
-        without = [job_id for job_id in status if job_id == name] or [
-            id_ for id_ in status if id_.startswith(name or " ")
-        ]
-        if exact or (alike and name not in status):
-            chosen += [row for row in exact or alike if row not in chosen]
-        elif without:
-            raise CommandError(f"The job {without[0]} has no checkpoints (it is {status[without[0]]}).")
-        else:
-            similar = _did_you_mean(name, list(status), [row["suffix"] for row in best if row["suffix"]])
-            raise CommandError(f"There is no job {name}{where}{similar}: `ftw sync` brings new ones.")
-    return chosen
+        rows = _meant(name, best, "fine_tuning_job_id", "suffix")
+        bare = _meant(name, without, "id", "user_provided_suffix", "suffix")
+        if any(job["id"] == name for job in bare):
+            rows = []
+        elif any(row["fine_tuning_job_id"] == name for row in rows):
+            bare = []
+        if not rows and not bare:
+            similar = _did_you_mean(name, jobs, best)
+            raise CommandError(f"There is no job {name or repr(name)}{where}{similar}: `ftw sync` brings new ones.")
+        chosen += [row for row in rows if row not in chosen]
+        others += [job for job in bare if job not in others]
+    if not chosen:
+        listed = ", ".join(f"{job['id']} ({_status(job)})" for job in others)
+        one, has = ("jobs", "have") if others[1:] else ("job", "has")
+        raise CommandError(f"The {one} {listed} {has} no checkpoints.")
+    return chosen, others
 
 
-def _did_you_mean(name: str, ids: Sequence[str], suffixes: Sequence[str]) -> str:
+def _meant(name: str, rows: Sequence[Row], id_column: str, *suffix_columns: str) -> list[Row]:
+    """Return the rows of jobs with an id or suffix, or else those with ids that begin so."""
+    exact = [row for row in rows if row[id_column] == name]
+    return exact or [
+        row
+        for row in rows
+        if name and (row[id_column].startswith(name) or name in [row.get(column) for column in suffix_columns])
+    ]
+
+
+def _did_you_mean(name: str, jobs: Sequence[Row], best: Sequence[Row]) -> str:
     """Return ` (did you mean 'x'?)`: of an id as much as was given, where only the case differs."""
-    in_case = next((one[: len(name)] for one in ids if name and one.lower().startswith(name.lower())), None)
-    return did_you_mean(name, [*ids, *suffixes] if in_case is None else [in_case])
+    ids = [job["id"] for job in jobs]
+    names = [*ids, *(row["suffix"] for row in best if row["suffix"])]
+    in_case = [one[: len(name)] for one in ids if one.lower().startswith(name.lower())]
+    partly = [one for one in names if name.lower() in one.lower()]
+    meant = (in_case or partly)[:1] if name else []
+    return f" (did you mean {meant[0]!r}?)" if meant else did_you_mean(name, names)
 
 
 def _is_improvable(row: Row) -> bool:

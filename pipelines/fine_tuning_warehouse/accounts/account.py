@@ -204,7 +204,7 @@ def _missing_key(label: str, section: tuple[str, ...]) -> str:
     return (
         f"{f'The account {label} has no key' if section else 'There is no API key'}: "
         f"set {f'{variable}, or ' if variable else ''}openai_api_key under {section_name(*(section or SOURCE))} in "
-        ".dlt/secrets.toml."
+        ".dlt/secrets.toml. (A gateway that wants no key takes any text, such as none.)"
     )
 
 

@@ -48,7 +48,7 @@ def find_accounts(labels: Sequence[str] = (), base_url: str | None = None) -> li
             beside others that have theirs is returned with its `problem`.
     """
     labels = list(dict.fromkeys(checked_label(label) for label in labels))
-    configured = _configured_labels()
+    configured = configured_labels()
     if not configured:
         if len(labels) > 1:
             raise UsageError(
@@ -78,7 +78,7 @@ def find_accounts(labels: Sequence[str] = (), base_url: str | None = None) -> li
     return accounts
 
 
-def _configured_labels() -> dict[str, str]:
+def configured_labels() -> dict[str, str]:
     """Return the label of every configured account, in the order of the files, and how the files spell it."""
     spelled: dict[str, str] = {}
     names: dict[str, str] = {}

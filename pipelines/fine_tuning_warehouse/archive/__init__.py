@@ -9,8 +9,20 @@ from __future__ import annotations
 from .check import Checked, Damage, check
 from .manifest import Manifest, Missing
 from .plan import Archived, Plan
-from .rewrite import rewrite
+from .rewrite import open_archives, rewrite
 from .run import archive
 from .store import open_store
 
-__all__ = ["Archived", "Checked", "Damage", "Manifest", "Missing", "Plan", "archive", "check", "open_store", "rewrite"]
+__all__ = [
+    "Archived",
+    "Checked",
+    "Damage",
+    "Manifest",
+    "Missing",
+    "Plan",
+    "archive",
+    "check",
+    "open_archives",
+    "open_store",
+    "rewrite",
+]

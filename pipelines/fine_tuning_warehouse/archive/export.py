@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fine_tuning_warehouse.errors import CommandError, UsageError
@@ -66,7 +67,7 @@ def refuse_losses(
     before: Manifest,
     warehouse: Warehouse,
     exported: list[Exported],
-    removed: Tombstone | None = None,
+    removed: Sequence[Tombstone] = (),
 ) -> None:
     """Raise `UsageError` if rows of the archive would be lost: then it is an archive of another warehouse.
 
@@ -87,11 +88,12 @@ def refuse_losses(
         if entry.kind in ("table", "view") and (lost := _lost(store, path, entry, now.get(path), removed)):
             raise UsageError(
                 f"{store.shown} holds {lost}, and {warehouse.shown} does not: it is an archive of another warehouse. "
-                f"{advice} If rows were removed on purpose, name this archive with `ftw forget --archive`."
+                f"{advice} If rows were removed on purpose, name this archive and all that was removed: "
+                f"`ftw forget --account LABEL --archive {store.shown}`, with one --account for each."
             )
 
 
-def _lost(store: Store, path: str, entry: Entry, now: Exported | None, removed: Tombstone | None) -> str | None:
+def _lost(store: Store, path: str, entry: Entry, now: Exported | None, removed: Sequence[Tombstone]) -> str | None:
     """Describe what the earlier file of a table or view has and the new one lacks; None if it lacks nothing."""
     if now is None:
         return f"the {entry.kind} {entry.name}"

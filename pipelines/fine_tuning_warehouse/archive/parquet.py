@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import duckdb
@@ -54,14 +54,16 @@ def lost_columns(before: Path, now: Path) -> list[str]:
     return [name for name in gone if pq.read_table(before, columns=[name])[name].null_count < rows]
 
 
-def lost_rows(relation: Relation, before: Path, now: Path, removed: Tombstone | None = None) -> tuple[int, str]:
+def lost_rows(relation: Relation, before: Path, now: Path, removed: Sequence[Tombstone] = ()) -> tuple[int, str]:
     """Return how many rows of an earlier file are not in the new one, and the key of one of them.
 
-    Rows that a tombstone names are not lost.
+    Rows that tombstones name are not lost.
     """
     keys = ", ".join(f'"{key}"' for key in relation.keys)
     words = ", ".join(f"'{key} ' || \"{key}\"" for key in relation.keys)
-    earlier, values = _without(relation, before, removed)
+    earlier, values = "FROM read_parquet(?)", [str(before)]
+    for tombstone in removed:
+        earlier, values = _without(relation, earlier, values, tombstone)
     with duckdb.connect(config={"temp_directory": str(now.parent)}) as connection:
         count, example = connection.execute(
             f"SELECT count(*), min(concat_ws(', ', {words})) FROM "  # noqa: S608 - names of our own tables
@@ -71,21 +73,19 @@ def lost_rows(relation: Relation, before: Path, now: Path, removed: Tombstone | 
     return int(count), str(example)
 
 
-def _without(relation: Relation, before: Path, removed: Tombstone | None) -> tuple[str, list[str]]:
-    """Return a query for the rows of an earlier file as they are after a removal, and its values."""
-    if removed is None:
-        return "FROM read_parquet(?)", [str(before)]
+def _without(relation: Relation, earlier: str, values: list[str], removed: Tombstone) -> tuple[str, list[str]]:
+    """Return a query for the rows of another query as they are after a removal, and its values."""
     if removed.renamed_to is not None:
         label = "CASE account WHEN ? THEN ? ELSE account END AS account"
-        values = [removed.account, removed.renamed_to, str(before)]
-        return f"SELECT * REPLACE ({label}) FROM read_parquet(?)", values  # noqa: S608 - no names
+        query = f"SELECT * REPLACE ({label}) FROM ({earlier})"  # noqa: S608 - no names
+        return query, [removed.account, removed.renamed_to, *values]
     if removed.job is None:
-        return "FROM read_parquet(?) WHERE account <> ?", [str(before), removed.account]
+        return f"FROM ({earlier}) WHERE account <> ?", [*values, removed.account]
     ids = {"jobs": [removed.job], "files": [*removed.files]}.get(relation.name)
     column = "id" if ids is not None else "fine_tuning_job_id"
     if column not in relation.schema.names or ids == []:
-        return "FROM read_parquet(?)", [str(before)]
+        return earlier, values
     ids = ids or [removed.job]
     marks = ", ".join("?" * len(ids))
     where = f"account = ? AND {column} IN ({marks})"
-    return f"FROM read_parquet(?) WHERE ({where}) IS NOT TRUE", [str(before), removed.account, *ids]
+    return f"FROM ({earlier}) WHERE ({where}) IS NOT TRUE", [*values, removed.account, *ids]

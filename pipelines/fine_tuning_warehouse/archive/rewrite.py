@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timezone
 
-from fine_tuning_warehouse.errors import CommandError
+from fine_tuning_warehouse.errors import CommandError, UsageError
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
 from .lock import only_run, unfinished
@@ -12,14 +13,13 @@ from .manifest import Manifest, Tombstone, read_manifest
 from .originals import named
 from .plan import Archived, Context, Plan, no_progress
 from .run import Run
-from .store import Store
+from .store import Store, open_store
 
 
 def rewrite(
     store: Store,
     warehouse: Warehouse,
-    account: str,
-    *,
+    *accounts: str,
     job: str | None = None,
     renamed_to: str | None = None,
 ) -> Archived:
@@ -31,7 +31,7 @@ def rewrite(
     Args:
         store: The archive.
         warehouse: Its warehouse, from which the rows were removed before.
-        account: The account.
+        accounts: The accounts that were removed, or the one that is meant.
         job: The job that was removed; None for the whole account.
         renamed_to: The new label of the account; None if it was removed.
 
@@ -41,20 +41,42 @@ def rewrite(
         UsageError: It is an archive of another warehouse.
     """
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    archived = Archived(store.shown, account)
+    archived = Archived(store.shown, accounts[0])
     plan = Plan(warehouse, [])
     with store.errors(), only_run(store):
         store.refuse_odd_files()
         before = read_manifest(store)
-        files = () if job is None else _files_of(store, before, account, job)
-        removed = Tombstone(account, now, job, files, renamed_to)
-        after, gone = _after(before, removed)
+        after, removed, gone = before, [], []
+        for account in accounts:
+            files = () if job is None else _files_of(store, before, account, job)
+            removed.append(Tombstone(account, now, job, files, renamed_to))
+            after, files_of_account = _after(after, removed[-1])
+            gone += files_of_account
         with unfinished(store) as marker:
             context = Context(store, plan, after, archived, no_progress)
             Run(context, removed=removed, removed_files=gone).run(marker)
     if archived.manifest is None:
         raise CommandError(f"The archive {store.shown} was not written.")
     return archived
+
+
+def open_archives(places: Sequence[str], warehouse: Warehouse) -> list[Store]:
+    """Open archives of a warehouse, before anything is removed from it.
+
+    Raises:
+        CommandError: There is no archive, or it cannot be read.
+        UsageError: It is an archive of another dataset.
+    """
+    stores = [open_store(place) for place in places]
+    for store in stores:
+        with store.errors():
+            before = read_manifest(store)
+        if before.dataset != warehouse.dataset:
+            raise UsageError(
+                f"{store.shown} is an archive of the dataset {before.dataset}, and not of {warehouse.dataset}. Nothing "
+                "was changed."
+            )
+    return stores
 
 
 def _files_of(store: Store, before: Manifest, account: str, job: str) -> tuple[str, ...]:

@@ -95,7 +95,7 @@ class Run:
     """The part of a run after the sync: export, fetch what is missing, and publish."""
 
     def __init__(
-        self, context: Context, *, removed: Tombstone | None = None, removed_files: Sequence[str] = ()
+        self, context: Context, *, removed: Sequence[Tombstone] = (), removed_files: Sequence[str] = ()
     ) -> None:
         self._context = context
         self._store = context.store
@@ -145,7 +145,8 @@ class Run:
         labels = sorted({label for one in exported for label in one.accounts})
         accounts: dict[str, dict[str, str | None]] = {label: known.get(label, {"host": None}) for label in labels}
         for account in self._plan.accounts:
-            if account.label not in self._archived.failures:
+            is_known = accounts.get(account.label, {"host": ""})["host"] is not None
+            if account.label not in self._archived.failures or not is_known:
                 accounts[account.label] = {"host": self._plan.host or _without_query(account.base_url)}
         if self._plan.accounts:
             return self._plan.account, accounts

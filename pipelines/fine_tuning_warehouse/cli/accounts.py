@@ -64,12 +64,26 @@ def rename(*, old: str, new: str, target: WarehouseOptions, archives: tuple[str,
     """
     prepare()
     from fine_tuning_warehouse.account_life import rename as run  # noqa: PLC0415 - see sync
-    from fine_tuning_warehouse.archive import open_store, rewrite  # noqa: PLC0415
+    from fine_tuning_warehouse.account_life import stored_accounts  # noqa: PLC0415
+    from fine_tuning_warehouse.accounts.config_files import configured_labels  # noqa: PLC0415
+    from fine_tuning_warehouse.archive import open_archives, rewrite  # noqa: PLC0415
 
-    warehouse, stores = target.find_existing().waiting(lock_wait), [open_store(where) for where in archives]
-    run(warehouse, old, new)
+    warehouse = target.find_existing().waiting(lock_wait)
+    stores = open_archives(archives, warehouse)
+    try:
+        run(warehouse, old, new)
+    except UsageError:
+        labels = {one.account for one in stored_accounts(warehouse)}
+        if not stores or old in labels or new not in labels:
+            raise  # else it is renamed already, but not in an archive
     click.echo(f"The account {old} is called {new} in {warehouse.shown} now.")
     for store in stores:
         rewrite(store, warehouse, old, renamed_to=new)
         click.echo(f"The archive {store.shown} calls it {new} too.")
+    if old in configured_labels():
+        click.echo(
+            f"{old} is still the label of a configured account: change its section to {new}, or the next sync reads "
+            "everything once more.",
+            err=True,
+        )
     return DONE

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fine_tuning_warehouse.errors import DONE, FAILED, INCOMPLETE, UsageError
+from fine_tuning_warehouse.errors import DONE, FAILED, INCOMPLETE, CommandError, UsageError
 from fine_tuning_warehouse.text import counted
 from fine_tuning_warehouse.warehouses.warehouse import DEFAULT_DATABASE
 
@@ -103,7 +103,12 @@ def archive(
             archived = library.Archived(store.shown, plan.account)
             shows = sys.stderr.isatty() and not quiet
             watch, progress = (progress_bar, bytes_bar) if shows else (None, None)
-            library.archive(store, plan, watch=watch, progress=progress, archived=archived)
+            try:
+                library.archive(store, plan, watch=watch, progress=progress, archived=archived)
+            except CommandError:
+                if output_format == "text":
+                    _print(archived, output_format=output_format, quiet=quiet)
+                raise
         _print(archived, output_format=output_format, quiet=quiet)
         return INCOMPLETE if strict and archived.is_incomplete else DONE
 

@@ -81,7 +81,8 @@ def best(
                 f"Not in this list: {counted(sum(without.values()), 'job')} without checkpoints ({kinds}).", err=True
             )
     elif improvable:
-        click.echo("No job is known to lose by its final checkpoint.", err=True)
+        these = "None of these jobs" if jobs or labels else "No job"
+        click.echo(f"{these} is known to lose by its final checkpoint.", err=True)
     else:
         of_account = f" of account {' or '.join(labels)}" if labels else ""
         click.echo(f"{warehouse.shown} holds no checkpoints{of_account} yet.", err=True)
@@ -97,7 +98,9 @@ def as_text(rows: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
     several = len({row["account"] for row in rows}) > 1
     lines = []
     for row in rows:
-        names = [row["account"] if several else None, row["suffix"], row["base_model"], row["fine_tuning_job_id"]]
+        created = row.get("job_created_at")
+        day = f"{created:%Y-%m-%d}" if created else None
+        names = [row["account"] if several else None, row["suffix"], row["base_model"], day, row["fine_tuning_job_id"]]
         advice = _ADVICE.get(row["advice"], "{}").format(row["checkpoint_to_deploy"] or "no checkpoint is advised")
         if row.get("is_callable") is False:
             advice += " (the host does not list it)"

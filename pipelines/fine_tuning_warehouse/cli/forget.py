@@ -16,7 +16,7 @@ from .terminal import output
 
 
 @click.command()
-@click.option("--account", "label", metavar="LABEL", required=True, help="The account to remove.")
+@click.option("--account", "labels", metavar="LABEL", required=True, multiple=True, help="The account (repeatable).")
 @click.option("--job", "jobs", metavar="ID", multiple=True, help="Remove only this job (repeatable).")
 @archives_option
 @click.option("--yes", is_flag=True, help="Do not ask first. (Without a terminal nothing is asked.)")
@@ -25,7 +25,7 @@ from .terminal import output
 @output.format_option("text", "json")
 def forget(
     *,
-    label: str,
+    labels: tuple[str, ...],
     jobs: tuple[str, ...],
     archives: tuple[str, ...],
     yes: bool,
@@ -33,7 +33,7 @@ def forget(
     lock_wait: float,
     output_format: str,
 ) -> int:
-    """Remove an account from a warehouse, or one of its jobs, for good.
+    """Remove accounts from a warehouse, or jobs of one account, for good.
 
     Removes its rows, its staged rows and its state, and with --archive its rows and files there: the manifest keeps a
     tombstone, and the next `ftw archive` goes on. The host is not touched. A job that was removed does not come back
@@ -42,34 +42,41 @@ def forget(
     prepare()
     from fine_tuning_warehouse.account_life import Removed  # noqa: PLC0415 - imports dlt, after `prepare`
     from fine_tuning_warehouse.account_life import forget as run  # noqa: PLC0415
-    from fine_tuning_warehouse.archive import open_store, rewrite  # noqa: PLC0415
+    from fine_tuning_warehouse.archive import open_archives, rewrite  # noqa: PLC0415
 
     removed: list[Removed] = []
 
     def done() -> dict[str, Any]:
         rows = {name: sum(one.rows.get(name, 0) for one in removed) for one in removed for name in one.rows}
-        return {"account": label, "jobs": list(jobs), "rows": rows, "archives": list(archives)}
+        account = labels[0] if len(labels) == 1 else None
+        return {"account": account, "accounts": list(labels), "jobs": list(jobs), "rows": rows, "archives": shown}
 
+    shown = list(archives)
     with json_on_failure(output_format, done):
-        warehouse, stores = target.find_existing().waiting(lock_wait), [open_store(where) for where in archives]
-        what = f"the account {label}" if not jobs else f"{', '.join(jobs)} of the account {label}"
+        if jobs and len(labels) > 1:
+            raise UsageError("--job names a job of one account: name that account alone with --account.")
+        warehouse = target.find_existing().waiting(lock_wait)
+        stores = open_archives(archives, warehouse)
+        shown = [store.shown for store in stores]
+        accounts = f"the {'account' if len(labels) == 1 else 'accounts'} {', '.join(labels)}"
+        what = f"{', '.join(jobs)} of {accounts}" if jobs else accounts
         if not yes and sys.stdin.isatty():
-            click.confirm(f"Remove {what} from {', '.join([warehouse.shown, *archives])}?", abort=True, err=True)
+            click.confirm(f"Remove {what} from {', '.join([warehouse.shown, *shown])}?", abort=True, err=True)
         for job in jobs or (None,):
-            try:
-                one = run(warehouse, label, job)
-            except UsageError:
-                if not stores:
-                    raise
-                one = Removed(label, job, {})  # gone from the warehouse already, but not from an archive
-            removed.append(one)
+            for label in labels:
+                try:
+                    removed.append(run(warehouse, label, job))
+                except UsageError:
+                    if not stores:
+                        raise
+                    removed.append(Removed(label, job, {}))  # gone from the warehouse already, but not from an archive
             for store in stores:
-                rewrite(store, warehouse, label, job=job)
+                rewrite(store, warehouse, *labels, job=job)
     if output_format == "json":
-        output.print_result({"status": "done", "error": None, **done(), "archives": [store.shown for store in stores]})
+        output.print_result({"status": "done", "error": None, **done()})
         return DONE
     for one in removed:
-        name = f"the account {label}" if one.job is None else f"the job {one.job}"
+        name = f"the account {one.account}" if one.job is None else f"the job {one.job}"
         click.echo(f"Removed {name} from {warehouse.shown}: {counted(sum(one.rows.values()), 'row')}.")
     for store in stores:
         click.echo(f"Removed {what} from the archive {store.shown}.")

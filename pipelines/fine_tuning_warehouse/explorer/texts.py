@@ -204,11 +204,16 @@ def totals(jobs: Sequence[Row]) -> str:
     facts = [
         f"**{counted(len(jobs), 'job')}** ({sum(not has_ended(job) for job in jobs):,} in progress, {failed:,} failed)",
         counted(sum(job["checkpoints"] or 0 for job in jobs), "checkpoint"),
-        f"an earlier checkpoint is clearly better than the final one in **{advised.count('deploy'):,}** of "
+        f"another checkpoint than the final one is the better choice in **{sum(map(_is_improvable, jobs)):,}** of "
         f"{counted(len(advised), 'run')} that can be judged" * bool(advised),
         f"{compact(sum(job['trained_tokens'] or 0 for job in jobs))} trained tokens",
     ]
     return " · ".join(filter(None, facts))
+
+
+def _is_improvable(job: Row) -> bool:
+    is_other = job["checkpoint_to_deploy"] not in (None, job["fine_tuned_model"]) and (job["cost_of_final"] or 0) > 0
+    return is_other and job["advice"] in ("deploy", "retrain")
 
 
 def has_ended(job: Row) -> bool:

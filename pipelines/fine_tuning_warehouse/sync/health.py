@@ -187,7 +187,7 @@ class Checked:
         of_account = "" if self.account is None else f" of account {self.account}"
         error = f" The last attempt failed: {self.health.error}" if self.health.error else ""
         if self.age is None:
-            return f"No sync{of_account} has succeeded yet.{error}"
+            return f"No sync{of_account} has succeeded yet, by this file.{error}"
         ago = f"{span(self.age)} ago, at {self.health.last_success}"
         return f"The last sync{of_account} that succeeded ended {ago}.{error}"
 

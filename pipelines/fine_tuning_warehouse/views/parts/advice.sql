@@ -49,6 +49,7 @@ job_rows AS (
     MAX(CASE WHEN is_final THEN fine_tuned_model_checkpoint END) AS final_name,
     MAX(CASE WHEN is_final THEN evaluation_value END) AS final_evaluation_value,
     MAX(CASE WHEN is_final THEN generalization_loss END) AS final_generalization_loss,
+    MAX(CASE WHEN is_final THEN train_gap END) AS final_train_gap,
     MAX(CASE WHEN is_final AND is_diverged THEN 1 ELSE 0 END) AS final_diverged,
     MAX(CASE WHEN is_final AND is_retained THEN 1 ELSE 0 END) AS final_retained
   FROM numbered
@@ -112,6 +113,7 @@ advised AS (
 named AS (
   SELECT
     a.*,
+    CASE WHEN advice = 'keep_final' THEN final_train_gap ELSE train_gap END AS advised_train_gap,
     CASE
       WHEN retained = 0 THEN NULL
       WHEN advice = 'deploy' OR advice = 'not_finished' THEN fine_tuned_model_checkpoint
@@ -144,7 +146,7 @@ SELECT
         WHEN evidence = 'training_only'
           THEN 'Only training was measured (' || COALESCE(best_in_words, evaluation_metric)
           || '). A model that memorises its training data looks best there, so this does not tell which checkpoint is '
-          || 'better. A validation file does.'
+          || 'better. Give the next job a validation file.'
         WHEN evaluation_value IS NULL THEN 'No checkpoint that the host keeps has a ' || evaluation_metric || '.'
         WHEN final_evaluation_value IS NULL
           THEN 'The best that is known is ' || best_in_words || '; the final checkpoint has no ' || evaluation_metric
@@ -193,8 +195,8 @@ SELECT
   || CASE
     WHEN evidence = 'validation_batches' AND advice IN ('deploy', 'keep_final') AND checkpoints > 1
       THEN ' Each value is of one validation batch.'
-    WHEN direction = 1 AND train_gap > 0.10
-      THEN ' The reward in training is ' || IN_WORDS(train_gap) || ' higher than in validation: check for overfitting.'
+    WHEN direction = 1 AND advised_train_gap > 0.10
+      THEN ' The reward in training is ' || IN_WORDS(advised_train_gap) || ' higher than in validation: check for overfitting.'
     ELSE ''
   END AS reason,
   checkpoint_to_deploy,
