@@ -210,6 +210,27 @@ def test_an_archive_follows_though_the_warehouse_went_ahead(two: Database, tmp_p
     assert (checked.damaged, checked.manifest.accounts) == ([], {})
 
 
+def test_a_label_that_nobody_has_changes_nothing(two: Database, tmp_path: Path, host: Simulator) -> None:
+    ftw, place = Command(tmp_path, host.base_url), ["--database", str(two.path)]
+    archived(two, tmp_path / "archive", "a", "b")
+    assert ftw("forget", "--account", "a", "--account", "typo", *place).code == 2
+    assert ftw("accounts", "rename", "typo", "b", *place, "--archive", str(tmp_path / "archive")).code == 2
+    assert [one.account for one in stored_accounts(DuckDb(two.path))] == ["a", "b"]
+    assert ftw("forget", "--account", "a", "--account", "a", *place).code == 0
+    assert [one.account for one in stored_accounts(DuckDb(two.path))] == ["b"]
+
+
+def test_an_archive_follows_several_jobs_that_are_gone_already(two: Database, tmp_path: Path, host: Simulator) -> None:
+    ftw, place = Command(tmp_path, host.base_url), ["--database", str(two.path)]
+    archived(two, tmp_path / "archive", "a", "b")
+    both = ["forget", "--account", "a", "--job", FIRST, "--job", LAST, *place]
+    assert ftw(*both).code == 0
+    assert ftw(*both, "--archive", str(tmp_path / "archive")).code == 0
+    checked = check(open_store(str(tmp_path / "archive")))
+    assert checked.damaged == []
+    assert [one.job for one in checked.manifest.tombstones] == [FIRST, LAST]
+
+
 def test_a_label_that_is_still_configured_is_named(two: Database, tmp_path: Path, host: Simulator) -> None:
     ftw = Command(tmp_path, host.base_url)
     ftw.env["SOURCES__OPENAI_FINE_TUNING__ACCOUNTS__A__OPENAI_API_KEY"] = "key-a"

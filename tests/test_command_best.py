@@ -99,6 +99,14 @@ def test_a_job_is_named_by_its_id_the_beginning_of_it_or_its_suffix(ftw: Command
         assert is_told_well(ftw("best", "--job", name), "There is no job", meant, "ftw sync")
 
 
+def test_a_job_of_two_accounts_shows_where_it_has_checkpoints() -> None:
+    from fine_tuning_warehouse.best import _named
+
+    row = {"account": "a", "fine_tuning_job_id": "ftjob-1", "suffix": None}
+    jobs = [{"account": label, "id": "ftjob-1", "status": "running"} for label in ("a", "b")]
+    assert _named(["ftjob-1"], [row], jobs, "") == ([row], [jobs[1]])
+
+
 def test_jobs_are_sorted_limited_and_only_those_that_can_be_improved(tmp_path: Path) -> None:
     world = ScriptedWorld()
     for name, final in (("small", 0.6), ("none", 0.4), ("large", 0.9)):

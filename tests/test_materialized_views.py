@@ -20,6 +20,7 @@ from fine_tuning_warehouse.views import materialize
 from fine_tuning_warehouse.views.build import Builder
 from fine_tuning_warehouse.views.files import VIEWS
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
+from fine_tuning_warehouse.warehouses.warehouse import MARK
 from harness import DAY, NOW
 from histories import add_history
 from killing import Deadly, Syncs
@@ -145,7 +146,7 @@ def test_rows_that_another_version_of_the_views_has_kept_are_computed_again(
     execute(
         warehouse,
         "UPDATE fine_tuning_materialized.checkpoint_history SET base_model = 'of another version'",
-        "COMMENT ON TABLE fine_tuning_materialized.accounts IS 'another version'",
+        f"COMMENT ON TABLE fine_tuning_materialized.accounts IS '{MARK}another version'",
     )
     sync(warehouse, host)
     assert_right(warehouse)
@@ -201,16 +202,61 @@ def test_a_refused_step_is_a_warning_and_the_views_stay_right(
 ) -> None:
     add_history(world, range(2))
     sync(warehouse, host)
+    ((comment,),) = rows(
+        warehouse,
+        "SELECT comment FROM duckdb_tables() WHERE schema_name = 'fine_tuning_materialized' AND table_name = 'jobs'",
+    )
     execute(
         warehouse,
         "DROP TABLE fine_tuning_materialized.jobs",
         "CREATE TABLE fine_tuning_materialized.jobs (account VARCHAR)",
+        f"COMMENT ON TABLE fine_tuning_materialized.jobs IS '{comment}'",
         "DELETE FROM events WHERE id = 'ftevent-001-1'",
     )
     assert [warning.split(":")[0] for warning in sync(warehouse, host).warnings] == [
         "The tables are loaded, but the rows of large views could not be kept"
     ]
     assert_right(warehouse)
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        "CREATE TABLE fine_tuning_materialized.accounts AS SELECT 42 AS x",
+        "CREATE TABLE fine_tuning_materialized.revenue AS SELECT 42 AS x",
+        "CREATE VIEW fine_tuning_materialized.revenue AS SELECT 42 AS x",
+    ],
+)
+def test_a_schema_of_somebody_else_is_left_alone(
+    strange: str, world: ScriptedWorld, host: Simulator, warehouse: DuckDb
+) -> None:
+    add_history(world, range(2))
+    sync(DuckDb(warehouse.database), host)
+    execute(warehouse, "CREATE SCHEMA fine_tuning_materialized", strange)
+    world.add_checkpoint("ftjob-001", id="ftckpt-late", step_number=99)
+    sync(warehouse, host)
+    forget(warehouse, "default", "ftjob-000")
+    rename(warehouse, "default", "other")
+    name = "accounts" if "accounts" in strange else "revenue"
+    assert rows(warehouse, f"FROM fine_tuning_materialized.{name}") == [(42,)]
+    assert_right(warehouse)
+
+
+def test_a_clock_that_was_set_back_leaves_no_old_rows(world: ScriptedWorld, host: Simulator, warehouse: DuckDb) -> None:
+    add_history(world, range(1))
+    world.add_job(id="ftjob-open", created_at=NOW - DAY, status="running", finished_at=None)
+    world.add_checkpoint("ftjob-open", id="ftckpt-open", step_number=1, metrics={"valid_loss": 0.5})
+    sync(warehouse, host)
+    execute(
+        warehouse,
+        *(f"UPDATE {table} SET _dlt_load_id = '9999999999.5'" for table in ("jobs", "checkpoints", "events", "files")),
+        "UPDATE result_metrics SET _dlt_load_id = '9999999999.5'",
+    )
+    sync(warehouse, host)
+    world.update_job("ftjob-open", status="succeeded", finished_at=NOW - 10)
+    sync(warehouse, host)
+    assert_right(warehouse)
+    assert kept_accounts(warehouse) == {"default"}
 
 
 # accounts that are forgotten or renamed -----------------------------------------------------------------------------

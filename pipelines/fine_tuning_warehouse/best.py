@@ -109,10 +109,12 @@ def _named(job_ids: Sequence[str], best: Sequence[Row], jobs: Sequence[Row], whe
     for name in job_ids:
         rows = _meant(name, best, "fine_tuning_job_id", "suffix")
         bare = _meant(name, without, "id", "user_provided_suffix", "suffix")
-        if any(job["id"] == name for job in bare):
-            rows = []
-        elif any(row["fine_tuning_job_id"] == name for row in rows):
-            bare = []
+        exact, exact_bare = (
+            [row for row in rows if row["fine_tuning_job_id"] == name],
+            [one for one in bare if one["id"] == name],
+        )
+        if exact or exact_bare:
+            rows, bare = exact, exact_bare
         if not rows and not bare:
             similar = _did_you_mean(name, jobs, best)
             raise CommandError(f"There is no job {name or repr(name)}{where}{similar}: `ftw sync` brings new ones.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from .check import Checked, Damage, check
 from .manifest import Manifest, Missing
 from .plan import Archived, Plan
-from .rewrite import open_archives, rewrite
+from .rewrite import accounts_of, open_archives, rewrite
 from .run import archive
 from .store import open_store
 
@@ -20,6 +20,7 @@ __all__ = [
     "Manifest",
     "Missing",
     "Plan",
+    "accounts_of",
     "archive",
     "check",
     "open_archives",

@@ -21,6 +21,7 @@ def rewrite(
     warehouse: Warehouse,
     *accounts: str,
     job: str | None = None,
+    jobs: Sequence[str] = (),
     renamed_to: str | None = None,
 ) -> Archived:
     """Bring an archive in line with its warehouse, from which something was removed; leave a tombstone in the manifest.
@@ -33,6 +34,7 @@ def rewrite(
         warehouse: Its warehouse, from which the rows were removed before.
         accounts: The accounts that were removed, or the one that is meant.
         job: The job that was removed; None for the whole account.
+        jobs: Several jobs that were removed.
         renamed_to: The new label of the account; None if it was removed.
 
     Raises:
@@ -47,9 +49,10 @@ def rewrite(
         store.refuse_odd_files()
         before = read_manifest(store)
         after, removed, gone = before, [], []
-        for account in accounts:
-            files = () if job is None else _files_of(store, before, account, job)
-            removed.append(Tombstone(account, now, job, files, renamed_to))
+        of_jobs = [*jobs, *([job] if job else [])]
+        for account, one in [(account, one) for account in accounts for one in of_jobs or (None,)]:
+            files = () if one is None else _files_of(store, before, account, one, of_jobs)
+            removed.append(Tombstone(account, now, one, files, renamed_to))
             after, files_of_account = _after(after, removed[-1])
             gone += files_of_account
         with unfinished(store) as marker:
@@ -79,12 +82,18 @@ def open_archives(places: Sequence[str], warehouse: Warehouse) -> list[Store]:
     return stores
 
 
-def _files_of(store: Store, before: Manifest, account: str, job: str) -> tuple[str, ...]:
-    """Return the ids of the files that a job names in an archive, and no other job of the account."""
+def accounts_of(store: Store) -> Sequence[str]:
+    """Return the labels of the accounts that an archive holds."""
+    with store.errors():
+        return list(read_manifest(store).accounts)
+
+
+def _files_of(store: Store, before: Manifest, account: str, job: str, jobs: Sequence[str]) -> tuple[str, ...]:
+    """Return the ids of the files that a job names in an archive, and no job of the account that stays."""
     if "tables/jobs.parquet" not in before.files:
         return ()
     files = named(store.local_copy("tables/jobs.parquet"), None, before, training=True)
-    return tuple(one.id for one in files if one.account == account and one.jobs == (job,))
+    return tuple(one.id for one in files if one.account == account and job in one.jobs and set(one.jobs) <= set(jobs))
 
 
 def _after(before: Manifest, removed: Tombstone) -> tuple[Manifest, list[str]]:

@@ -66,7 +66,7 @@ def rename(*, old: str, new: str, target: WarehouseOptions, archives: tuple[str,
     from fine_tuning_warehouse.account_life import rename as run  # noqa: PLC0415 - see sync
     from fine_tuning_warehouse.account_life import stored_accounts  # noqa: PLC0415
     from fine_tuning_warehouse.accounts.config_files import configured_labels  # noqa: PLC0415
-    from fine_tuning_warehouse.archive import open_archives, rewrite  # noqa: PLC0415
+    from fine_tuning_warehouse.archive import accounts_of, open_archives, rewrite  # noqa: PLC0415
 
     warehouse = target.find_existing().waiting(lock_wait)
     stores = open_archives(archives, warehouse)
@@ -74,7 +74,7 @@ def rename(*, old: str, new: str, target: WarehouseOptions, archives: tuple[str,
         run(warehouse, old, new)
     except UsageError:
         labels = {one.account for one in stored_accounts(warehouse)}
-        if not stores or old in labels or new not in labels:
+        if old in labels or new not in labels or not any(old in accounts_of(store) for store in stores):
             raise  # else it is renamed already, but not in an archive
     click.echo(f"The account {old} is called {new} in {warehouse.shown} now.")
     for store in stores:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +14,9 @@ from fine_tuning_warehouse.text import counted
 from .failures import json_on_failure
 from .options import WarehouseOptions, archives_option, existing_warehouse_options, lock_wait_option, prepare
 from .terminal import output
+
+if TYPE_CHECKING:
+    from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
 
 @click.command()
@@ -51,7 +55,7 @@ def forget(
         account = labels[0] if len(labels) == 1 else None
         return {"account": account, "accounts": list(labels), "jobs": list(jobs), "rows": rows, "archives": shown}
 
-    shown = list(archives)
+    shown, labels = list(archives), tuple(dict.fromkeys(labels))
     with json_on_failure(output_format, done):
         if jobs and len(labels) > 1:
             raise UsageError("--job names a job of one account: name that account alone with --account.")
@@ -62,16 +66,17 @@ def forget(
         what = f"{', '.join(jobs)} of {accounts}" if jobs else accounts
         if not yes and sys.stdin.isatty():
             click.confirm(f"Remove {what} from {', '.join([warehouse.shown, *shown])}?", abort=True, err=True)
-        for job in jobs or (None,):
-            for label in labels:
-                try:
-                    removed.append(run(warehouse, label, job))
-                except UsageError:
-                    if not stores:
-                        raise
-                    removed.append(Removed(label, job, {}))  # gone from the warehouse already, but not from an archive
-            for store in stores:
-                rewrite(store, warehouse, *labels, job=job)
+        if len(labels) > 1 and not stores:
+            _require_all(warehouse, labels)
+        for label, job in [(label, job) for label in labels for job in jobs or (None,)]:
+            try:
+                removed.append(run(warehouse, label, job))
+            except UsageError:
+                if not stores:
+                    raise
+                removed.append(Removed(label, job, {}))  # gone from the warehouse already, but not from an archive
+        for store in stores:
+            rewrite(store, warehouse, *labels, jobs=jobs)
     if output_format == "json":
         output.print_result({"status": "done", "error": None, **done()})
         return DONE
@@ -81,3 +86,15 @@ def forget(
     for store in stores:
         click.echo(f"Removed {what} from the archive {store.shown}.")
     return DONE
+
+
+def _require_all(warehouse: Warehouse, labels: Sequence[str]) -> None:
+    """Raise `UsageError` if a warehouse holds no rows of one of some accounts, before another is removed."""
+    from fine_tuning_warehouse.account_life import stored_accounts  # noqa: PLC0415 - imports dlt
+
+    known = [one.account for one in stored_accounts(warehouse)]
+    if missing := [label for label in labels if label not in known]:
+        raise UsageError(
+            f"{warehouse.shown} holds no account {missing[0]!r}. Its accounts: {', '.join(known) or 'none'}. Nothing "
+            "was removed."
+        )

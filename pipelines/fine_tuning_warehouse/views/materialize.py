@@ -1,7 +1,7 @@
 """Keep the rows of large views in tables, so that a large warehouse answers in tenths of a second.
 
 The tables lie in a schema beside the dataset. A view shows their rows for each account that still has the rows that
-they were made from: as many, and the newest from the same load. For the other accounts it computes its rows, as it does
+they were made from: as many, from the same loads. For the other accounts it computes its rows, as it does
 in a small warehouse. So a sync that is killed, another program that writes, or a row that is deleted cost time alone.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 from fine_tuning_warehouse.errors import is_bug, root_cause
 from fine_tuning_warehouse.text import first_line
 from fine_tuning_warehouse.warehouses.sql_text import literal, quoted
-from fine_tuning_warehouse.warehouses.warehouse import MaterializationError
+from fine_tuning_warehouse.warehouses.warehouse import MARK, MaterializationError
 
 from .build import JOBS_TO_MATERIALIZE, Builder
 from .files import MATERIALIZED, PARTS
@@ -22,10 +22,10 @@ _ROWS_AT_ONCE = 500_000
 
 _MAKE = (
     "CREATE SCHEMA IF NOT EXISTS {schema}",
-    "CREATE OR REPLACE TABLE {schema}.accounts (account VARCHAR, row_count BIGINT, last_load_id VARCHAR)",
+    "CREATE OR REPLACE TABLE {schema}.accounts (account VARCHAR, row_count BIGINT, loads BIGINT)",
     """
     CREATE OR REPLACE TABLE {schema}.jobs
-    (account VARCHAR, fine_tuning_job_id VARCHAR, row_count BIGINT, last_load_id VARCHAR)
+    (account VARCHAR, fine_tuning_job_id VARCHAR, row_count BIGINT, loads BIGINT)
     """,
     "CREATE OR REPLACE TEMP TABLE {chosen} (account VARCHAR, fine_tuning_job_id VARCHAR)",
 )
@@ -33,7 +33,7 @@ _MAKE = (
 _COUNT_ACCOUNTS = "CREATE OR REPLACE TEMP TABLE counted_accounts AS {_accounts}"
 
 _FIND_CHANGED_ACCOUNT = """
-    SELECT account FROM counted_accounts WHERE is_materialized = 0 AND last_load_id IS NOT NULL
+    SELECT account FROM counted_accounts WHERE is_materialized = 0 AND loads IS NOT NULL
     UNION ALL
     SELECT account FROM {schema}.accounts ANTI JOIN counted_accounts USING (account)
     LIMIT 1
@@ -48,8 +48,8 @@ _FIND_CHANGED_JOBS = (
     CREATE OR REPLACE TEMP TABLE changed_jobs AS
     SELECT *, (SUM(row_count) OVER (ORDER BY account, fine_tuning_job_id) - 1) // {rows_at_once} AS step
     FROM counted_jobs
-    ANTI JOIN {schema}.jobs USING (account, fine_tuning_job_id, row_count, last_load_id)
-    WHERE last_load_id IS NOT NULL
+    ANTI JOIN {schema}.jobs USING (account, fine_tuning_job_id, row_count, loads)
+    WHERE loads IS NOT NULL
     """,
 )
 
@@ -62,7 +62,7 @@ _DELETE = """
 
 _KEEP_ACCOUNTS = """
     INSERT INTO {schema}.accounts
-    SELECT account, row_count, last_load_id FROM counted_accounts WHERE last_load_id IS NOT NULL
+    SELECT account, row_count, loads FROM counted_accounts WHERE loads IS NOT NULL
 """
 
 
@@ -87,7 +87,8 @@ class Materialization:
             "WHERE schema_name = %s AND database_name = current_database()"
         )
         comments = dict(self._sql.execute_sql(query, self._schema) or ())
-        return all(view.name in comments for view in MATERIALIZED) and comments.get("accounts") == version
+        names = ("accounts", "jobs", *(view.name for view in MATERIALIZED))
+        return all(comments.get(name) == f"{MARK}{version}" for name in names)
 
     def make(self, version: str) -> None:
         """Make the tables for a version of the views, without rows, in place of those that are there."""
@@ -96,7 +97,8 @@ class Materialization:
         for view in MATERIALIZED:
             rows = self._builder.select_to_materialize(view)
             self._execute("CREATE OR REPLACE TABLE {schema}.{table} AS {rows} LIMIT 0", view.name, rows=rows)
-        self._execute("COMMENT ON TABLE {schema}.accounts IS {version}", version=literal(version))
+        for name in ("accounts", "jobs", *(view.name for view in MATERIALIZED)):
+            self._execute("COMMENT ON TABLE {schema}.{table} IS {version}", name, version=literal(f"{MARK}{version}"))
 
     def refresh(self) -> None:
         """Compute the rows of jobs that have changed, and remove those of jobs that are gone.

@@ -74,6 +74,9 @@ class AccountRows:
         def update(client: Any) -> None:
             if is_sql(client):
                 with _transaction(client):
+                    left = {name: {column: [value]} for name in wanted if name == "events"}
+                    for name, where, values in self._materialized(client, left):
+                        client.sql_client.execute_sql(f"DELETE FROM {name} {where}", *values)  # noqa: S608
                     for name, where, values in (*_wheres(client, wanted), *self._materialized(client, wanted)):
                         query = f"UPDATE {name} SET {column} = %s {where}"  # noqa: S608 - names of our own tables
                         client.sql_client.execute_sql(query, value, *values)
@@ -125,6 +128,8 @@ class AccountRows:
             return
         for table, columns in self._warehouse.materialized_tables(client.sql_client).items():
             condition = {column: values for column, values in wanted["events"].items() if column in columns}
+            if not condition:
+                continue
             yield table, *where_clause(client.sql_client, {column: column for column in columns}, condition)
 
     def _tables(self, client: Any, wanted: Mapping[str, Condition]) -> Iterator[tuple[str, Any]]:

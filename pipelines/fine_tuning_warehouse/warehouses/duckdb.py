@@ -21,6 +21,7 @@ from .sql_text import quoted
 from .warehouse import (
     DEFAULT_DATABASE,
     DEFAULT_DATASET,
+    MARK,
     MaterializationError,
     Result,
     Warehouse,
@@ -173,22 +174,28 @@ class DuckDb(Warehouse):
 
     @override
     def materialized_schema(self, sql: Any) -> str | None:
+        schema = f"{sql.dataset_name}_materialized"
         query = (
-            "SELECT coalesce(sum(estimated_size), 0) FROM duckdb_tables() "
-            "WHERE schema_name = %s AND database_name = current_database()"
+            "SELECT coalesce(sum(CASE WHEN schema_name = %s THEN estimated_size END), 0), "
+            "count(CASE WHEN schema_name = %s AND NOT coalesce(starts_with(comment, %s), false) THEN 1 END), "
+            "count(CASE WHEN schema_name = %s AND starts_with(comment, %s) THEN 1 END), "
+            "(SELECT count(*) FROM duckdb_views() WHERE schema_name = %s AND database_name = current_database()) "
+            "FROM duckdb_tables() WHERE database_name = current_database()"
         )
-        ((rows,),) = sql.execute_sql(query, self.dataset)
-        is_large = rows >= self.materialize_from_rows
-        return f"{self.dataset}_materialized" if is_large or self.materialized_tables(sql) else None
+        ((rows, strange, ours, views),) = sql.execute_sql(query, sql.dataset_name, schema, MARK, schema, MARK, schema)
+        is_free = not strange and not views and self.database.stem.lower() != schema.lower()
+        return schema if is_free and (ours or rows >= self.materialize_from_rows) else None
 
     @override
     def materialized_tables(self, sql: Any) -> Mapping[str, Collection[str]]:
-        schema = f"{self.dataset}_materialized"
+        schema = f"{sql.dataset_name}_materialized"
         query = (
-            "SELECT table_name, list(column_name) FROM duckdb_columns() "
-            "WHERE schema_name = %s AND database_name = current_database() GROUP BY table_name"
+            "SELECT c.table_name, list(c.column_name) FROM duckdb_columns() AS c "
+            "JOIN duckdb_tables() AS t USING (database_name, schema_name, table_name) "
+            "WHERE c.schema_name = %s AND c.database_name = current_database() AND starts_with(t.comment, %s) "
+            "GROUP BY c.table_name"
         )
-        return {quoted(schema, table): columns for table, columns in sql.execute_sql(query, schema) or ()}
+        return {quoted(schema, table): columns for table, columns in sql.execute_sql(query, schema, MARK) or ()}
 
     def connect(self, directory: Path, stack: ExitStack) -> duckdb.DuckDBPyConnection:
         """Open a DuckDB connection over it that only reads."""

@@ -37,6 +37,10 @@ TableFormat = Literal["iceberg", "delta"]
 Result = TypeVar("Result")
 
 
+MARK = "Rows of the views of fine-tuning-warehouse, "
+"""The beginning of the comment on each table that holds rows of large views: others are not ours."""
+
+
 class MaterializationError(CommandError):
     """The rows of large views could not be kept in tables: the views compute them."""
 

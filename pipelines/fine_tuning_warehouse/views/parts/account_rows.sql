@@ -1,9 +1,9 @@
--- How many rows each account has in the tables that materialized rows are made from, and their newest load; null where a
--- row does not say which load it is from.
+-- How many rows each account has in the tables that materialized rows are made from, and a checksum of the loads that
+-- wrote them: it is null where a row does not say which load it is from.
 SELECT
   account,
   COUNT(*) AS row_count,
-  CASE WHEN COUNT(_dlt_load_id) = COUNT(*) THEN MAX(_dlt_load_id) END AS last_load_id
+  CASE WHEN COUNT(_dlt_load_id) = COUNT(*) THEN CAST(SUM(HASH(_dlt_load_id) % 1048576) AS BIGINT) END AS loads
 FROM (
   SELECT account, _dlt_load_id FROM events
   UNION ALL

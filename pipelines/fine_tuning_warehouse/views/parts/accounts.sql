@@ -2,8 +2,8 @@
 SELECT
   r.account,
   r.row_count,
-  r.last_load_id,
-  CASE WHEN m.row_count = r.row_count AND m.last_load_id = r.last_load_id THEN 1 ELSE 0 END AS is_materialized
+  r.loads,
+  CASE WHEN m.row_count = r.row_count AND m.loads = r.loads THEN 1 ELSE 0 END AS is_materialized
 FROM _account_rows AS r
 LEFT JOIN materialized.accounts AS m
   ON m.account = r.account
