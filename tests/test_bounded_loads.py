@@ -53,6 +53,6 @@ def test_a_load_that_does_not_fit_its_bound_is_loaded_all_the_same(
     caplog.set_level("INFO", "fine_tuning_warehouse")
     account = Account("default", "key", database.host.base_url)
     run_sync(account, DuckDb(database.path, load_megabytes=1), SyncOptions())
-    assert "A load did not fit" in caplog.text
+    assert "did not fit 2 MB of memory" in caplog.text
     assert database.rows("SELECT count(*) FROM checkpoints") == [(600,)]
     assert database.rows("SELECT count(*) FROM _dlt_loads WHERE status = 0") == [(1,)]

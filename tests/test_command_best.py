@@ -89,7 +89,7 @@ def test_a_job_is_named_by_its_id_the_beginning_of_it_or_its_suffix(ftw: Command
     both = ftw("best", "--job", "ftjob-", "--job", "old", "--output", "json").json
     assert sorted(row["fine_tuning_job_id"] for row in both) == ["ftjob-new", "ftjob-old"]
     assert ftw("best", "--job", "ftjob-").err == "Not in this list: 1 job without checkpoints (1 running).\n"
-    assert is_told_well(ftw("best", "--job", "ftjob-r"), "ftjob-runs (running) has no checkpoints")
+    assert is_told_well(ftw("best", "--job", "ftjob-r"), "ftjob-runs has no checkpoints", "running")
     for name, meant in (
         ("", ""),
         ("ol", "did you mean 'ftjob-old'"),
@@ -146,7 +146,7 @@ def test_jobs_and_accounts_can_be_chosen(ftw: Command) -> None:
     assert is_told_well(unknown, "no job ftjob-unknown", "ftw sync")
     bare = ftw("best", "--job", "ftjob-runs")
     assert bare.code == 1
-    assert is_told_well(bare, "ftjob-runs (running) has no checkpoints")
+    assert is_told_well(bare, "ftjob-runs has no checkpoints", "running")
     assert ftw("best", "--job", "ftjob-old", "--account", "other").code == 1
     stranger = ftw("best", "--account", "other", "--output", "json")
     assert (stranger.code, stranger.json) == (0, [])
@@ -284,7 +284,7 @@ def test_it_reads_other_destinations(
     ]
     assert is_told_well(
         command("best", "--destination", "postgres", "--job", "ftjob-runs", env=there),
-        "ftjob-runs (running) has no checkpoints",
+        "ftjob-runs has no checkpoints",
     )
     nowhere = {"DESTINATION__POSTGRES__CREDENTIALS": "postgresql://postgres:secret-word@127.0.0.1:1/none"}
     lost = command("best", "--destination", "postgres", env=nowhere)

@@ -121,9 +121,10 @@ def _named(job_ids: Sequence[str], best: Sequence[Row], jobs: Sequence[Row], whe
         chosen += [row for row in rows if row not in chosen]
         others += [job for job in bare if job not in others]
     if not chosen:
+        if not others[1:]:
+            raise CommandError(f"The job {others[0]['id']} has no checkpoints (it is {_status(others[0])}).")
         listed = ", ".join(f"{job['id']} ({_status(job)})" for job in others)
-        one, has = ("jobs", "have") if others[1:] else ("job", "has")
-        raise CommandError(f"The {one} {listed} {has} no checkpoints.")
+        raise CommandError(f"The jobs {listed} have no checkpoints.")
     return chosen, others
 
 

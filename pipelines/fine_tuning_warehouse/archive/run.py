@@ -145,8 +145,7 @@ class Run:
         labels = sorted({label for one in exported for label in one.accounts})
         accounts: dict[str, dict[str, str | None]] = {label: known.get(label, {"host": None}) for label in labels}
         for account in self._plan.accounts:
-            is_known = accounts.get(account.label, {"host": ""})["host"] is not None
-            if account.label not in self._archived.failures or not is_known:
+            if account.label not in self._archived.failures:
                 accounts[account.label] = {"host": self._plan.host or _without_query(account.base_url)}
         if self._plan.accounts:
             return self._plan.account, accounts
