@@ -342,7 +342,7 @@ KILLED = {
 @pytest.mark.timeout(400)
 @pytest.mark.thorough
 @pytest.mark.engine
-@pytest.mark.parametrize("ducklake", ["sqlite", "duckdb", "postgres-s3"], indirect=True)
+@pytest.mark.parametrize("ducklake", ["sqlite", "postgres-s3"], indirect=True)
 def test_a_sync_that_is_killed_at_any_point_is_made_whole_by_the_next_one(
     tmp_path: Path, world: ScriptedWorld, host: Simulator, ducklake: Engine
 ) -> None:

@@ -158,8 +158,6 @@ def test_rows_that_another_version_of_the_views_has_kept_are_computed_again(
 
 CHANGES: dict[str, str] = {
     "an event is deleted": "DELETE FROM events WHERE id = 'ftevent-001-1'",
-    "a checkpoint is deleted": "DELETE FROM checkpoints WHERE id = 'ftckpt-001-1'",
-    "a result file is deleted": "DELETE FROM result_metrics WHERE file_id = 'file-001'",
     "a job is deleted": "DELETE FROM jobs WHERE id = 'ftjob-001'",
     "all is deleted": "DELETE FROM events; DELETE FROM checkpoints; DELETE FROM result_metrics; DELETE FROM jobs",
     "a later load changes a job": "UPDATE jobs SET status = 'failed', _dlt_load_id = '9999999999' "
@@ -219,6 +217,7 @@ def test_a_refused_step_is_a_warning_and_the_views_stay_right(
     assert_right(warehouse)
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize(
     "strange",
     [
@@ -373,7 +372,7 @@ STEPS: list[Callable[[_Life], None]] = [
 
 
 @pytest.mark.thorough
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(steps=st.lists(st.sampled_from(STEPS), max_size=6))
 def test_after_any_steps_each_view_shows_what_it_computes(
     steps: list[Callable[[_Life], None]], tmp_path_factory: pytest.TempPathFactory
