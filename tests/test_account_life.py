@@ -256,7 +256,7 @@ def test_what_is_forgotten_leaves_the_archive_and_the_nightly_run_goes_on(
     forget(DuckDb(two.path), "a", job)
     with pytest.raises(UsageError, match="ftw forget --account LABEL --archive"):
         archived(two, folder, "b")
-    rewrite(open_store(str(folder)), DuckDb(two.path), "a", job=job)
+    rewrite(open_store(str(folder)), DuckDb(two.path), "a", jobs=[job] if job else [])
     assert check(open_store(str(folder))).damaged == []
     manifest = archived(two, folder, "b")
     kept = {(one.account, job_id) for one in manifest.files.values() if one.is_original for job_id in one.jobs}

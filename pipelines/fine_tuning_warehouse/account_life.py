@@ -116,15 +116,25 @@ def forget(
             account.update({SYNCS.name: {"account": [label], "id": [sync_id]}}, "skipped", text)
         known = _jobs_in(account.state()) if job is not None else bool(account.state())
         if not any(deleted.values()) and not (job in known if isinstance(known, set) else known):
-            what = (
-                f"account {label!r}{did_you_mean(label, labels)}" if job is None else f"job {job!r} of account {label}"
-            )
-            raise UsageError(f"{warehouse.shown} holds no {what}. Its accounts: {', '.join(labels) or 'none'}.")
+            raise _unknown(warehouse, label, labels, job)
         if job is None:
             account.delete_state()
         else:
             account.change_state(lambda state: _close(state, job, created_at))
         return Removed(label, job, deleted)
+
+
+def require_accounts(warehouse: Warehouse, labels: Sequence[str]) -> None:
+    """Raise `UsageError` if a warehouse lacks one of some accounts, before another one is removed."""
+    known = [one.account for one in stored_accounts(warehouse)]
+    for label in labels:
+        if label not in known:
+            raise UsageError(f"{_unknown(warehouse, label, known)} Nothing was removed.")
+
+
+def _unknown(warehouse: Warehouse, label: str, labels: Sequence[str], job: str | None = None) -> UsageError:
+    what = f"account {label!r}{did_you_mean(label, labels)}" if job is None else f"job {job!r} of account {label}"
+    return UsageError(f"{warehouse.shown} holds no {what}. Its accounts: {', '.join(labels) or 'none'}.")
 
 
 def rename(warehouse: Warehouse, old: str, new: str) -> None:
@@ -147,10 +157,7 @@ def rename(warehouse: Warehouse, old: str, new: str) -> None:
             labels = rows.accounts()
         has_rows, has_state = old in labels, bool(before.state())
         if not has_rows and not has_state:
-            raise UsageError(
-                f"{warehouse.shown} holds no account {old!r}{did_you_mean(old, labels)}. "
-                f"Its accounts: {', '.join(labels) or 'none'}."
-            )
+            raise _unknown(warehouse, old, labels)
         if after.state() or (has_rows and new in labels):
             raise UsageError(f"{warehouse.shown} holds an account {new} already: choose another label.")
         state = copy.deepcopy(before.state())

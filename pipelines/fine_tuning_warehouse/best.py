@@ -107,14 +107,11 @@ def _named(job_ids: Sequence[str], best: Sequence[Row], jobs: Sequence[Row], whe
     others: list[Row] = []
     without = _without_row(jobs, best)
     for name in job_ids:
-        rows = _meant(name, best, "fine_tuning_job_id", "suffix")
-        bare = _meant(name, without, "id", "user_provided_suffix", "suffix")
-        exact, exact_bare = (
-            [row for row in rows if row["fine_tuning_job_id"] == name],
-            [one for one in bare if one["id"] == name],
-        )
-        if exact or exact_bare:
-            rows, bare = exact, exact_bare
+        rows = [row for row in best if row["fine_tuning_job_id"] == name]
+        bare = [job for job in without if job["id"] == name]
+        if not rows and not bare:
+            rows = _alike(name, best, "fine_tuning_job_id", "suffix")
+            bare = _alike(name, without, "id", "user_provided_suffix", "suffix")
         if not rows and not bare:
             similar = _did_you_mean(name, jobs, best)
             raise CommandError(f"There is no job {name or repr(name)}{where}{similar}: `ftw sync` brings new ones.")
@@ -128,10 +125,9 @@ def _named(job_ids: Sequence[str], best: Sequence[Row], jobs: Sequence[Row], whe
     return chosen, others
 
 
-def _meant(name: str, rows: Sequence[Row], id_column: str, *suffix_columns: str) -> list[Row]:
-    """Return the rows of jobs with an id or suffix, or else those with ids that begin so."""
-    exact = [row for row in rows if row[id_column] == name]
-    return exact or [
+def _alike(name: str, rows: Sequence[Row], id_column: str, *suffix_columns: str) -> list[Row]:
+    """Return the rows of jobs with an id that begins so, or with that suffix; none for an empty name."""
+    return [
         row
         for row in rows
         if name and (row[id_column].startswith(name) or name in [row.get(column) for column in suffix_columns])

@@ -79,10 +79,7 @@ def refuse_losses(
         removed: What was removed from the warehouse on purpose.
     """
     advice = f"Archive {warehouse.shown} into another folder; nothing was changed here."
-    if before.dataset != warehouse.dataset:
-        raise UsageError(
-            f"{store.shown} is an archive of the dataset {before.dataset}, and not of {warehouse.dataset}. {advice}"
-        )
+    refuse_other_dataset(store, before, warehouse, advice)
     now = {one.path: one for one in exported}
     for path, entry in before.files.items():
         if entry.kind in ("table", "view") and (lost := _lost(store, path, entry, now.get(path), removed)):
@@ -91,6 +88,14 @@ def refuse_losses(
                 f"{advice} If rows were removed on purpose, name this archive and all that was removed: "
                 f"`ftw forget --account LABEL --archive {store.shown}`, with one --account for each."
             )
+
+
+def refuse_other_dataset(store: Store, before: Manifest, warehouse: Warehouse, advice: str) -> None:
+    """Raise `UsageError`, which ends with some advice, if an archive is one of another dataset."""
+    if before.dataset != warehouse.dataset:
+        raise UsageError(
+            f"{store.shown} is an archive of the dataset {before.dataset}, and not of {warehouse.dataset}. {advice}"
+        )
 
 
 def _lost(store: Store, path: str, entry: Entry, now: Exported | None, removed: Sequence[Tombstone]) -> str | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from datetime import datetime, timezone
 
-from fine_tuning_warehouse.errors import CommandError, UsageError
+from fine_tuning_warehouse.errors import CommandError
 from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
+from .export import refuse_other_dataset
 from .lock import only_run, unfinished
 from .manifest import Manifest, Tombstone, read_manifest
 from .originals import named
@@ -20,7 +22,6 @@ def rewrite(
     store: Store,
     warehouse: Warehouse,
     *accounts: str,
-    job: str | None = None,
     jobs: Sequence[str] = (),
     renamed_to: str | None = None,
 ) -> Archived:
@@ -32,9 +33,8 @@ def rewrite(
     Args:
         store: The archive.
         warehouse: Its warehouse, from which the rows were removed before.
-        accounts: The accounts that were removed, or the one that is meant.
-        job: The job that was removed; None for the whole account.
-        jobs: Several jobs that were removed.
+        accounts: The accounts that were removed or renamed, or of which jobs were removed.
+        jobs: The jobs that were removed; empty for whole accounts.
         renamed_to: The new label of the account; None if it was removed.
 
     Raises:
@@ -49,10 +49,9 @@ def rewrite(
         store.refuse_odd_files()
         before = read_manifest(store)
         after, removed, gone = before, [], []
-        of_jobs = [*jobs, *([job] if job else [])]
-        for account, one in [(account, one) for account in accounts for one in of_jobs or (None,)]:
-            files = () if one is None else _files_of(store, before, account, one, of_jobs)
-            removed.append(Tombstone(account, now, one, files, renamed_to))
+        for account, job in itertools.product(accounts, jobs or (None,)):
+            files = () if job is None else _files_of(store, before, account, job, jobs)
+            removed.append(Tombstone(account, now, job, files, renamed_to))
             after, files_of_account = _after(after, removed[-1])
             gone += files_of_account
         with unfinished(store) as marker:
@@ -74,11 +73,7 @@ def open_archives(places: Sequence[str], warehouse: Warehouse) -> list[Store]:
     for store in stores:
         with store.errors():
             before = read_manifest(store)
-        if before.dataset != warehouse.dataset:
-            raise UsageError(
-                f"{store.shown} is an archive of the dataset {before.dataset}, and not of {warehouse.dataset}. Nothing "
-                "was changed."
-            )
+        refuse_other_dataset(store, before, warehouse, "Nothing was changed.")
     return stores
 
 

@@ -69,7 +69,7 @@ def rename(*, old: str, new: str, target: WarehouseOptions, archives: tuple[str,
     from fine_tuning_warehouse.archive import accounts_of, open_archives, rewrite  # noqa: PLC0415
 
     warehouse = target.find_existing().waiting(lock_wait)
-    stores = open_archives(archives, warehouse)
+    stores, configured = open_archives(archives, warehouse), configured_labels()
     try:
         run(warehouse, old, new)
     except UsageError:
@@ -80,7 +80,7 @@ def rename(*, old: str, new: str, target: WarehouseOptions, archives: tuple[str,
     for store in stores:
         rewrite(store, warehouse, old, renamed_to=new)
         click.echo(f"The archive {store.shown} calls it {new} too.")
-    if old in configured_labels():
+    if old in configured:
         click.echo(
             f"{old} is still the label of a configured account: change its section to {new}, or the next sync reads "
             "everything once more.",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -14,9 +14,6 @@ from fine_tuning_warehouse.text import counted
 from .failures import json_on_failure
 from .options import WarehouseOptions, archives_option, existing_warehouse_options, lock_wait_option, prepare
 from .terminal import output
-
-if TYPE_CHECKING:
-    from fine_tuning_warehouse.warehouses.warehouse import Warehouse
 
 
 @click.command()
@@ -44,7 +41,7 @@ def forget(
     with the next sync; an account does, as long as it is configured.
     """
     prepare()
-    from fine_tuning_warehouse.account_life import Removed  # noqa: PLC0415 - imports dlt, after `prepare`
+    from fine_tuning_warehouse.account_life import Removed, require_accounts  # noqa: PLC0415 - imports dlt, after `prepare`
     from fine_tuning_warehouse.account_life import forget as run  # noqa: PLC0415
     from fine_tuning_warehouse.archive import open_archives, rewrite  # noqa: PLC0415
 
@@ -67,8 +64,8 @@ def forget(
         if not yes and sys.stdin.isatty():
             click.confirm(f"Remove {what} from {', '.join([warehouse.shown, *shown])}?", abort=True, err=True)
         if len(labels) > 1 and not stores:
-            _require_all(warehouse, labels)
-        for label, job in [(label, job) for label in labels for job in jobs or (None,)]:
+            require_accounts(warehouse, labels)
+        for label, job in itertools.product(labels, jobs or (None,)):
             try:
                 removed.append(run(warehouse, label, job))
             except UsageError:
@@ -86,15 +83,3 @@ def forget(
     for store in stores:
         click.echo(f"Removed {what} from the archive {store.shown}.")
     return DONE
-
-
-def _require_all(warehouse: Warehouse, labels: Sequence[str]) -> None:
-    """Raise `UsageError` if a warehouse holds no rows of one of some accounts, before another is removed."""
-    from fine_tuning_warehouse.account_life import stored_accounts  # noqa: PLC0415 - imports dlt
-
-    known = [one.account for one in stored_accounts(warehouse)]
-    if missing := [label for label in labels if label not in known]:
-        raise UsageError(
-            f"{warehouse.shown} holds no account {missing[0]!r}. Its accounts: {', '.join(known) or 'none'}. Nothing "
-            "was removed."
-        )

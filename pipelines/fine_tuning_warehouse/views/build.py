@@ -44,6 +44,8 @@ _MACROS = {
     "USABLE": "CASE WHEN x BETWEEN lowest AND 1e30 THEN x END",
     # The guard stands inside the cast: engines may evaluate a cast before the condition of a CASE around it.
     "AS_NUMBER": "CAST(CASE WHEN REGEXP_MATCHES(x, '^[0-9]+([.][0-9]+)?([eE][-+]?[0-9]+)?$') THEN x END AS DOUBLE)",
+    # A number for a load: rows from the same loads have the same sum.
+    "LOAD_NUMBER": "CASE WHEN x IS NOT NULL THEN HASH(x) % 1048576 END",
     # 4 decimals, 8 for small numbers.
     "IN_WORDS": """
         CASE

@@ -1,8 +1,9 @@
 """Keep the rows of large views in tables, so that a large warehouse answers in tenths of a second.
 
 The tables lie in a schema beside the dataset. A view shows their rows for each account that still has the rows that
-they were made from: as many, from the same loads. For the other accounts it computes its rows, as it does
-in a small warehouse. So a sync that is killed, another program that writes, or a row that is deleted cost time alone.
+they were made from: as many, from the same loads. For the other accounts it computes its rows, as it does in a small
+warehouse. So a sync that is killed, another program that adds rows, or a row that is deleted cost time alone. A value
+that is changed by hand, in a row that keeps its `_dlt_load_id`, is not noticed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from .files import MATERIALIZED, PARTS
 
 _ROWS_AT_ONCE = 500_000
 """Rows, as read, from which rows of views are computed in one step. It decides how much memory a step takes."""
+
+_TABLES = ("accounts", "jobs", *(view.name for view in MATERIALIZED))
+"""All tables. All but the first have rows of jobs."""
 
 _MAKE = (
     "CREATE SCHEMA IF NOT EXISTS {schema}",
@@ -87,8 +91,7 @@ class Materialization:
             "WHERE schema_name = %s AND database_name = current_database()"
         )
         comments = dict(self._sql.execute_sql(query, self._schema) or ())
-        names = ("accounts", "jobs", *(view.name for view in MATERIALIZED))
-        return all(comments.get(name) == f"{MARK}{version}" for name in names)
+        return all(comments.get(name) == f"{MARK}{version}" for name in _TABLES)
 
     def make(self, version: str) -> None:
         """Make the tables for a version of the views, without rows, in place of those that are there."""
@@ -97,7 +100,7 @@ class Materialization:
         for view in MATERIALIZED:
             rows = self._builder.select_to_materialize(view)
             self._execute("CREATE OR REPLACE TABLE {schema}.{table} AS {rows} LIMIT 0", view.name, rows=rows)
-        for name in ("accounts", "jobs", *(view.name for view in MATERIALIZED)):
+        for name in _TABLES:
             self._execute("COMMENT ON TABLE {schema}.{table} IS {version}", name, version=literal(f"{MARK}{version}"))
 
     def refresh(self) -> None:
@@ -129,7 +132,7 @@ class Materialization:
                     self._replace(view.name, self._builder.select_to_materialize(view))
                 self._replace("jobs", f"FROM {JOBS_TO_MATERIALIZE}")
         with self._sql.begin_transaction():
-            for name in ("jobs", *(view.name for view in MATERIALIZED)):
+            for name in _TABLES[1:]:
                 self._execute(_DELETE, name, those="ANTI JOIN counted_jobs")
             self._execute(_KEEP_ACCOUNTS)
 

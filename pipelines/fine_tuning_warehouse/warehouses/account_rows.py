@@ -59,8 +59,7 @@ class AccountRows:
                 return {name: _delete_files(table, wanted[name]) for name, table in self._tables(client, wanted)}
             with _transaction(client):
                 deleted = _delete_sql(client, wanted)
-                for table, where, values in self._materialized(client, wanted):
-                    client.sql_client.execute_sql(f"DELETE FROM {table} {where}", *values)  # noqa: S608
+                self._delete_materialized(client, wanted)
             if isinstance(client, WithStagingDataset):
                 with client.with_staging_dataset(), _transaction(client):
                     _delete_sql(client, wanted)
@@ -74,9 +73,8 @@ class AccountRows:
         def update(client: Any) -> None:
             if is_sql(client):
                 with _transaction(client):
-                    left = {name: {column: [value]} for name in wanted if name == "events"}
-                    for name, where, values in self._materialized(client, left):
-                        client.sql_client.execute_sql(f"DELETE FROM {name} {where}", *values)  # noqa: S608
+                    if "events" in wanted:  # what an earlier release has left of the new label
+                        self._delete_materialized(client, {"events": {column: [value]}})
                     for name, where, values in (*_wheres(client, wanted), *self._materialized(client, wanted)):
                         query = f"UPDATE {name} SET {column} = %s {where}"  # noqa: S608 - names of our own tables
                         client.sql_client.execute_sql(query, value, *values)
@@ -128,9 +126,12 @@ class AccountRows:
             return
         for table, columns in self._warehouse.materialized_tables(client.sql_client).items():
             condition = {column: values for column, values in wanted["events"].items() if column in columns}
-            if not condition:
-                continue
-            yield table, *where_clause(client.sql_client, {column: column for column in columns}, condition)
+            if condition:
+                yield table, *where_clause(client.sql_client, {column: column for column in columns}, condition)
+
+    def _delete_materialized(self, client: Any, wanted: Mapping[str, Condition]) -> None:
+        for table, where, values in self._materialized(client, wanted):
+            client.sql_client.execute_sql(f"DELETE FROM {table} {where}", *values)  # noqa: S608 - our own tables
 
     def _tables(self, client: Any, wanted: Mapping[str, Condition]) -> Iterator[tuple[str, Any]]:
         if read_stored_schema(client) is not None:

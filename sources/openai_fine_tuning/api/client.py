@@ -304,10 +304,8 @@ class FineTuningApi:
             return retry.backoff(failures(state), self._policy) if asked is None else asked
 
         def log(state: RetryCallState) -> None:
-            logger.info("%s. Attempt %d follows in %.1f s", self._final(path, failure(state)), *next_of(state))
-
-        def next_of(state: RetryCallState) -> tuple[int, float]:
-            return state.attempt_number + 1, state.upcoming_sleep
+            failed, number = self._final(path, failure(state)), state.attempt_number + 1
+            logger.info("%s. Attempt %d follows in %.1f s", failed, number, state.upcoming_sleep)
 
         only, sleep = retry_if_exception_type(AttemptError), self._sleep_and_count
         try:

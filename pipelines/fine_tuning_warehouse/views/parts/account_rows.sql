@@ -3,7 +3,7 @@
 SELECT
   account,
   COUNT(*) AS row_count,
-  CASE WHEN COUNT(_dlt_load_id) = COUNT(*) THEN CAST(SUM(HASH(_dlt_load_id) % 1048576) AS BIGINT) END AS loads
+  CASE WHEN COUNT(_dlt_load_id) = COUNT(*) THEN CAST(SUM(LOAD_NUMBER(_dlt_load_id)) AS BIGINT) END AS loads
 FROM (
   SELECT account, _dlt_load_id FROM events
   UNION ALL

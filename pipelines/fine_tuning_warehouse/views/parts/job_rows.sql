@@ -6,15 +6,15 @@ SELECT
   COUNT(*) AS row_count,
   CASE WHEN COUNT(loads) = COUNT(*) THEN CAST(SUM(loads) AS BIGINT) END AS loads
 FROM (
-  SELECT account, fine_tuning_job_id, CASE WHEN _dlt_load_id IS NOT NULL THEN HASH(_dlt_load_id) % 1048576 END AS loads FROM events
+  SELECT account, fine_tuning_job_id, LOAD_NUMBER(_dlt_load_id) AS loads FROM events
   UNION ALL
-  SELECT account, fine_tuning_job_id, CASE WHEN _dlt_load_id IS NOT NULL THEN HASH(_dlt_load_id) % 1048576 END AS loads FROM result_metrics
+  SELECT account, fine_tuning_job_id, LOAD_NUMBER(_dlt_load_id) AS loads FROM result_metrics
   UNION ALL
-  SELECT account, fine_tuning_job_id, CASE WHEN _dlt_load_id IS NOT NULL THEN HASH(_dlt_load_id) % 1048576 END AS loads FROM checkpoints
+  SELECT account, fine_tuning_job_id, LOAD_NUMBER(_dlt_load_id) AS loads FROM checkpoints
   UNION ALL
-  SELECT account, id AS fine_tuning_job_id, CASE WHEN _dlt_load_id IS NOT NULL THEN HASH(_dlt_load_id) % 1048576 END AS loads FROM jobs
+  SELECT account, id AS fine_tuning_job_id, LOAD_NUMBER(_dlt_load_id) AS loads FROM jobs
   UNION ALL
-  SELECT j.account, j.id AS fine_tuning_job_id, SUM(HASH(f._dlt_load_id) % 1048576) AS loads
+  SELECT j.account, j.id AS fine_tuning_job_id, SUM(LOAD_NUMBER(f._dlt_load_id)) AS loads
   FROM jobs AS j
   JOIN files AS f
     ON f.account = j.account
