@@ -137,9 +137,11 @@ def _any_escape(byte: int) -> bytes:
 
 
 def _unescaped(body: bytes) -> bytes:
-    for sign, named in _NAMED.items():
-        body = body.replace(named, sign)
+    signs = [sign for sign in (b"%", b"\\", b"&") if sign in body]  # one byte is found 30 times as fast as two
+    for plain, named in _NAMED.items():
+        if named[:1] in signs:
+            body = body.replace(named, plain)
     for sign, escape, base in _ESCAPES:
-        if sign in body:
+        if sign[:1] in body and sign in body:
             body = escape.sub(lambda found: bytes((int(found[1], base) & 0xFF,)), body)  # noqa: B023 - called at once
     return body
