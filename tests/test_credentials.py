@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import dlt
 import pytest
-import requests
 
 from command import KEY
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
@@ -146,7 +145,7 @@ def test_a_token_that_several_requests_find_refused_is_forgotten_once() -> None:
     tokens = Tokens()
     allowed = ("http", "127.0.0.1", 80)
     credential = Credential(tokens, "bearer", allowed=allowed, headers={}, redactor=Redactor())
-    refused = requests.Request("GET", "http://127.0.0.1/v1", auth=credential).prepare()
+    refused = credential.headers_for("http://127.0.0.1/v1")
     found: list[bool] = []
     real = credential.secret
 

@@ -7,7 +7,8 @@ import re
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import requests
+from requests.utils import get_encoding_from_headers
+from urllib3 import BaseHTTPResponse as Response
 
 from . import retry
 from .decoding import parse_json
@@ -26,7 +27,7 @@ _CODE_OF_SUCCESS = re.compile(r"|None|True|0+|1|2[0-9]{2}|2[0-9]{2}00|ok|success
 _JSON_NAMES = {type(None): "null", list: "an array", dict: "an object", str: "a string"}
 
 
-def page_of_records(body: bytes, response: requests.Response) -> dict[str, Any]:
+def page_of_records(body: bytes, response: Response) -> dict[str, Any]:
     """Return a page of a listing: `data` is an array, and no error is beside it. Raises `AttemptError`."""
     found = _json(body, response)
     is_error = _holds_error(found)
@@ -41,7 +42,7 @@ def page_of_records(body: bytes, response: requests.Response) -> dict[str, Any]:
     raise _unexpected(response, found, f"something that is not a listing: {what}")
 
 
-def record(body: bytes, response: requests.Response) -> dict[str, Any]:
+def record(body: bytes, response: Response) -> dict[str, Any]:
     """Return a single record: an object with an id. Its `error` is a field of the record. Raises `AttemptError`."""
     found = _json(body, response)
     if isinstance(found, dict) and found.get("id") not in (None, "") and found.get("object") != "error":
@@ -49,10 +50,10 @@ def record(body: bytes, response: requests.Response) -> dict[str, Any]:
     raise _unexpected(response, found, "something that is not a record with an id")
 
 
-def file_content(body: bytes, response: requests.Response) -> bytes:
+def file_content(body: bytes, response: Response) -> bytes:
     """Return a file as it is. Raises `AttemptError` if an error, a web page or nothing came instead."""
     raise_if_page(body, response)
-    if response.status_code not in (200, 203):  # but 202 (not yet), 204 (no content) or 206 (a part)
+    if response.status not in (200, 203):  # but 202 (not yet), 204 (no content) or 206 (a part)
         raise _unexpected(response, None, "no file")
     try:
         found = parse_json(body) if _first_character(body) == b"{" else None
@@ -63,14 +64,14 @@ def file_content(body: bytes, response: requests.Response) -> bytes:
     return body
 
 
-def raise_if_page(body: bytes, response: requests.Response) -> None:
+def raise_if_page(body: bytes, response: Response) -> None:
     """Raise `AttemptError` if a body begins as a page of HTML, which proxies send instead of an answer."""
     if _first_character(body) == b"<":
         words = f"a web page ({_kind(response)}) in its place: {_start(body)!r}"
         raise _unexpected(response, None, words, retries=retry.ODD_RETRIES, about="page")
 
 
-def event_stream(start: bytes, response: requests.Response) -> AttemptError:
+def event_stream(start: bytes, response: Response) -> AttemptError:
     """Return the error for a stream in a page's place."""
     return _unexpected(response, None, f"{_kind(response)} instead of JSON: {_start(start)!r}", retries=0, about="page")
 
@@ -96,11 +97,18 @@ def _one_line(words: Any, length: int) -> str:
     return " ".join(str(words).split())[:length]
 
 
-def status_error(path: str, body: bytes, response: requests.Response) -> AttemptError:
-    """Return the error that a status says which is not one of success."""
-    status, headers = response.status_code, response.headers
+def status_error(url: str, path: str, body: bytes, response: Response) -> AttemptError:
+    """Return the error that a status says which is not one of success.
+
+    Args:
+        url: The address that answered.
+        path: What was asked for, below the base URL.
+        body: The answer's body.
+        response: The answer.
+    """
+    status, headers = response.status, response.headers
     try:
-        code, words = error_in(parse_json(body, response.encoding))
+        code, words = error_in(parse_json(body, get_encoding_from_headers(response.headers)))
         about = _about(path, code, words)
     except ValueError:
         code, words, about = None, "", "endpoint"
@@ -114,7 +122,7 @@ def status_error(path: str, body: bytes, response: requests.Response) -> Attempt
         code=code,
         detail=words,
         about=about,
-        expected_host=_expected_host(words, urlsplit(response.url).hostname or "") if is_regional else None,
+        expected_host=_expected_host(words, urlsplit(url).hostname or "") if is_regional else None,
     )
 
 
@@ -134,11 +142,11 @@ def _expected_host(words: str, host: str) -> str | None:
     return next((name for name in named if name.lower().endswith(domains) and name.lower() != host), None)
 
 
-def _json(body: bytes, response: requests.Response) -> Any:
+def _json(body: bytes, response: Response) -> Any:
     if not body.strip():
         raise _unexpected(response, None, "an empty body")
     try:
-        return parse_json(body, response.encoding)
+        return parse_json(body, get_encoding_from_headers(response.headers))
     except ValueError:
         raise_if_page(body, response)
         # What begins as JSON may have been cut off on its way. Other text does not change by waiting.
@@ -151,7 +159,7 @@ def _json_name(value: Any) -> str:
     return _JSON_NAMES.get(type(value), "a number")
 
 
-def _kind(response: requests.Response) -> str:
+def _kind(response: Response) -> str:
     return response.headers.get("content-type", "no content type")[:60]
 
 
@@ -200,10 +208,10 @@ def _first_character(body: bytes) -> bytes:
     return body[:1000].removeprefix(codecs.BOM_UTF8).lstrip()[:1]
 
 
-def _unexpected(response: requests.Response, body: Any, what: str, **details: Any) -> AttemptError:
+def _unexpected(response: Response, body: Any, what: str, **details: Any) -> AttemptError:
     code, words = error_in(body)
     if code or words:
         what = f"an error{f' ({code})' if code else ''}: {words}"
-    status, retries = response.status_code, 0 if code == "insufficient_quota" else None
+    status, retries = response.status, 0 if code == "insufficient_quota" else None
     details = {"status": status, "code": code, "detail": what, "retries": retries, **details}
     return AttemptError(f"answered {status} with {what}", **details)

@@ -9,9 +9,6 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from requests import PreparedRequest
-from requests.auth import AuthBase
-
 from openai_fine_tuning.errors import ConfigurationError, FineTuningSourceError, HostError
 
 from .redaction import MIN_LENGTH, Redactor
@@ -79,11 +76,8 @@ def chosen_scheme(name: str | None, *, host: str, is_token: bool) -> Scheme:
     return "bearer"
 
 
-class Credential(AuthBase):
-    """A key or a provider of tokens, with the headers that go along.
-
-    requests calls it for each request, so that no log of a request holds a secret. It adds itself only to a request
-    that goes to its own origin.
+class Credential:
+    """A key or a provider of tokens, with the headers that go along, for requests to one origin.
 
     Args:
         secret: The key, or a function that returns the token to send. If the key has a method `read_again`, that is
@@ -155,11 +149,11 @@ class Credential(AuthBase):
             self._current = token
             return token
 
-    def renew(self, refused: PreparedRequest) -> bool:
-        """Return whether there is another token than the one that the host has just refused."""
+    def renew(self, refused: Mapping[str, str]) -> bool:
+        """Return whether there is another token than the one in headers that the host has just refused."""
         if self._provider is None:
             return self._renew_key(refused)
-        sent = refused.headers.get("Authorization")
+        sent = refused.get("Authorization")
         with self._asking:
             forget = getattr(self._provider, "forget", None)
             # Of several requests refused at once, the first makes it forget; the others find another.
@@ -168,11 +162,11 @@ class Credential(AuthBase):
                 forget()
         return f"Bearer {self.secret()}" != sent
 
-    def _renew_key(self, refused: PreparedRequest) -> bool:
+    def _renew_key(self, refused: Mapping[str, str]) -> bool:
         """Read the key again where that is possible. Returns whether there is another one."""
         if self._read_again is None:
             return False
-        sent = refused.headers.get("api-key") or refused.headers.get("Authorization", "").removeprefix("Bearer ")
+        sent = refused.get("api-key") or refused.get("Authorization", "").removeprefix("Bearer ")
         with self._asking:
             if sent == self._current:
                 try:
@@ -182,24 +176,21 @@ class Credential(AuthBase):
                 self._redactor.add(self._current)
         return sent != self._current
 
-    def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        """Add the headers to a request.
+    def headers_for(self, url: str) -> dict[str, str]:
+        """Return the headers for a request. Ask for each one as it is sent, so that no log of a request holds a secret.
 
         Raises:
-            HostError: The request would go to another origin.
+            HostError: The address has another origin, or no token can be had.
         """
         try:
-            target = origin(request.url or "")
+            target = origin(url)
         except ValueError:
             target = None
         if target != self._allowed:
             raise HostError(f"The key belongs to {self._allowed[1]} and is not sent to another address.")
-        request.headers.update(self._headers)
         if self._scheme == "api-key":
-            request.headers["api-key"] = self.secret()
-        else:
-            request.headers["Authorization"] = f"Bearer {self.secret()}"
-        return request
+            return {**self._headers, "api-key": self.secret()}
+        return {**self._headers, "Authorization": f"Bearer {self.secret()}"}
 
 
 def checked_headers(headers: Mapping[str, str] | None, redactor: Redactor) -> dict[str, str]:

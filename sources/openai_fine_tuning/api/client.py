@@ -11,16 +11,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from http.cookiejar import DefaultCookiePolicy
 from types import TracebackType
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import requests
 import urllib3
-from requests.utils import get_environ_proxies
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from typing_extensions import Self
+from urllib3 import BaseHTTPResponse as Response
 
 from openai_fine_tuning import settings
 from openai_fine_tuning.errors import ConfigurationError, HostError, RequestError
@@ -29,7 +28,7 @@ from openai_fine_tuning.settings import RequestPolicy
 from . import answers, decoding, retry
 from .auth import Credential, TokenProvider, checked_headers, checked_id, chosen_scheme
 from .concurrency import Limiter
-from .connection import Adapter, Pace, Session, pace
+from .connection import Connections, Pace, pace
 from .download import Download
 from .redaction import Redactor
 from .retry import AttemptError
@@ -59,6 +58,7 @@ _REASONS = {
 }
 """Reasons of failures that the operating system has no words for."""
 _TOO_MANY_HEADERS = "its headers are more than 100, or one is longer than 64 KB"
+_HEADERS = {"Accept": "application/json", "User-Agent": "fine-tuning-warehouse"}
 _ERROR_MEGABYTES = 0.1
 """How much is read of an answer that only matters for its words."""
 
@@ -115,10 +115,11 @@ class FineTuningApi:
         self._policy = policy or RequestPolicy()
         self._redactor = Redactor()
         parts = urlsplit(self.base_url)
-        host, uses_tls = parts.hostname or "", parts.scheme == "https"
-        self._warns_of_http = not uses_tls and not is_loopback(host)
-        try:
-            self._origin = origin(requests.Request("GET", self.base_url).prepare().url or "")
+        host = parts.hostname or ""
+        self._warns_of_http = parts.scheme != "https" and not is_loopback(host)
+        try:  # requests writes a name with other letters than ASCII as it goes to the name server
+            self._sent_url = (requests.Request("GET", self.base_url).prepare().url or "").rstrip("/")
+            self._origin = origin(self._sent_url)
         except ValueError:
             raise ConfigurationError("The base URL has a host name that cannot be one.", setting="base_url") from None
         headers = {
@@ -133,16 +134,7 @@ class FineTuningApi:
             headers={name: value for name, value in headers.items() if value},
             redactor=self._redactor,
         )
-        self._session = Session()
-        # The environment is asked once: requests goes through all of it at each request. What is on this machine is
-        # reached directly, whatever proxy it names for the world.
-        self._session.trust_env = False
-        if not is_loopback(host):
-            self._session.proxies.update(get_environ_proxies(self.base_url))
-        self._session.auth = self._credential
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self._session.headers.update({"Accept": "application/json", "User-Agent": "fine-tuning-warehouse"})
-        self._session.mount(f"{parts.scheme}://", Adapter(self.limiter.concurrency, uses_tls=uses_tls))
+        self._connections = Connections(self._sent_url, self.limiter.concurrency)
 
     def __enter__(self) -> Self:
         return self
@@ -198,11 +190,11 @@ class FineTuningApi:
             attempts: How often the request is sent at the most; by default as the policy says.
         """
 
-        def page(body: bytes, response: requests.Response) -> dict[str, Any]:
+        def page(body: bytes, response: Response) -> dict[str, Any]:
             found = answers.page_of_records(body, response)
             most = int(self._policy.max_answer_megabytes * settings.RECORDS_PER_MEGABYTE)
             if len(found["data"]) > most:
-                raise decoding.too_large(f"{most:,} records", response.status_code)
+                raise decoding.too_large(f"{most:,} records", response.status)
             return found
 
         return self._get(path, page, params, attempts)
@@ -253,14 +245,14 @@ class FineTuningApi:
     def close(self) -> None:
         """Let no request start any more, and close the connections."""
         self.limiter.cancel()
-        self._session.close()
+        self._connections.close()
 
     # attempts --------------------------------------------------------------------------------------------------------
 
     def _get(
         self,
         path: str,
-        parse: Callable[[bytes, requests.Response], Any],
+        parse: Callable[[bytes, Response], Any],
         params: Mapping[str, Any] | None = None,
         attempts: int | None = None,
     ) -> Answer:
@@ -324,26 +316,25 @@ class FineTuningApi:
         headers: Mapping[str, str],
         seconds: float,
         also: tuple[int, ...] = (),
-    ) -> Iterator[requests.Response]:
+    ) -> Iterator[Response]:
         """Send a request, and yield the unread answer if its status is a success or in `also`."""
         response = None
         try:
             with self.limiter.slot():
                 response = self._send(path, params, headers, seconds)
-                if response.status_code not in also:
+                if response.status not in also:
                     self._check(path, response)
                 yield response
         except _TRANSPORT_ERRORS as error:
             raise self._transport_error(error) from None
         finally:
             if response is not None:
-                response.close()
+                _close(response)
 
-    def _send(
-        self, path: str, params: Mapping[str, Any], headers: Mapping[str, str], seconds: float
-    ) -> requests.Response:
+    def _send(self, path: str, params: Mapping[str, Any], headers: Mapping[str, str], seconds: float) -> Response:
         """Send a request, and again after a redirect within the host or with a new token. Return the answer unread."""
-        policy, target, query, is_renewed, redirects = self._policy, self.url(path), dict(params), False, 0
+        policy, is_renewed, redirects = self._policy, False, 0
+        target = self._sent_url + path + (f"?{urlencode(params)}" if params else "")
         if self._warns_of_http:
             self._warns_of_http = False
             logger.warning("%s is plain http: anyone on the way can read the key (openai_allow_http).", self.base_url)
@@ -351,55 +342,54 @@ class FineTuningApi:
         while True:
             with self._counting:
                 self.requests += 1
-            response = self._session.get(
+            sent = {**_HEADERS, **headers, **self._credential.headers_for(target)}
+            response = self._connections.get(
                 target,
-                params=query,
-                headers=dict(headers),
-                stream=True,
-                allow_redirects=False,
-                timeout=(min(policy.read_timeout, policy.connect_timeout), policy.read_timeout),
+                sent,
+                connect_timeout=min(policy.read_timeout, policy.connect_timeout),
+                read_timeout=policy.read_timeout,
             )
-            if response.status_code == 401 and not is_renewed and self._credential.renew(response.request):
+            if response.status == 401 and not is_renewed and self._credential.renew(sent):
                 is_renewed = True
-            elif response.is_redirect:
+            elif response.get_redirect_location():
                 redirects += 1
-                target, query = self._redirected(response, redirects), {}
+                target = self._redirected(target, response, redirects)
             else:
                 return response
-            response.close()
+            _close(response)
 
     # failures --------------------------------------------------------------------------------------------------------
 
-    def _redirected(self, response: requests.Response, redirects: int) -> str:
+    def _redirected(self, url: str, response: Response, redirects: int) -> str:
         """Return the address to ask instead. Raises `AttemptError` if it is not followed."""
         try:
             if redirects > MAX_REDIRECTS:
                 raise AttemptError(f"redirects more than {MAX_REDIRECTS} times", retries=0)
-            return redirect_target(response.headers["location"], url=response.url, allowed=self._origin)
+            return redirect_target(response.headers["location"], url=url, allowed=self._origin)
         except AttemptError as error:
-            response.close()
-            error.details["status"] = response.status_code
+            _close(response)
+            error.details["status"] = response.status
             raise
 
-    def _check(self, path: str, response: requests.Response) -> None:
+    def _check(self, path: str, response: Response) -> None:
         """Raise what the status and the headers of an answer mean, unless they promise what was asked for."""
         if (reset := retry.exhausted_for(response.headers)) is not None:
             self.limiter.close_for(min(reset, self._policy.max_retry_after))
         if response.headers.get("content-type", "").lower().startswith("text/event-stream"):
-            raise answers.event_stream(self._redactor.body(response.raw.read1(200, decode_content=False)), response)
-        if 200 <= response.status_code < 300:
+            raise answers.event_stream(self._redactor.body(response.read1(200, decode_content=False)), response)
+        if 200 <= response.status < 300:
             return
         body = b""
         with suppress(*_TRANSPORT_ERRORS, AttemptError):
             body = self._redactor.body(decoding.read_body(response, _ERROR_MEGABYTES))
-        error = answers.status_error(path, body, response)
+        error = answers.status_error(self.base_url, path, body, response)
         longest = self._policy.max_retry_after
         if error.retries is None and error.wait is not None and error.wait > longest:
             raise HostError(
-                f"{self.url(path)} answered {response.status_code} and asks to wait {error.wait:.0f} s, more than the "
+                f"{self.url(path)} answered {response.status} and asks to wait {error.wait:.0f} s, more than the "
                 f"{longest:.0f} s that a sync waits. Run it again later."
             )
-        if response.status_code == 429 and error.retries is None:
+        if response.status == 429 and error.retries is None:
             self.limiter.throttled()
             self.limiter.close_for(error.wait or 0)
         raise error
@@ -407,13 +397,13 @@ class FineTuningApi:
     def _transport_error(self, error: Exception) -> Exception:
         """Return the error of an answer that did not come whole."""
         detail = _reason(error)
-        if isinstance(error, requests.exceptions.SSLError) and "certificate" in str(error).lower():
+        if isinstance(error, urllib3.exceptions.SSLError) and "certificate" in str(error).lower():
             return HostError(f"The certificate of {self.base_url} could not be verified: {self._redactor.text(detail)}")
         is_reached = detail not in _UNREACHABLE and not isinstance(
-            error, (requests.exceptions.ConnectTimeout, requests.exceptions.SSLError, ValueError)
+            error, (urllib3.exceptions.ConnectTimeoutError, urllib3.exceptions.SSLError, ValueError)
         )
         what = "gave no whole answer" if is_reached else "could not be reached"
-        is_final = isinstance(error, ValueError) or detail == _TOO_MANY_HEADERS  # an address that requests refuses
+        is_final = isinstance(error, ValueError) or detail == _TOO_MANY_HEADERS  # an address that urllib3 refuses
         return AttemptError(f"{what}: {detail}", retries=0 if is_final else None, detail=detail)
 
     def _final(self, path: str, error: AttemptError) -> RequestError:
@@ -435,9 +425,15 @@ class FineTuningApi:
         self.limiter.sleep(seconds)
 
 
+def _close(response: Response) -> None:
+    """Let go of an answer's connection. One with an unread rest is closed, since another request cannot use it."""
+    response.close()
+    response.release_conn()
+
+
 def _reason(error: BaseException) -> str:
     """Return the operating system's word for what went wrong, at the bottom of what libraries wrapped around it."""
-    if isinstance(error, requests.exceptions.SSLError) and "WRONG_VERSION_NUMBER" in str(error):
+    if isinstance(error, urllib3.exceptions.SSLError) and "WRONG_VERSION_NUMBER" in str(error):
         return "what listens there does not speak https"
     reason = ""
     inner: BaseException | None = error

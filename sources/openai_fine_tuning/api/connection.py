@@ -7,25 +7,33 @@ import io
 import math
 import os
 import ssl
+import threading
 import time
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from socket import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 import certifi
 import requests
 import truststore
 from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies, select_proxy
 from typing_extensions import override
+from urllib3 import BaseHTTPResponse as Response
+from urllib3 import PoolManager, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util import parse_url
 
 from openai_fine_tuning.errors import ConfigurationError
 
 from .retry import ODD_RETRIES, AttemptError
+from .urls import is_loopback
 
 _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _MAX_LINES, _MAX_LINE_BYTES = 100, 65_536
@@ -148,36 +156,76 @@ class _TLSPool(HTTPSConnectionPool):
 _POOLS = {"http": _Pool, "https": _TLSPool}
 
 
-class Adapter(HTTPAdapter):
-    """Sends the requests of a session, over at most `size` connections to one host."""
+class Connections:
+    """The connections to one host, or to the proxy that the environment names for it. Safe to share between threads.
 
-    def __init__(self, size: int, *, uses_tls: bool) -> None:
-        self._tls: dict[str, Any] = {"ssl_context": tls_context()} if uses_tls else {}
-        super().__init__(pool_connections=1, pool_maxsize=size)
+    Args:
+        url: An address of the host.
+        size: The most that are kept open.
 
-    @override
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        super().init_poolmanager(*arguments, **{**options, **self._tls})
-        self.poolmanager.pool_classes_by_scheme = _POOLS
+    Raises:
+        ConfigurationError: The trusted certificates cannot be read.
+    """
 
-    @override
-    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **{**options, **self._tls})
-        if not proxy.lower().startswith("socks"):  # its connections are classes of their own
-            manager.pool_classes_by_scheme = _POOLS
+    def __init__(self, url: str, size: int) -> None:
+        parts = urlsplit(url)
+        self._tls: dict[str, Any] = {}
+        if parts.scheme == "https":
+            self._tls = {"ssl_context": tls_context(), "cert_reqs": "CERT_REQUIRED"}
+        # What is on this machine is reached directly, whatever proxy the environment names for the world.
+        self._proxy = None if is_loopback(parts.hostname or "") else select_proxy(url, get_environ_proxies(url))
+        self._size = size
+        self._opening = threading.Lock()
+        self._opened: PoolManager | None = None
+
+    def get(self, url: str, headers: Mapping[str, str], *, connect_timeout: float, read_timeout: float) -> Response:
+        """Send a GET request, and return the answer with its body unread and as it is sent. Redirects are answers.
+
+        Args:
+            url: The address.
+            headers: All headers but `Host`.
+            connect_timeout: Seconds.
+            read_timeout: Seconds for which the host may stay silent.
+
+        Raises:
+            urllib3.exceptions.HTTPError, requests.RequestException, OSError, http.client.HTTPException: No answer came.
+        """
+        return self._manager().urlopen(
+            "GET",
+            url,
+            headers=headers,
+            timeout=Timeout(connect=connect_timeout, read=read_timeout),
+            retries=False,
+            redirect=False,
+            preload_content=False,
+            decode_content=False,
+        )
+
+    def close(self) -> None:
+        """Close those that wait for a request."""
+        with self._opening:
+            if self._opened is not None:
+                self._opened.clear()
+
+    def _manager(self) -> PoolManager:
+        with self._opening:
+            if self._opened is None:
+                self._opened = self._open()
+            return self._opened
+
+    def _open(self) -> PoolManager:
+        manager: PoolManager
+        if self._proxy is None:
+            manager = PoolManager(1, maxsize=self._size, **self._tls)
+        else:
+            proxy = self._proxy if "://" in self._proxy else f"http://{self._proxy}"
+            if not parse_url(proxy).host:
+                raise requests.exceptions.InvalidProxyURL
+            manager = HTTPAdapter(1, self._size).proxy_manager_for(proxy, **self._tls)
+            if proxy.lower().startswith("socks"):  # its connections are classes of their own
+                return manager
+        manager.pool_classes_by_scheme = _POOLS
         return manager
-
-    @override
-    def cert_verify(self, conn: Any, *_: Any) -> None:
-        conn.cert_reqs = "CERT_REQUIRED"  # by the context; requests would add its own authorities here
-
-
-class Session(requests.Session):
-    """A session that ignores redirects: requests parses their address even with `allow_redirects=False`."""
-
-    @override
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        return None
 
 
 def tls_context() -> ssl.SSLContext:

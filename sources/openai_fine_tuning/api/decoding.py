@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import orjson
-import requests
+from urllib3 import BaseHTTPResponse as Response
 
 from .retry import AttemptError
 
@@ -28,14 +28,14 @@ _STRUCTURE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*\\?(?:"|\Z)|[\[\]{}]', re.DOTAL
 _USUAL_DEPTH = 20
 
 
-def pieces(response: requests.Response) -> Iterator[bytes]:
+def pieces(response: Response) -> Iterator[bytes]:
     """Yield the body of a streamed answer as it comes, decompressed, in pieces of bounded size.
 
     Raises:
         AttemptError: It is not compressed as its headers say.
-        EOFError, or errors of requests and urllib3: The connection broke.
+        EOFError, or errors of urllib3: The connection broke.
     """
-    sent: Iterator[bytes] = iter(lambda: response.raw.read(_PIECE_BYTES, decode_content=False), b"")
+    sent: Iterator[bytes] = iter(lambda: response.read(_PIECE_BYTES, decode_content=False), b"")
     kind = response.headers.get("content-type", "a body")[:60]
     for encoding in reversed(response.headers.get("content-encoding", "").lower().split(",")):
         name = encoding.strip()[:40]
@@ -45,7 +45,7 @@ def pieces(response: requests.Response) -> Iterator[bytes]:
             f"answered with {kind} that says it is compressed as {name}, which it is not, or was not asked to be",
             retries=1,
             about="page",
-            status=response.status_code,
+            status=response.status,
         )
         if name not in {"gzip", "x-gzip", "deflate"}:
             raise wrong
@@ -53,13 +53,13 @@ def pieces(response: requests.Response) -> Iterator[bytes]:
     return sent
 
 
-def read_body(response: requests.Response, max_megabytes: float) -> bytes:
+def read_body(response: Response, max_megabytes: float) -> bytes:
     """Return the whole body of a streamed answer, decompressed. Raises as `pieces` does, and if it is too large."""
     found, left = [], max_megabytes * 1_000_000
     for piece in pieces(response):
         left -= len(piece)
         if left < 0:
-            raise too_large(f"{max_megabytes:g} MB", response.status_code)
+            raise too_large(f"{max_megabytes:g} MB", response.status)
         found.append(piece)
     return b"".join(found)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import BinaryIO
 
-import requests
+from urllib3 import BaseHTTPResponse as Response
 
 from . import answers, decoding
 from .retry import AttemptError
@@ -62,7 +62,7 @@ class Download:
         self._file.truncate()
         self.position = 0
 
-    def take(self, response: requests.Response, on_piece: Callable[[], None]) -> None:
+    def take(self, response: Response, on_piece: Callable[[], None]) -> None:
         """Write the content of an answer, once it is clear at which byte it begins.
 
         Args:
@@ -72,11 +72,11 @@ class Download:
         Raises:
             AttemptError: The content is not, or not yet, the file.
         """
-        if response.status_code == 416:
+        if response.status == 416:
             self._check_size()
             self.start_again()
             raise AttemptError("does not go on where it broke off")
-        start = _range_start(response) if response.status_code == 206 else 0
+        start = _range_start(response) if response.status == 206 else 0
         if start != self.position:
             self.start_again()
             if start != 0:
@@ -96,7 +96,7 @@ class Download:
             self._watch(len(piece))
             on_piece()
             if self._size is None and self.position > self._max_megabytes * 1_000_000:
-                raise decoding.too_large(f"{self._max_megabytes:g} MB", response.status_code)
+                raise decoding.too_large(f"{self._max_megabytes:g} MB", response.status)
             if self._size is not None and self.position > self._size:
                 break
         self._check_size()
@@ -119,6 +119,6 @@ class Download:
         return advanced
 
 
-def _range_start(response: requests.Response) -> int | None:
+def _range_start(response: Response) -> int | None:
     found = re.match(r"bytes (\d{1,18})-", response.headers.get("content-range", ""))
     return int(found[1]) if found else None

@@ -104,8 +104,8 @@ def _wrong_url(words: str) -> ConfigurationError:
 def origin(url: str) -> Origin:
     """Return the origin that a connection to an address uses.
 
-    Two parsers read the address, because requests connects to what urllib3 reads or to what `urlsplit` reads,
-    depending on its version. An address that they read differently has no origin.
+    Two parsers read the address: urllib3's, which decides where a request goes, and `urlsplit`, which resolves a
+    `Location`. An address that they read differently has no origin.
 
     Raises:
         ValueError: It has none, or holds a user name.
