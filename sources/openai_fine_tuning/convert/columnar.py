@@ -75,6 +75,8 @@ def _seconds(column: Column) -> Column | None:
 
 
 def _doubles(column: Column) -> Column | None:
+    if int not in map(type, column):
+        return column
     try:
         return [None if number is None else float(number) for number in column]
     except OverflowError:

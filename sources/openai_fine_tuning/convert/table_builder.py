@@ -67,6 +67,25 @@ class _Level:
         return f"{self.prefix}__{name}" if self.prefix else name
 
 
+class _Objects(NamedTuple):
+    """The objects of one level.
+
+    Attributes:
+        level: The level.
+        of_records: The object of each record.
+        names: The names of their fields, in the order in which the host sent them.
+    """
+
+    level: _Level
+    of_records: Sequence[Record]
+    names: Mapping[str, None]
+
+    @classmethod
+    def of(cls, level: _Level, of_records: Sequence[Record]) -> _Objects:
+        """Collect the names of the fields."""
+        return cls(level, of_records, dict.fromkeys(chain.from_iterable(of_records)))
+
+
 class _Rows:
     """Records on their way to rows, with the columns that are converted so far.
 
@@ -142,10 +161,10 @@ class TableBuilder:
         indexes, keys, unfit = self._identified(records, own, defaults)
         rows = _Rows([records[index] for index in indexes], own)
         rows.columns.update(keys)
-        levels = [*self._inner_objects(rows), (self._top, rows.records)]
+        levels = [*self._inner_objects(rows), _Objects.of(self._top, rows.records)]
         self._name_new_columns(levels)
-        for level, objects in levels:
-            self._put_fields(rows, level, objects)
+        for objects in levels:
+            self._put_fields(rows, objects)
         count = len(indexes)
         for name, default in defaults.items():
             given = rows.columns.get(name, [None] * count)
@@ -164,10 +183,9 @@ class TableBuilder:
         """Return the rows since the last call, as a table that has every declared column even without a row."""
         names, keys = list(self._columns), self._table.keys
         fields = [pa.field(name, arrow_types()[self._types[name]], nullable=name not in keys) for name in names]
-        arrays = [
-            pa.array([*column, *[None] * (self._size - len(column))], one.type)
-            for one, column in zip(fields, self._columns.values(), strict=True)
-        ]
+        for column in self._columns.values():
+            column += [None] * (self._size - len(column))
+        arrays = [pa.array(column, one.type) for one, column in zip(fields, self._columns.values(), strict=True)]
         self._taken += self._size
         self._size = 0
         self._columns = {name: [] for name in names}
@@ -177,11 +195,12 @@ class TableBuilder:
         self, records: Sequence[Any], own: Mapping[str, Any], defaults: Mapping[str, Any]
     ) -> tuple[list[int], dict[str, list[Any]], list[Unfit]]:
         """Return the indexes of the records with a new key, their key columns, and the records without a usable key."""
+        objects = _only_objects(records)
         reasons: dict[int, str] = {}
-        for index, record in enumerate(records):
-            if not isinstance(record, dict):
-                reasons[index] = f"{values.shown(record)} is not an object"
-        objects = [_object(record) for record in records] if reasons else records
+        if objects is not records:
+            for index, record in enumerate(records):
+                if not isinstance(record, dict):
+                    reasons[index] = f"{values.shown(record)} is not an object"
         keys: dict[str, list[Any]] = {}
         for name in self._identity:
             if name in own:
@@ -191,8 +210,13 @@ class TableBuilder:
             keys[name], unfit = _convert_key(given, self._types[name], defaults.get(name))
             for index, reason in unfit.items():
                 reasons.setdefault(index, f"{name} ({self._types[name]}): {reason}")
+        identities = list(zip(*keys.values(), strict=True))
+        new = set(identities)
+        if not reasons and len(new) == len(identities) and self._seen.isdisjoint(new):
+            self._seen |= new
+            return list(range(len(records))), keys, []
         kept = []
-        for index, identity in enumerate(zip(*keys.values(), strict=True)):
+        for index, identity in enumerate(identities):
             if index not in reasons and identity not in self._seen:
                 self._seen.add(identity)
                 kept.append(index)
@@ -200,33 +224,35 @@ class TableBuilder:
             keys = {name: [column[index] for index in kept] for name, column in keys.items()}
         return kept, keys, [Unfit(index, reason, is_row=False) for index, reason in reasons.items()]
 
-    def _inner_objects(self, rows: _Rows) -> Iterator[tuple[_Level, list[Record]]]:
-        """Yield each flattened level with its object of each record. Note values that are not objects."""
+    def _inner_objects(self, rows: _Rows) -> Iterator[_Objects]:
+        """Yield the objects of each flattened level. Note values that are not objects."""
         for name, level in self._inner.items():
             given = [record.get(name) for record in rows.records]
-            if level.how.type is None:
+            objects = _only_objects(given)
+            if objects is not given and level.how.type is None:
                 for position, value in enumerate(given):
                     if value is not None and not isinstance(value, dict):
                         rows.note_unfit(position, f"{name}: {values.shown(value)} is not an object")
-            yield level, [_object(value) for value in given]
+            yield _Objects.of(level, objects)
 
-    def _put_fields(self, rows: _Rows, level: _Level, objects: Sequence[Record]) -> None:
+    def _put_fields(self, rows: _Rows, objects: _Objects) -> None:
         """Convert the fields of a level: all values of a field at once, or one by one if it has no own column."""
+        level = objects.level
         apart: dict[str, str | None] = {}
-        for name in dict.fromkeys(chain.from_iterable(objects)):
+        for name in objects.names:
             if name not in level.columns:  # it has no value yet, or is a key
                 continue
             target = level.columns[name]
             if target is None or target in rows.columns or target != level.full_name(name):
                 apart[name] = target
                 continue
-            column = [record.get(name) for record in objects]
+            column = [one.get(name) for one in objects.of_records]
             is_mixed = level.how.numbers_only and not _NUMBERS_OR_NULL.issuperset(map(type, column))
             if is_mixed or (level is self._top and name in self._inner):
                 column = [self._field_value(level, name, value) for value in column]
             self._put(rows, level, target, column)
-        for position, record in enumerate(objects if apart else ()):
-            for name, value in record.items():
+        for position, one in enumerate(objects.of_records if apart else ()):
+            for name, value in one.items():
                 if name in apart and value is not None:
                     self._put_apart(rows, level, (name, apart[name]), position, value)
 
@@ -263,11 +289,11 @@ class TableBuilder:
 
     # names of columns -----------------------------------------------------------------------------------------------
 
-    def _name_new_columns(self, levels: Sequence[tuple[_Level, Sequence[Record]]]) -> None:
+    def _name_new_columns(self, levels: Sequence[_Objects]) -> None:
         """Choose columns for fields that have their first value, in the order in which the host sent them."""
         found: list[tuple[int, _Level, str, Any]] = []
-        for level, objects in levels:
-            unnamed = set().union(*objects) - level.columns.keys()
+        for level, objects, names in levels:
+            unnamed = names.keys() - level.columns.keys()
             if level is self._top:
                 unnamed -= set(self._identity)
             if level.how.keys is not None:
@@ -422,6 +448,11 @@ def _convert_key(given: list[Any], type_: Type, default: Any) -> tuple[list[Any]
             converted.append(None)
             unfit[position] = "it is missing" if value is None else str(error)
     return converted, unfit
+
+
+def _only_objects(given: Sequence[Any]) -> Sequence[Record]:
+    """Return the same values if all of them are objects; else others with an empty object for each that is none."""
+    return given if {dict}.issuperset(map(type, given)) else [_object(value) for value in given]
 
 
 def _object(value: Any) -> Record:
