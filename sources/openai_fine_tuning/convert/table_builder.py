@@ -184,7 +184,7 @@ class TableBuilder:
         names, keys = list(self._columns), self._table.keys
         fields = [pa.field(name, arrow_types()[self._types[name]], nullable=name not in keys) for name in names]
         for column in self._columns.values():
-            column += [None] * (self._size - len(column))
+            column.extend([None] * (self._size - len(column)))
         arrays = [pa.array(column, one.type) for one, column in zip(fields, self._columns.values(), strict=True)]
         self._taken += self._size
         self._size = 0
