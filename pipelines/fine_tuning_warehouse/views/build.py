@@ -176,14 +176,14 @@ class Builder:
     def _with_parts(self, query: exp.Query) -> exp.Query:
         """Put the parts that a query reads, and those that these read, before its own common table expressions."""
         ctes = query.ctes
+        read = {table.name for table in query.find_all(exp.Table)}
         query.set(_WITH, None)
         for part in reversed(PARTS):
             for of in _Of:
-                name = part.name + of.value
-                if any(table.name == name for one in (query, *ctes) for table in one.find_all(exp.Table)):
-                    ctes.insert(
-                        0, exp.CTE(this=self._rows(part, of), alias=exp.TableAlias(this=exp.to_identifier(name)))
-                    )
+                if (name := part.name + of.value) in read:
+                    rows = self._rows(part, of)
+                    read |= {table.name for table in rows.find_all(exp.Table)}
+                    ctes.insert(0, exp.CTE(this=rows, alias=exp.TableAlias(this=exp.to_identifier(name))))
         query.set(_WITH, exp.With(expressions=ctes) if ctes else None)
         return query
 
