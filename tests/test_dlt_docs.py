@@ -80,6 +80,40 @@ def test_the_settings_of_the_page_count(tmp_path: Path, host: Simulator) -> None
 
 
 @pytest.mark.thorough
+def test_a_load_that_duckdb_refuses_for_the_load_id_is_taken_back_as_the_page_says(
+    tmp_path: Path, host: Simulator
+) -> None:
+    assert "`dlt --yes pipeline my_fine_tuning abort-packages`" in PAGE
+    surroundings = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": host.base_url}
+    first = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)[0]
+    assert "2 checkpoints" in run(tmp_path, sys.executable, "-c", first, **surroundings)
+    setting = {"NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID": "true"}
+    with pytest.raises(AssertionError, match="Adding columns with constraints"):
+        run(tmp_path, sys.executable, "-c", first, **surroundings, **setting)
+    run(tmp_path, DLT, "--yes", "pipeline", "my_fine_tuning", "abort-packages", **surroundings)
+    assert "2 checkpoints" in run(tmp_path, sys.executable, "-c", first, **surroundings)
+
+
+@pytest.mark.thorough
+def test_a_pipeline_that_has_read_the_jobs_passes_all_of_them_to_a_transformer_with_a_full_refresh(
+    tmp_path: Path, host: Simulator
+) -> None:
+    tuned = next(block for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL) if "def tuned" in block)
+    code = f"""
+import dlt
+from openai_fine_tuning import openai_fine_tuning
+{tuned.split("trial =")[0]}
+pipeline = dlt.pipeline("read_before", destination="duckdb", dataset_name="trial")
+pipeline.run(openai_fine_tuning())
+for refresh in (False, True):
+    pipeline.run(openai_fine_tuning(fine_tuning_full_refresh=refresh).jobs | tuned)
+    print(pipeline.dataset()("SELECT count(*) FROM tuned").fetchone()[0])
+"""
+    printed = run(tmp_path, sys.executable, "-c", code, OPENAI_API_KEY=KEY, OPENAI_BASE_URL=host.base_url)
+    assert printed.split() == ["1", "3"]
+
+
+@pytest.mark.thorough
 def test_a_database_from_a_backup_misses_nothing_after_the_command_that_the_page_names(
     tmp_path: Path, world: ScriptedWorld, host: Simulator, clock: Clock
 ) -> None:

@@ -34,8 +34,9 @@ def simulate(port: int, seed: int, jobs: int, profile: str, speed: float) -> Non
         shown = f"{datetime.fromtimestamp(Clock().start, timezone.utc):%Y-%m-%d %H:%M}"
         history = f"{counted(jobs, 'job')} before {shown} UTC, when its clock starts" if jobs else "no jobs"
         click.echo(f"Serving {base_url} until you press Ctrl-C, with {history}. To sync from it:", err=True)
+        key = f"any-{profile}-{seed}-{jobs}"  # on this machine, the key alone tells one history from another
         click.echo(
-            f"  OPENAI_API_KEY=any ftw sync --base-url {base_url} --account simulated --database simulated.duckdb",
+            f"  OPENAI_API_KEY={key} ftw sync --base-url {base_url} --account simulated --database simulated.duckdb",
             err=True,
         )
 
