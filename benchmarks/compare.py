@@ -36,6 +36,8 @@ CONTENDERS = HERE / "contenders"
 EXCLUDE_NEWER = "2026-11-20T00:00:00Z"
 CONCURRENCY = 16
 """Of `ftw sync`, and of the floor."""
+KEY = "sk-proj-" + "Zr8vT1bQ5mK0xW3nY7cJ" * 8
+"""As long as a key of OpenAI: `ftw sync` looks for it in every answer."""
 
 
 # contenders ----------------------------------------------------------------------------------------------------------
@@ -135,8 +137,8 @@ TRIALS = {
     "nothing": Trial("10,000 finished jobs, nothing new", "ten-thousand-jobs", (FTW, EMPTY), before="same"),
     "one-thousand": Trial("one new checkpoint against a thousand", "thousand-rows", (FTW,), before="less"),
     "one-million": Trial("one new checkpoint against a million", "million-rows", (FTW,), before="less"),
-    "million": Trial("a million checkpoints in 200 jobs", "million-rows", (FTW, FLOOR)),
-    "events": Trial("a million events of 500 jobs", "million-events", (FTW, FLOOR), kind="events"),
+    "million": Trial("a million checkpoints in 200 jobs", "million-rows", (FTW, FLOOR, EMPTY)),
+    "events": Trial("a million events of 500 jobs", "million-events", (FTW, FLOOR, EMPTY), kind="events"),
 }
 
 
@@ -170,7 +172,7 @@ def ask(url: str) -> str:
 def timed(command: str) -> tuple[float, float]:
     """Run a shell command: seconds, and the largest megabytes that one of its processes held."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    environment |= {"OPENAI_API_KEY": "key", "RUNTIME__DLTHUB_TELEMETRY": "false"}
+    environment |= {"OPENAI_API_KEY": KEY, "RUNTIME__DLTHUB_TELEMETRY": "false"}
     began = time.perf_counter()
     process = subprocess.Popen(["bash", "-o", "pipefail", "-c", command], env=environment)
     _, status, usage = os.wait4(process.pid, 0)
@@ -270,8 +272,8 @@ def goals(results: Results) -> Iterator[tuple[str, float, float]]:
         yield "one new row against a million / against a thousand", ratio, 1.3
     for name, most in (("million", 1.5), ("events", 2.0)):
         if name in results:
-            ratio = median(results, name, FTW) / median(results, name, FLOOR)
-            yield f"{TRIALS[name].title}: ftw sync / floor", ratio, most
+            least = median(results, name, FLOOR) + median(results, name, EMPTY)
+            yield f"{TRIALS[name].title}: ftw sync / (floor + empty dlt load)", median(results, name, FTW) / least, most
     if "million" in results and "rows" in results:
         yield "peak memory: a million rows / 100,000", peak(results, "million") / peak(results, "rows"), 1.5
         yield "peak memory of a million rows, MB", peak(results, "million"), 350

@@ -58,6 +58,8 @@ class PageServer:
         limit = min(int(asked.get("limit", 20)), LARGEST_PAGE)
         if path.startswith("/v1/files"):
             return self._files(path.removeprefix("/v1/files").strip("/"))
+        if path == "/v1/models":
+            return json.dumps({"object": "list", "data": [], "has_more": False}).encode()
         parts = path.removeprefix("/v1/fine_tuning/jobs").strip("/").split("/")
         kind = parts[-1] or "jobs"
         ids = self.world.job_ids() if kind == "jobs" else self.world.child_ids(parts[0], kind)
