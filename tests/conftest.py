@@ -16,6 +16,9 @@ from harness import DAY, HOUR, NOW, Database
 
 __all__ = ["DAY", "HOUR", "NOW", "Database"]
 
+# With this variable, each of the programs that tests start would compile all that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
