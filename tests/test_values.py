@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openai_fine_tuning.convert import values
-from openai_fine_tuning.convert.columnar import CONVERT
+from openai_fine_tuning.convert.columnar import CONVERT, convert_column
 from openai_fine_tuning.convert.values import UnfitError
 from openai_fine_tuning.schema import Type
 
@@ -218,6 +218,12 @@ def test_json_text_holds_any_depth_whatever_the_limit_of_recursion(depth: int) -
 def test_json_text_is_the_same_step_by_step(value: Any) -> None:
     text = values.to_json([value, math.nan])
     assert text == f'[{values.to_json(value)}, "nan"]'
+
+
+@given(st.lists(JSON, max_size=6))
+def test_a_column_of_json_has_the_text_of_each_value(column: list[Any]) -> None:
+    texts = [None if value is None else values.to_json(value) for value in column]
+    assert convert_column(column, "json") == (texts, {})
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from urllib3 import BaseHTTPResponse as Response
 from urllib3 import PoolManager, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.util import parse_url
+from urllib3.util import Retry, parse_url
 
 from openai_fine_tuning.errors import ConfigurationError
 
@@ -153,6 +153,7 @@ class _TLSPool(HTTPSConnectionPool):
     ConnectionCls = _TLSConnection
 
 
+_NO_RETRIES = Retry(False, redirect=False)
 _POOLS = {"http": _Pool, "https": _TLSPool}
 
 
@@ -195,7 +196,7 @@ class Connections:
             url,
             headers=headers,
             timeout=Timeout(connect=connect_timeout, read=read_timeout),
-            retries=False,
+            retries=_NO_RETRIES,
             redirect=False,
             preload_content=False,
             decode_content=False,

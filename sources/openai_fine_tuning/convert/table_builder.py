@@ -133,7 +133,7 @@ class TableBuilder:
         self._top = _Level()
         self._inner = {name: _Level(name, how) for name, how in table.flattened.items()}
         self._identity = tuple(name for name in table.keys if name != "account")
-        self._seen: set[tuple[Any, ...]] = set()
+        self._seen: set[Any] = set()
         self._columns: dict[str, list[Any]] = {column.name: [] for column in table.columns}
         self._size = 0
         self._taken = 0
@@ -210,7 +210,8 @@ class TableBuilder:
             keys[name], unfit = _convert_key(given, self._types[name], defaults.get(name))
             for index, reason in unfit.items():
                 reasons.setdefault(index, f"{name} ({self._types[name]}): {reason}")
-        identities = list(zip(*keys.values(), strict=True))
+        columns = list(keys.values())
+        identities = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
         new = set(identities)
         if not reasons and len(new) == len(identities) and self._seen.isdisjoint(new):
             self._seen |= new
