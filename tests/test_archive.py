@@ -226,7 +226,7 @@ def test_the_questions_of_its_readme_are_answered_by_it(
     text = (folder / "README.md").read_text()
     monkeypatch.chdir(folder)
     queries = re.findall(r"```sql\n(.*?)```", text, flags=re.DOTALL)
-    assert len(queries) == 3
+    assert len(queries) == 4
     for query in queries:
         assert duckdb.sql(query).fetchall()
     (described,) = re.findall(r"`(SELECT decode\(value\)[^`]*)`", text)
@@ -245,7 +245,7 @@ def test_they_are_answered_in_pandas_too(
     archiving()
     monkeypatch.chdir(folder)
     scripts = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), flags=re.DOTALL)
-    assert len(scripts) == 4
+    assert len(scripts) == 5
     for script in scripts:
         capsys.readouterr()
         exec(script, {})

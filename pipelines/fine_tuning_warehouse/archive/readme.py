@@ -16,7 +16,7 @@ from fine_tuning_warehouse.warehouses.rows import Relation
 from .manifest import Manifest
 from .parquet import path_of
 
-_MOST_QUESTIONS = 3
+_MOST_QUESTIONS = 4
 
 _TYPES = {"timestamp[us, tz=UTC]": "time, UTC", "string": "text", "int64": "integer"}
 
