@@ -126,6 +126,7 @@ _IMPORTED = (
     "rich.table",
     "sqlglot.dialects.duckdb",
     "pytest",  # not the command's: the modules of tests import it, in each process anew
+    "parsed_views",
 )
 """What takes long to import: much of what a command does from its start to its end, if it does little."""
 

@@ -178,7 +178,7 @@ def test_a_redirect_within_the_host_is_followed_with_the_key(stranger: RawHost, 
         "http://127.0.0.1.:{own_port}/v1",
     ],
 )
-def test_the_credential_refuses_to_go_to_another_origin(stranger: RawHost, url: str) -> None:
+def test_the_credential_refuses_to_be_attached_to_a_request_of_another_origin(stranger: RawHost, url: str) -> None:
     with (
         RawHost(lambda *_: [answer_with(EMPTY_PAGE)]) as host,
         FineTuningApi(host.base_url, KEY, extra_headers={"x-gateway": SECRET}) as api,

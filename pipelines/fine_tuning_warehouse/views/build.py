@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from functools import cache, cached_property, lru_cache
@@ -294,10 +295,13 @@ def _inline(query: exp.Query) -> None:
     """Put what is NOT MATERIALIZED in place of its name: DuckDB forgets these words in a view that it stores."""
     with_: Any
     for with_ in list(query.find_all(exp.With)):
+        read = defaultdict(list)
+        for table in with_.parent.find_all(exp.Table):
+            if not table.db:
+                read[table.name].append(table)
         for cte in [cte for cte in with_.expressions if cte.args.get("materialized") is False]:
-            for table in [table for table in with_.parent.find_all(exp.Table) if table.name == cte.alias]:
-                if not table.db:
-                    table.replace(cte.this.copy().subquery(exp.to_identifier(table.alias_or_name, quoted=True)))
+            for table in read[cte.alias]:
+                table.replace(cte.this.copy().subquery(exp.to_identifier(table.alias_or_name, quoted=True)))
             cte.pop()
         if not with_.expressions:
             with_.pop()

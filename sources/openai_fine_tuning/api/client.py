@@ -54,6 +54,7 @@ _REASONS = {
     "EOFError": "the compressed body ended too early",
     "InvalidProxyURL": "the address of the proxy is not valid",
     "InvalidURL": "the address, or that of the proxy, is not valid",
+    "LocationParseError": "the address, or that of the proxy, is not valid",
     "InvalidSchema": "a proxy of this kind (SOCKS) needs the package PySocks",
 }
 """Reasons of failures that the operating system has no words for."""
