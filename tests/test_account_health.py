@@ -103,6 +103,7 @@ def test_a_first_sync_that_fails_leaves_no_database(database: Database, dead: Si
     assert not database.path.exists()
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_table_of_an_earlier_release_gets_the_columns_and_its_syncs_are_done(database: Database) -> None:
     database.begin()
     for column in ("status", "error", "rows_loaded", "newest_job_at", "jobs_known", "host"):

@@ -287,6 +287,7 @@ def test_two_archives_of_one_warehouse_differ_in_nothing_but_the_time(
     assert manifests[0] == manifests[1]
 
 
+@pytest.mark.thorough(forks=True)
 def test_an_archive_without_a_sync_asks_no_host_and_needs_no_key(
     archiving: Archiving, database: Database, host: Simulator
 ) -> None:
@@ -355,6 +356,7 @@ def test_an_archive_of_an_earlier_release_goes_on(
     assert stat.S_IMODE((folder / "manifest.json").stat().st_mode) == 0o644
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_file_that_the_host_has_lost_stays(archiving: Archiving, world: ScriptedWorld, folder: Path) -> None:
     archiving()
     world.remove_file("file-000")
@@ -392,6 +394,7 @@ def test_a_damaged_file_is_fetched_and_written_anew(archiving: Archiving, folder
         assert (folder / path).read_bytes() == whole[path]
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_damaged_file_that_the_host_has_lost_is_named(
     archiving: Archiving, world: ScriptedWorld, folder: Path
 ) -> None:
@@ -433,6 +436,7 @@ def test_what_is_gone_is_missing_with_the_hosts_reason(archiving: Archiving, wor
     assert archiving.damaged() == {}
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_host_that_has_the_content_of_files_alone_is_archived(
     archiving: Archiving, world: ScriptedWorld, host: Simulator
 ) -> None:
@@ -457,6 +461,7 @@ def test_a_warehouse_without_jobs_is_archived_and_told_to_know_no_files(
     assert archiving.damaged() == {}
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_key_that_may_not_read_files_costs_one_request_for_all_of_them(
     world: ScriptedWorld, clock: Any, tmp_path: Path, folder: Path
 ) -> None:
@@ -474,6 +479,7 @@ def test_a_key_that_may_not_read_files_costs_one_request_for_all_of_them(
     assert archiving.damaged() == {}
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_training_file_of_another_size_than_the_host_says_is_missing(
     archiving: Archiving, world: ScriptedWorld, folder: Path
 ) -> None:
@@ -486,6 +492,7 @@ def test_a_training_file_of_another_size_than_the_host_says_is_missing(
     assert list(folder.glob(".*")) == []
 
 
+@pytest.mark.thorough(forks=True)
 def test_breaks_while_files_come_are_got_over(archiving: Archiving, host: Simulator, world: ScriptedWorld) -> None:
     contents = add_training_files(world)
     host.faults.append(Fault("reset_body", path="file-(train|0).*content$", times=None, probability=0.4))
@@ -495,6 +502,7 @@ def test_breaks_while_files_come_are_got_over(archiving: Archiving, host: Simula
     assert {f"training_files/{name}.jsonl": content for name, content in contents.items()}.items() <= kept.items()
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_host_that_goes_down_leaves_a_whole_archive_that_says_what_it_lacks(
     archiving: Archiving, host: Simulator, database: Database
 ) -> None:
@@ -735,6 +743,7 @@ def test_a_table_that_has_gained_a_column_is_written_anew_and_one_that_has_lost_
     assert archiving.content() == before
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_disk_without_room_is_told_before_anything_comes(
     archiving: Archiving, world: ScriptedWorld, folder: Path, host: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -806,6 +815,7 @@ def test_a_check_names_what_is_wrong_and_asks_no_host(archiving: Archiving, fold
     assert archiving.database.host.requests == []
 
 
+@pytest.mark.thorough(forks=True)
 @pytest.mark.first_only
 @pytest.mark.parametrize(
     ("old", "new"),

@@ -98,6 +98,7 @@ def test_a_job_id_that_does_not_exist_is_reported_and_the_others_are_read(
     assert database.ids("jobs") == ["job-0"]
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_kept_checkpoint_counts_as_kept_after_a_bounded_read_and_a_sync_of_jobs_alone(
     world: ScriptedWorld, database: Database
 ) -> None:

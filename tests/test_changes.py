@@ -106,6 +106,7 @@ def test_a_checkpoint_that_the_host_drops_is_seen_to_be_dropped(database: Databa
     assert database.rows(RETAINED)[-1:] == [("ftckpt-b",)]
 
 
+@pytest.mark.thorough(forks=True)
 @pytest.mark.first_only
 @pytest.mark.parametrize("resources", [("jobs",), ("checkpoints",), ("jobs", "checkpoints")])
 def test_a_partial_sync_or_one_that_cannot_list_checkpoints_leaves_them_retained(
@@ -162,6 +163,7 @@ def test_rows_are_counted_once_they_are_loaded(database: Database, world: Script
     assert counts(result.rows)
 
 
+@pytest.mark.thorough(forks=True)
 @pytest.mark.first_only
 @pytest.mark.parametrize("full_refresh", [False, True])
 def test_what_somebody_keeps_in_columns_beside_ours_stays(

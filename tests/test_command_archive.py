@@ -87,6 +87,7 @@ def test_the_digest_of_the_manifest_is_printed_so_that_it_can_be_kept_elsewhere(
     assert failed.json["manifest_sha256"] is None
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_check_tells_what_is_wrong_without_a_key_or_a_host(ftw: Command, host: Simulator) -> None:
     assert ftw("archive", "kept", "--quiet").all == ""
     host.requests.clear()
@@ -164,6 +165,7 @@ def test_a_wrong_key_ends_it_before_anything_is_written(world: ScriptedWorld, cl
     assert "--no-sync makes no request" in unmeant.json["error"]
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_key_without_the_scope_for_files_shows_under_strict(
     world: ScriptedWorld, clock: Clock, tmp_path: Path
 ) -> None:

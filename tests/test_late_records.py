@@ -260,6 +260,7 @@ def test_jobs_of_the_newest_second_and_late_ones_within_the_overlap_are_loaded(
     assert "/fine_tuning/jobs/ftjob-first/checkpoints" not in database.paths()
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_resource_that_is_switched_on_after_the_jobs_closed_is_loaded_whole(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -315,6 +316,7 @@ def test_the_time_of_the_last_listing_survives_a_sync_of_jobs_alone(
     assert database.rows(RETAINED) == [("ftckpt-a", True)]
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_kept_checkpoint_counts_as_kept_after_a_sync_of_checkpoints_alone(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -337,6 +339,7 @@ def test_a_kept_checkpoint_counts_as_kept_when_jobs_are_switched_on_later(
     assert database.rows(RETAINED) == [("ftckpt-a", True)]
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_kept_checkpoint_counts_as_kept_after_a_full_refresh_of_jobs_alone(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:

@@ -127,6 +127,7 @@ def test_what_was_dropped_is_made_again_and_filled(database: Database, world: Sc
     assert database.sync().requests == 1
 
 
+@pytest.mark.thorough(forks=True)
 def test_rows_that_lost_their_key_are_kept_in_a_table_beside(database: Database, world: ScriptedWorld) -> None:
     database.begin()
     database.execute("ALTER TABLE fine_tuning.checkpoints DROP COLUMN id")
@@ -172,6 +173,7 @@ def test_a_bounded_read_does_not_hide_that_a_table_was_dropped(database: Databas
     assert_holds(database.rows, truth_of(world))
 
 
+@pytest.mark.thorough(forks=True)
 @pytest.mark.first_only
 @pytest.mark.parametrize(("column", "to", "found"), [("step_number", "VARCHAR", "text"), ("id", "BLOB", "binary")])
 def test_a_column_of_another_type_is_named_and_can_be_dropped(

@@ -61,6 +61,7 @@ def test_an_open_job_that_the_first_page_does_not_show_costs_one_request_more(
     assert database.rows("SELECT status FROM jobs WHERE id = 'old'") == [("paused",)]
 
 
+@pytest.mark.thorough(forks=True)
 def test_many_open_jobs_further_back_are_listed_and_not_asked_for_one_by_one(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:

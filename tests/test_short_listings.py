@@ -70,6 +70,7 @@ def test_an_open_job_stays_open_while_the_listing_is_short(
     assert "ftckpt-late" in database.ids("checkpoints")
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_listing_with_most_of_the_jobs_or_one_that_is_not_read_to_its_end_is_nothing_to_warn_of(
     database: Database, world: ScriptedWorld
 ) -> None:

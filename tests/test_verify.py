@@ -138,6 +138,7 @@ def test_what_cannot_be_read_now_is_told_and_is_no_failure(database: Database) -
     assert not comparison.differs
 
 
+@pytest.mark.thorough(forks=True)
 def test_what_happened_since_the_last_sync_is_not_synced_yet(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -159,6 +160,7 @@ def test_what_happened_since_the_last_sync_is_not_synced_yet(
     assert not comparison.differs
 
 
+@pytest.mark.thorough(forks=True)
 def test_a_rejected_record_counts_as_held(world: ScriptedWorld, database: Database) -> None:
     world.add_raw_checkpoint("ftjob-0", {"id": "ckpt-odd", "metrics": {"train_loss": "high"}})
     database.begin()
