@@ -266,7 +266,8 @@ def goals(results: Results) -> Iterator[tuple[str, float, float]]:
     if "nothing" in results:
         yield "nothing new: requests", results["nothing"][FTW.name].requests, 1
         ours = median(results, "nothing", FTW)
-        yield "nothing new: ftw sync / empty dlt load", ours / median(results, "nothing", EMPTY), 0.85
+        # A sync does all that an empty load does: it imports dlt, restores the state, loads a row, and commits the state.
+        yield "nothing new: ftw sync / empty dlt load", ours / median(results, "nothing", EMPTY), 1.2
     if "one-million" in results and "one-thousand" in results:
         ratio = median(results, "one-million", FTW) / median(results, "one-thousand", FTW)
         yield "one new row against a million / against a thousand", ratio, 1.3
