@@ -266,7 +266,7 @@ def goals(results: Results) -> Iterator[tuple[str, float, float]]:
     if "nothing" in results:
         yield "nothing new: requests", results["nothing"][FTW.name].requests, 1
         ours = median(results, "nothing", FTW)
-        # A sync does all that an empty load does: it imports dlt, restores the state, loads a row, and commits the state.
+        # A sync does all that an empty load does: it imports dlt, restores the state, loads a row, commits the state.
         yield "nothing new: ftw sync / empty dlt load", ours / median(results, "nothing", EMPTY), 1.2
     if "one-million" in results and "one-thousand" in results:
         ratio = median(results, "one-million", FTW) / median(results, "one-thousand", FTW)
