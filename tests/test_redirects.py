@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Iterator
 
@@ -210,3 +211,24 @@ def test_what_two_parsers_read_differently_has_no_origin(url: str) -> None:
 def test_a_redirect_target_keeps_its_query_and_loses_its_fragment() -> None:
     url, allowed = "https://a.example/v1/jobs", ("https", "a.example", 443)
     assert redirect_target("?after=b#c", url=f"{url}?after=a", allowed=allowed) == f"{url}?after=b"
+
+
+def test_a_proxy_gets_its_own_password_and_over_https_never_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(head: str, _: int) -> list[bytes]:
+        return [answer_with(EMPTY_PAGE) if head.startswith("GET") else answer_with(b"", status="403 Forbidden")]
+
+    with RawHost(answer) as proxy:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, f"http://me:word@127.0.0.1:{proxy.port}")
+        with FineTuningApi("http://gateway.invalid/v1", KEY, allow_http=True) as api:
+            assert api.get_page("/fine_tuning/jobs").content["data"] == []
+        with FineTuningApi("https://gateway.invalid/v1", KEY) as api, pytest.raises(RequestError):
+            api.get_page("/fine_tuning/jobs", attempts=1)
+        plain, tunnel = proxy.requests
+    password = f"Proxy-Authorization: Basic {base64.b64encode(b'me:word').decode()}".lower()
+    assert plain.startswith("GET http://gateway.invalid/v1/fine_tuning/jobs HTTP/1.1\r\n")
+    assert tunnel.startswith("CONNECT gateway.invalid:443 HTTP/1")
+    assert password in plain.lower()
+    assert password in tunnel.lower()
+    assert KEY in plain
+    assert KEY not in tunnel
