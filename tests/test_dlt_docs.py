@@ -13,6 +13,7 @@ from command import HOUR, KEY, NOW
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 
 PAGE = (Path(__file__).parent.parent / "docs/dlt.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 DLT = Path(sys.executable).with_name("dlt")
 
 
@@ -72,7 +73,7 @@ def test_the_settings_of_the_page_count(tmp_path: Path, host: Simulator) -> None
     assert len(files) == 2
     for name, content in files:
         (tmp_path / name).write_text(content.replace("sk-...", KEY))
-    first = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)[0]
+    first = BLOCKS[0]
     code = f"{first}\nprint(pipeline.dataset()('SELECT DISTINCT account, _dlt_load_id FROM jobs').fetchall())"
     printed = run(tmp_path, sys.executable, "-c", code, OPENAI_BASE_URL=host.base_url)
     assert re.search(r"^\[\('research', '\d+\.\d+'\)\]$", printed, re.MULTILINE)
@@ -85,7 +86,7 @@ def test_a_load_that_duckdb_refuses_for_the_load_id_is_taken_back_as_the_page_sa
 ) -> None:
     assert "`dlt --yes pipeline my_fine_tuning abort-packages`" in PAGE
     surroundings = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": host.base_url}
-    first = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)[0]
+    first = BLOCKS[0]
     assert "2 checkpoints" in run(tmp_path, sys.executable, "-c", first, **surroundings)
     setting = {"NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID": "true"}
     with pytest.raises(AssertionError, match="Adding columns with constraints"):
@@ -98,7 +99,7 @@ def test_a_load_that_duckdb_refuses_for_the_load_id_is_taken_back_as_the_page_sa
 def test_a_pipeline_that_has_read_the_jobs_passes_all_of_them_to_a_transformer_with_a_full_refresh(
     tmp_path: Path, host: Simulator
 ) -> None:
-    tuned = next(block for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL) if "def tuned" in block)
+    tuned = next(block for block in BLOCKS if "def tuned" in block)
     code = f"""
 import dlt
 from openai_fine_tuning import openai_fine_tuning
@@ -119,7 +120,7 @@ def test_a_database_from_a_backup_misses_nothing_after_the_command_that_the_page
 ) -> None:
     assert "`dlt --yes pipeline my_fine_tuning sync`" in PAGE
     surroundings = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": host.base_url}
-    first, database = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)[0], tmp_path / "my_fine_tuning.duckdb"
+    first, database = BLOCKS[0], tmp_path / "my_fine_tuning.duckdb"
 
     def loaded() -> str:
         code = f"{first}\nprint(pipeline.dataset()('SELECT id FROM jobs ORDER BY id').fetchall())"

@@ -137,9 +137,8 @@ def _any_escape(byte: int) -> bytes:
 
 
 def _unescaped(body: bytes) -> bytes:
-    signs = [sign for sign in (b"%", b"\\", b"&") if sign in body]  # one byte is found 30 times as fast as two
     for plain, named in _NAMED.items():
-        if named[:1] in signs:
+        if named[:1] in body:  # one byte is found 30 times as fast as two
             body = body.replace(named, plain)
     for sign, escape, base in _ESCAPES:
         if sign[:1] in body and sign in body:

@@ -212,10 +212,6 @@ class TableBuilder:
                 reasons.setdefault(index, f"{name} ({self._types[name]}): {reason}")
         columns = list(keys.values())
         identities = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
-        new = set(identities)
-        if not reasons and len(new) == len(identities) and self._seen.isdisjoint(new):
-            self._seen |= new
-            return list(range(len(records))), keys, []
         kept = []
         for index, identity in enumerate(identities):
             if index not in reasons and identity not in self._seen:
