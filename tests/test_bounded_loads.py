@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import duckdb
 import pytest
 
 from fine_tuning_simulator import ScriptedWorld
@@ -56,3 +57,15 @@ def test_a_load_that_does_not_fit_its_bound_is_loaded_all_the_same(
     assert "did not fit 2 MB of memory" in caplog.text
     assert database.rows("SELECT count(*) FROM checkpoints") == [(600,)]
     assert database.rows("SELECT count(*) FROM _dlt_loads WHERE status = 0") == [(1,)]
+
+
+def test_a_sync_bounds_its_own_memory_and_not_that_of_the_process_that_has_the_file_open_too(
+    long_history: ScriptedWorld, database: Database
+) -> None:
+    account = Account("default", "key", database.host.base_url)
+    with duckdb.connect(str(database.path)) as notebook:
+        notebook.execute("SET memory_limit = '3GB'")
+        before = notebook.execute("SELECT current_setting('memory_limit')").fetchall()
+        run_sync(account, DuckDb(database.path, load_megabytes=1), SyncOptions())
+        assert notebook.execute("SELECT current_setting('memory_limit')").fetchall() == before
+        assert notebook.execute("SELECT count(*) FROM fine_tuning.checkpoints").fetchall() == [(600,)]

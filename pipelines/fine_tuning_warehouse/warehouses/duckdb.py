@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -240,9 +240,27 @@ def _kept_open(pipeline: dlt.Pipeline, *, megabytes: int | None = None) -> Itera
             first.
     """
     with pipeline.sql_client() as client:
-        if megabytes is not None and "memory_limit" not in (client.credentials.global_config or {}):
-            client.execute_sql(f"SET memory_limit = '{megabytes}MB'")
-        yield
+        if megabytes is None or "memory_limit" in (client.credentials.global_config or {}):
+            yield
+        else:
+            with _memory_limit(client.native_connection, f"{megabytes}MB"):
+                yield
+
+
+@contextmanager
+def _memory_limit(connection: duckdb.DuckDBPyConnection, limit: str) -> Iterator[None]:
+    """Bound DuckDB's memory, and lift the bound again: it holds for every connection of this process to the file."""
+    import duckdb  # noqa: PLC0415 - see accounts
+
+    with connection.cursor() as beside:  # after an error the connection itself may refuse every statement
+        ((shown,),) = beside.execute("SELECT current_setting('memory_limit')").fetchall()
+        before = shown.replace(" ", "5 ")  # DuckDB cuts "2.75 GiB" down to "2.7 GiB"
+        beside.execute(f"SET memory_limit = '{limit}'")
+        try:
+            yield
+        finally:
+            with suppress(duckdb.FatalException):  # the database is closed for all connections
+                beside.execute(f"SET memory_limit = '{before}'")
 
 
 class InUseError(CommandError):
