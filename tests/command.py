@@ -235,9 +235,10 @@ class Command:
 
     Attributes:
         warm: Whether a call forks a process that has imported all, or starts one from nothing as people do.
+            test_cold_starts.py starts every command.
     """
 
-    warm = False
+    warm = "forkserver" in multiprocessing.get_all_start_methods()
 
     def __init__(self, folder: Path, base_url: str | None = None) -> None:
         self.folder = folder / "here"

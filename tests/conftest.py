@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from command import Command
 from fine_tuning_simulator import Clock, ScriptedWorld, Simulator
 from harness import DAY, HOUR, NOW, Database
 
@@ -27,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         test = item.nodeid.partition("[")[0]
         if item.get_closest_marker("first_only") and test in seen:
-            item.add_marker(pytest.mark.thorough(forks=True))
+            item.add_marker(pytest.mark.thorough)
         seen.add(test)
         if {"postgres", "postgres_server", "bucket", "lake", "ducklake"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.engine)
@@ -55,14 +53,6 @@ def _bare_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "home" / ".dlt"))  # root's is elsewhere, whatever its HOME
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def _warm_commands(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fork the commands that a test calls; those of thorough tests without `forks=True` start as people start them."""
-    can_fork = "forkserver" in multiprocessing.get_all_start_methods()
-    thorough = request.node.get_closest_marker("thorough")
-    monkeypatch.setattr(Command, "warm", can_fork and (thorough is None or "forks" in thorough.kwargs))
 
 
 @pytest.fixture

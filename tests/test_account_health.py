@@ -83,7 +83,7 @@ def test_accounts_that_are_well_dead_and_never_were_can_be_told_apart(
     assert database.rows(f"{HEALTH}'ill'") == [("done", False, 0, True, 4, 1, NOW - HOUR)]
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_load_that_fails_is_a_failed_sync_too(database: Database, world: ScriptedWorld) -> None:
     database.begin()
     database.execute("CREATE UNIQUE INDEX mine ON fine_tuning.jobs (account, id)")
@@ -103,7 +103,7 @@ def test_a_first_sync_that_fails_leaves_no_database(database: Database, dead: Si
     assert not database.path.exists()
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_table_of_an_earlier_release_gets_the_columns_and_its_syncs_are_done(database: Database) -> None:
     database.begin()
     for column in ("status", "error", "rows_loaded", "newest_job_at", "jobs_known", "host"):

@@ -91,7 +91,7 @@ def test_a_job_is_forgotten_everywhere_and_does_not_come_back(database: Database
     assert {"file-scripted-training", "file-001", "file-002"} == set(database.ids("files"))
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_what_a_sync_has_skipped_of_a_forgotten_job_is_removed_too(database: Database, host: Simulator) -> None:
     database.sync()
     skipped = [{"account": "default", "job": one, "resource": "events", "reason": "gone"} for one in (FIRST, LAST)]
@@ -109,7 +109,7 @@ def test_an_account_is_renamed_and_the_next_sync_goes_on(two: Database) -> None:
     assert len(two.paths()) == 1
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_rename_that_was_killed_before_the_state_is_finished_when_it_is_run_again(two: Database) -> None:
     for table in TABLES:
         if two.rows(f"SELECT 1 FROM duckdb_tables() WHERE table_name = '{table}'"):
@@ -119,7 +119,7 @@ def test_a_rename_that_was_killed_before_the_state_is_finished_when_it_is_run_ag
     assert len(two.paths()) == 1
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize(("old", "new", "names"), [("c", "d", "a, b"), ("a", "b", "b already"), ("a", "a", "already")])
 def test_a_rename_that_cannot_be_meant_changes_nothing(two: Database, old: str, new: str, names: str) -> None:
@@ -137,13 +137,13 @@ def test_what_is_not_there_cannot_be_forgotten(two: Database, label: str, job: s
     assert len(two.rows("FROM jobs")) == 2 * JOBS
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_nothing_is_forgotten_while_a_sync_runs(two: Database) -> None:
     with file_lock(two.path.with_name(f"{two.path.name}.lock"), "test"), pytest.raises(BusyError):
         forget(DuckDb(two.path), "a")
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_known_host_and_key_under_a_new_label_is_named_before_it_is_read_again(
     two: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +156,7 @@ def test_a_known_host_and_key_under_a_new_label_is_named_before_it_is_read_again
     assert caplog.text == ""
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_an_account_that_never_succeeded_has_a_host_and_no_time(two: Database) -> None:
     two.host.faults.append(Fault("status", status=401, times=None))
     with pytest.raises(CommandError):
@@ -191,7 +191,7 @@ def test_the_commands_list_rename_and_forget(two: Database, tmp_path: Path, host
     assert check(open_store(str(tmp_path / "archive"))).damaged == []
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_nothing_is_changed_where_an_archive_is_not_one(two: Database, tmp_path: Path, host: Simulator) -> None:
     ftw, place = Command(tmp_path, host.base_url), ["--database", str(two.path), "--archive", "nothing"]
     (tmp_path / "empty").mkdir()
@@ -201,7 +201,7 @@ def test_nothing_is_changed_where_an_archive_is_not_one(two: Database, tmp_path:
     assert [one.account for one in stored_accounts(DuckDb(two.path))] == ["a", "b"]
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_an_archive_follows_though_the_warehouse_went_ahead(two: Database, tmp_path: Path, host: Simulator) -> None:
     ftw, place = Command(tmp_path, host.base_url), ["--database", str(two.path)]
     archived(two, tmp_path / "archive", "a", "b")
@@ -217,7 +217,7 @@ def test_an_archive_follows_though_the_warehouse_went_ahead(two: Database, tmp_p
     assert (checked.damaged, checked.manifest.accounts) == ([], {})
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_label_that_nobody_has_changes_nothing(two: Database, tmp_path: Path, host: Simulator) -> None:
     ftw, place = Command(tmp_path, host.base_url), ["--database", str(two.path)]
     archived(two, tmp_path / "archive", "a", "b")
@@ -228,7 +228,7 @@ def test_a_label_that_nobody_has_changes_nothing(two: Database, tmp_path: Path, 
     assert [one.account for one in stored_accounts(DuckDb(two.path))] == ["b"]
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_an_archive_follows_several_jobs_that_are_gone_already(two: Database, tmp_path: Path, host: Simulator) -> None:
     ftw, place = Command(tmp_path, host.base_url), ["--database", str(two.path)]
     archived(two, tmp_path / "archive", "a", "b")
@@ -240,7 +240,7 @@ def test_an_archive_follows_several_jobs_that_are_gone_already(two: Database, tm
     assert [one.job for one in checked.manifest.tombstones] == [FIRST, LAST]
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_label_that_is_still_configured_is_named(two: Database, tmp_path: Path, host: Simulator) -> None:
     ftw = Command(tmp_path, host.base_url)
     ftw.env["SOURCES__OPENAI_FINE_TUNING__ACCOUNTS__A__OPENAI_API_KEY"] = "key-a"
@@ -256,7 +256,7 @@ def archived(database: Database, folder: Path, *keys: str) -> Any:
     return archive(open_store(str(folder)), Plan(DuckDb(database.path), accounts)).manifest
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("job", [None, FIRST])
 def test_what_is_forgotten_leaves_the_archive_and_the_nightly_run_goes_on(
@@ -278,7 +278,7 @@ def test_what_is_forgotten_leaves_the_archive_and_the_nightly_run_goes_on(
     assert check(open_store(str(folder))).damaged == []
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_an_account_is_renamed_in_the_archive_too(two: Database, tmp_path: Path) -> None:
     folder = tmp_path / "archive"
     before = archived(two, folder, "a", "b")
@@ -293,7 +293,7 @@ def test_an_account_is_renamed_in_the_archive_too(two: Database, tmp_path: Path)
     assert not any("/content" in request.path for request in two.host.requests)
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_an_archive_of_another_warehouse_is_not_rewritten(two: Database, tmp_path: Path, host: Simulator) -> None:
     folder, other = tmp_path / "archive", tmp_path / "other.duckdb"
     archived(two, folder, "a", "b")

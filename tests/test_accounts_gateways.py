@@ -44,7 +44,7 @@ def test_headers_of_the_environment_go_with_every_request_and_are_not_shown(host
     assert secret_is_nowhere(ftw.folder.parent)
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("section", [PLAIN, MINE])
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_headers_that_cannot_be_sent_are_exit_2_and_not_repeated(
     assert host.requests == []
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_headers_belong_to_one_account(host: Simulator, ftw: Command) -> None:
     """Those of the environment, or of the section above, do not go with the requests of a configured account."""
     (ftw.folder / ".dlt").mkdir()

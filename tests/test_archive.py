@@ -122,7 +122,7 @@ def add_training_files(world: ScriptedWorld) -> dict[str, bytes]:
 # what is in it --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_every_row_of_every_table_and_view_is_there_with_its_descriptions(
     archiving: Archiving, database: Database, folder: Path
 ) -> None:
@@ -206,7 +206,7 @@ def test_training_files_come_where_they_are_asked_for(
     assert archiving.damaged() == {}
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_files_that_a_host_names_by_their_records_come_too(
     archiving: Archiving, world: ScriptedWorld, folder: Path
 ) -> None:
@@ -287,7 +287,7 @@ def test_two_archives_of_one_warehouse_differ_in_nothing_but_the_time(
     assert manifests[0] == manifests[1]
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_an_archive_without_a_sync_asks_no_host_and_needs_no_key(
     archiving: Archiving, database: Database, host: Simulator
 ) -> None:
@@ -329,7 +329,7 @@ def requested(archiving: Archiving) -> list[str]:
     return archiving.database.paths()
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_an_archive_of_an_earlier_release_goes_on(
     archiving: Archiving, world: ScriptedWorld, folder: Path, host: Simulator
 ) -> None:
@@ -356,7 +356,7 @@ def test_an_archive_of_an_earlier_release_goes_on(
     assert stat.S_IMODE((folder / "manifest.json").stat().st_mode) == 0o644
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_file_that_the_host_has_lost_stays(archiving: Archiving, world: ScriptedWorld, folder: Path) -> None:
     archiving()
     world.remove_file("file-000")
@@ -394,7 +394,7 @@ def test_a_damaged_file_is_fetched_and_written_anew(archiving: Archiving, folder
         assert (folder / path).read_bytes() == whole[path]
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_damaged_file_that_the_host_has_lost_is_named(
     archiving: Archiving, world: ScriptedWorld, folder: Path
 ) -> None:
@@ -410,7 +410,7 @@ def test_a_damaged_file_that_the_host_has_lost_is_named(
 # what cannot be had ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_what_is_gone_is_missing_with_the_hosts_reason(archiving: Archiving, world: ScriptedWorld) -> None:
     contents = add_training_files(world)
     world.remove_file("file-000")
@@ -436,7 +436,7 @@ def test_what_is_gone_is_missing_with_the_hosts_reason(archiving: Archiving, wor
     assert archiving.damaged() == {}
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_host_that_has_the_content_of_files_alone_is_archived(
     archiving: Archiving, world: ScriptedWorld, host: Simulator
 ) -> None:
@@ -461,7 +461,7 @@ def test_a_warehouse_without_jobs_is_archived_and_told_to_know_no_files(
     assert archiving.damaged() == {}
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_key_that_may_not_read_files_costs_one_request_for_all_of_them(
     world: ScriptedWorld, clock: Any, tmp_path: Path, folder: Path
 ) -> None:
@@ -479,7 +479,7 @@ def test_a_key_that_may_not_read_files_costs_one_request_for_all_of_them(
     assert archiving.damaged() == {}
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_training_file_of_another_size_than_the_host_says_is_missing(
     archiving: Archiving, world: ScriptedWorld, folder: Path
 ) -> None:
@@ -492,7 +492,7 @@ def test_a_training_file_of_another_size_than_the_host_says_is_missing(
     assert list(folder.glob(".*")) == []
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_breaks_while_files_come_are_got_over(archiving: Archiving, host: Simulator, world: ScriptedWorld) -> None:
     contents = add_training_files(world)
     host.faults.append(Fault("reset_body", path="file-(train|0).*content$", times=None, probability=0.4))
@@ -502,7 +502,7 @@ def test_breaks_while_files_come_are_got_over(archiving: Archiving, host: Simula
     assert {f"training_files/{name}.jsonl": content for name, content in contents.items()}.items() <= kept.items()
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_host_that_goes_down_leaves_a_whole_archive_that_says_what_it_lacks(
     archiving: Archiving, host: Simulator, database: Database
 ) -> None:
@@ -743,7 +743,7 @@ def test_a_table_that_has_gained_a_column_is_written_anew_and_one_that_has_lost_
     assert archiving.content() == before
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_disk_without_room_is_told_before_anything_comes(
     archiving: Archiving, world: ScriptedWorld, folder: Path, host: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -815,7 +815,7 @@ def test_a_check_names_what_is_wrong_and_asks_no_host(archiving: Archiving, fold
     assert archiving.database.host.requests == []
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize(
     ("old", "new"),

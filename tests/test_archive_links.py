@@ -180,7 +180,7 @@ def modes(folder: Path) -> tuple[set[int], set[int]]:
     return {stat.S_IMODE(one.stat().st_mode) for one in files}, {stat.S_IMODE(one.stat().st_mode) for one in folders}
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_an_archive_is_private_and_may_itself_be_a_link_that_its_user_named(
     tmp_path: Path, host: Simulator, world: ScriptedWorld
 ) -> None:

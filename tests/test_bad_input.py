@@ -133,7 +133,7 @@ def test_keys_of_two_hosts_are_exit_2_and_one_alone_works(tmp_path: Path, clock:
         assert {request.status for request in azure.requests} == {200}
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_organisation_and_project_go_with_the_key(host: Simulator, ftw: Command) -> None:
     ended = ftw("sync", env={"OPENAI_ORG_ID": "org-mine", "OPENAI_PROJECT_ID": "proj_mine"})
     assert ended.code == 0
@@ -241,7 +241,7 @@ def test_a_host_that_is_down_or_answers_with_garbage_is_exit_1_within_half_a_min
     assert is_told_well(ended["reset"], "127.0.0.1")
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_odd_records_never_fail_a_sync_nor_a_later_one(world: ScriptedWorld, host: Simulator, ftw: Command) -> None:
     world.add_job(id="ftjob-1", created_at=NOW - 30 * HOUR, status="running")
     odd: list[Any] = [

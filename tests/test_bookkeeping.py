@@ -56,7 +56,7 @@ def test_a_table_of_dlt_that_was_changed_is_kept_aside_and_made_again(
     assert (again.requests, again.notes) == (1, [])
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize(
     "change",

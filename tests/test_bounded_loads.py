@@ -47,7 +47,7 @@ def test_a_part_holds_little_more_than_its_rows_and_what_was_under_way(
     assert max(rows for (rows,) in parts) <= 100 + 3 * CHECKPOINTS, "the jobs under way with one thread"
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_load_that_does_not_fit_its_bound_is_loaded_all_the_same(
     long_history: ScriptedWorld, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:

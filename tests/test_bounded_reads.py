@@ -24,7 +24,7 @@ def day(number: int) -> str:
     return datetime.fromtimestamp(NOW - (5 - number) * DAY - 60, tz=timezone.utc).isoformat()
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_some_jobs_by_id_and_then_everything(world: ScriptedWorld, database: Database) -> None:
     add_jobs(world)
     database.sync(job_ids=("job-4", "job-2"))
@@ -78,7 +78,7 @@ def test_a_bounded_read_closes_nothing(world: ScriptedWorld, clock: Clock, datab
     assert database.rows("SELECT DISTINCT status FROM jobs") == [("succeeded",)]
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_job_that_a_full_sync_closed_can_be_read_again_by_id(world: ScriptedWorld, database: Database) -> None:
     add_jobs(world)
     database.sync()
@@ -98,7 +98,7 @@ def test_a_job_id_that_does_not_exist_is_reported_and_the_others_are_read(
     assert database.ids("jobs") == ["job-0"]
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_kept_checkpoint_counts_as_kept_after_a_bounded_read_and_a_sync_of_jobs_alone(
     world: ScriptedWorld, database: Database
 ) -> None:

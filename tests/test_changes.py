@@ -106,7 +106,7 @@ def test_a_checkpoint_that_the_host_drops_is_seen_to_be_dropped(database: Databa
     assert database.rows(RETAINED)[-1:] == [("ftckpt-b",)]
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("resources", [("jobs",), ("checkpoints",), ("jobs", "checkpoints")])
 def test_a_partial_sync_or_one_that_cannot_list_checkpoints_leaves_them_retained(
@@ -163,7 +163,7 @@ def test_rows_are_counted_once_they_are_loaded(database: Database, world: Script
     assert counts(result.rows)
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("full_refresh", [False, True])
 def test_what_somebody_keeps_in_columns_beside_ours_stays(
@@ -187,7 +187,7 @@ def test_what_somebody_keeps_in_columns_beside_ours_stays(
     assert database.rows("SELECT step_number FROM checkpoints WHERE id = 'ftckpt-a'") == [(77,)]
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_metric_that_somebody_made_a_column_for_is_filled_and_compared(
     database: Database, world: ScriptedWorld
 ) -> None:

@@ -14,7 +14,13 @@ from fine_tuning_simulator import ScriptedWorld, Simulator
 from fine_tuning_warehouse.cli.main import ftw as group
 from histories import add_history
 
-pytestmark = pytest.mark.thorough  # so that nothing is forked; see conftest
+pytestmark = pytest.mark.thorough
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Command, "warm", False)
+
 
 RUNS = (
     ("sync", "--strict"),

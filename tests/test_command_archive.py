@@ -72,7 +72,7 @@ def test_json_is_the_one_thing_on_stdout_and_says_what_was_done(ftw: Command, wo
     assert ftw("archive", "--check", "kept", "--strict").code == 3
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_the_digest_of_the_manifest_is_printed_so_that_it_can_be_kept_elsewhere(ftw: Command) -> None:
     first = ftw("archive", "kept")
     digest = hashlib.sha256((ftw.folder / "kept/manifest.json").read_bytes()).hexdigest()
@@ -87,7 +87,7 @@ def test_the_digest_of_the_manifest_is_printed_so_that_it_can_be_kept_elsewhere(
     assert failed.json["manifest_sha256"] is None
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_check_tells_what_is_wrong_without_a_key_or_a_host(ftw: Command, host: Simulator) -> None:
     assert ftw("archive", "kept", "--quiet").all == ""
     host.requests.clear()
@@ -165,7 +165,7 @@ def test_a_wrong_key_ends_it_before_anything_is_written(world: ScriptedWorld, cl
     assert "--no-sync makes no request" in unmeant.json["error"]
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_key_without_the_scope_for_files_shows_under_strict(
     world: ScriptedWorld, clock: Clock, tmp_path: Path
 ) -> None:
@@ -202,7 +202,7 @@ def test_two_at_once_do_not_disturb_each_other(ftw: Command, host: Simulator) ->
     assert ftw("archive", "--check", "kept").code == 0
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_an_interrupted_run_leaves_no_half_file(ftw: Command, host: Simulator) -> None:
     silent = Fault("silent", path="train-1/content$", times=None)
     host.faults.append(silent)

@@ -129,7 +129,7 @@ def test_jobs_are_sorted_limited_and_only_those_that_can_be_improved(tmp_path: P
     assert "None of these jobs" in ftw("best", "--improvable", "--job", "none").err
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_terminal_that_is_too_low_gets_a_pager(ftw: Command) -> None:
     paged = Command(ftw.folder.parent)
     paged.folder, paged.env = ftw.folder, {**ftw.env, "PAGER": "sed s/^/paged:/"}
@@ -217,7 +217,7 @@ def in_a_terminal(ftw: Command, columns: int, *arguments: str, lines: int = 40) 
     return read.decode().replace("\r", "").splitlines()
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_it_fits_a_narrow_terminal(ftw: Command) -> None:
     lines = in_a_terminal(ftw, 80, "best")
     assert max(map(len, lines)) <= 80
@@ -227,7 +227,7 @@ def test_it_fits_a_narrow_terminal(ftw: Command) -> None:
     assert " ".join(" ".join(lines).split()) == " ".join(" ".join(wide).split())
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_csv_on_a_terminal_shows_control_characters_as_escapes(ftw: Command) -> None:
     lines = in_a_terminal(ftw, 80, "query", "SELECT suffix FROM job_overview ORDER BY 1 LIMIT 1", "--output", "csv")
     assert lines == ["suffix", EVIL.encode("unicode_escape").decode()]

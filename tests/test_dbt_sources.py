@@ -58,7 +58,7 @@ def test_the_sources_are_the_tables_and_views_with_tests_and_the_freshness_of_ea
             assert database.rows(f"SELECT count(*) FROM {table['identifier']} WHERE {freshness['filter']}") == [(1,)]
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 @pytest.mark.parametrize("release", ["this", "an earlier one, without the column"])
 def test_a_sync_that_failed_makes_an_account_no_fresher(database: Database, release: str) -> None:
     database.begin()

@@ -316,7 +316,7 @@ def python(code: str, folder: Path, **env: str) -> subprocess.CompletedProcess[s
     )
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_script_prints_no_warning_and_imports_no_more_than_the_source(tmp_path: Path, host: Simulator) -> None:
     ran = python(
         """

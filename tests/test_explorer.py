@@ -333,7 +333,7 @@ def values_of(chart: Any) -> list[list[dict[str, Any]]]:
     return [layer.get("data", drawn.get("data"))["values"] for layer in drawn["layer"]]
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_the_best_checkpoint_is_starred_where_the_views_say(reader: data.Reader, demo: Path) -> None:
     for row in data.jobs(reader):
         if not row["checkpoints"]:
@@ -761,7 +761,7 @@ def test_what_is_shown_stays_in_the_address_when_the_token_goes(ftw: Command) ->
         assert url.partition("token=")[2] not in shown
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_edit_writes_a_copy_once(ftw: Command, demo: Path) -> None:
     ended = ftw("explore", "--edit")
     copy = ftw.folder / "fine_tuning_explorer.py"

@@ -95,7 +95,7 @@ def in_an_environment(folder: Path, *command: str, needs: tuple[str, ...], code:
     return ran.stdout
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("version", [1, 2])
 def test_what_needs_nothing_of_ours_runs_on_both_versions_of_duckdb(folder: Path, version: int) -> None:
@@ -107,7 +107,7 @@ def test_what_needs_nothing_of_ours_runs_on_both_versions_of_duckdb(folder: Path
     assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 @pytest.mark.timeout(300)
 def test_the_command_line_of_duckdb_shows_what_the_page_shows(folder: Path) -> None:
     ((command, shown),) = re.findall(r"^```sh\n(duckdb .*?)^```\n\n```text\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)

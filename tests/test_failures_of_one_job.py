@@ -95,7 +95,7 @@ def test_several_jobs_that_cannot_be_read_do_not_keep_the_others_from_being_read
     assert sorted(skip["job"] or "" for skip in summary.skipped) == ["job-0", "job-5"]
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_one_listing_that_is_no_url_where_others_were_read_before_concerns_its_job_only(
     world: ScriptedWorld, database: Database
 ) -> None:
@@ -152,7 +152,7 @@ def test_a_job_that_goes_between_its_listing_and_its_children_is_reported_once_a
     assert (summary.requests, summary.skipped) == (1, [])
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_an_endpoint_that_the_host_lacks_costs_one_probe_and_is_loaded_whole_once_it_appears(
     world: ScriptedWorld, clock: Clock, host: Simulator, database: Database
 ) -> None:

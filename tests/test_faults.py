@@ -533,7 +533,7 @@ def test_a_failure_that_concerns_all_ends_the_sync_and_says_why(
     assert len(listings) <= settings.MAX_ATTEMPTS
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_the_time_that_a_host_may_stay_silent_can_be_set(
     world: ScriptedWorld, host: Simulator, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,7 +105,7 @@ def test_a_file_that_is_gone_is_reported_once(world: ScriptedWorld, clock: Clock
     assert asked_for(database) == []
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_result_file_that_is_gone_is_told_once_however_many_resources_miss_it(
     world: ScriptedWorld, database: Database
 ) -> None:

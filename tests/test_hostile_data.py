@@ -321,7 +321,7 @@ def dlt_schema() -> dlt.Schema:
     return schema()
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_record_that_is_rejected_again_and_again_is_kept_once(
     world: ScriptedWorld, host: Simulator, ftw: Command
 ) -> None:
@@ -337,7 +337,7 @@ def test_a_record_that_is_rejected_again_and_again_is_kept_once(
     ]
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_the_name_of_a_folder_does_not_steer_the_terminal(
     tmp_path: Path, world: ScriptedWorld, host: Simulator
 ) -> None:

@@ -231,7 +231,7 @@ STEPS = st.one_of(
 )
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     order=st.sampled_from(["newest_first", "oldest_first", "as_added"]),

@@ -182,7 +182,7 @@ def test_a_signal_ends_a_sync_within_two_seconds_and_leaves_nothing_behind(
     assert_holds(ftw.rows, truth_of(world))
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_signal_ends_a_sync_that_waits_for_a_reader_of_the_database(
     tmp_path: Path, world: ScriptedWorld, host: Simulator
 ) -> None:

@@ -182,7 +182,7 @@ def test_what_somebody_changes_shows_at_once(
     assert_right(warehouse)
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_rows_without_a_load_are_never_kept(world: ScriptedWorld, host: Simulator, warehouse: DuckDb) -> None:
     add_history(world, range(2))
     sync(warehouse, host)
@@ -196,7 +196,7 @@ def test_rows_without_a_load_are_never_kept(world: ScriptedWorld, host: Simulato
     assert rows(warehouse, "SELECT 1 FROM checkpoint_history WHERE base_model = 'as kept'") == []
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_refused_step_is_a_warning_and_the_views_stay_right(
     world: ScriptedWorld, host: Simulator, warehouse: DuckDb
 ) -> None:
@@ -219,7 +219,7 @@ def test_a_refused_step_is_a_warning_and_the_views_stay_right(
     assert_right(warehouse)
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize(
     "strange",
@@ -244,7 +244,7 @@ def test_a_schema_of_somebody_else_is_left_alone(
     assert_right(warehouse)
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_clock_that_was_set_back_leaves_no_old_rows(world: ScriptedWorld, host: Simulator, warehouse: DuckDb) -> None:
     add_history(world, range(1))
     world.add_job(id="ftjob-open", created_at=NOW - DAY, status="running", finished_at=None)
@@ -265,7 +265,7 @@ def test_a_clock_that_was_set_back_leaves_no_old_rows(world: ScriptedWorld, host
 # accounts that are forgotten or renamed -----------------------------------------------------------------------------
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_nothing_is_kept_of_what_was_forgotten(world: ScriptedWorld, host: Simulator, warehouse: DuckDb) -> None:
     add_history(world, range(3))
     sync(warehouse, host, "one")
@@ -285,7 +285,7 @@ def test_nothing_is_kept_of_what_was_forgotten(world: ScriptedWorld, host: Simul
     assert_right(warehouse)
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_an_account_with_another_label_keeps_its_rows(world: ScriptedWorld, host: Simulator, warehouse: DuckDb) -> None:
     add_history(world, range(3))
     sync(warehouse, host, "old")

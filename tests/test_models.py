@@ -98,7 +98,7 @@ def test_the_models_are_listed_when_they_are_asked_for_and_for_no_part_of_the_jo
         database.sync(resources=("models",), since="2020-01-01")
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_first_sync_of_models_alone_reads_no_job(world: ScriptedWorld, database: Database) -> None:
     model = add_job(world)
     assert database.sync(resources=("models",)).requests == 1
@@ -141,7 +141,7 @@ def test_a_host_that_lists_no_models_costs_nothing_but_the_table(
     assert callable_models(database)[model] is True
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_host_that_fails_on_the_listing_of_models_delays_no_sync(
     world: ScriptedWorld, host: Simulator, database: Database
 ) -> None:
@@ -151,7 +151,7 @@ def test_a_host_that_fails_on_the_listing_of_models_delays_no_sync(
     assert database.all_paths().count(MODELS) == 2
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_models_alone_fail_with_the_host_and_say_what_the_host_lacks(
     world: ScriptedWorld, host: Simulator, database: Database
 ) -> None:
@@ -175,7 +175,7 @@ def test_a_listing_that_breaks_off_is_as_none(world: ScriptedWorld, host: Simula
     assert callable_models(database)[model] is True, "else all that the first page lacks would be gone"
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_warehouse_without_the_table_gets_it_with_the_next_sync(world: ScriptedWorld, database: Database) -> None:
     model = add_job(world)
     database.sync(resources=JOB_RESOURCES)  # as every sync of an earlier release
@@ -280,7 +280,7 @@ def test_what_a_listing_cannot_tell_is_null(world: ScriptedWorld, clock: Clock, 
         assert callable_models(database) == expected, listed
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_the_advice_says_that_a_model_cannot_be_called(world: ScriptedWorld, clock: Clock, database: Database) -> None:
     model, kept = add_job(world), add_job(world, "two", model="other-base")
     best = (
@@ -296,7 +296,7 @@ def test_the_advice_says_that_a_model_cannot_be_called(world: ScriptedWorld, clo
     assert {row[1:] for row in database.rows(best)} == {(None, False)}
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_model_of_a_job_that_has_just_ended_may_not_be_listed_yet(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -309,7 +309,7 @@ def test_a_model_of_a_job_that_has_just_ended_may_not_be_listed_yet(
     assert (callable_models(database)[new], callable_models(database)[old]) == (False, True)
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_retirement_touches_what_was_tuned_from_the_model(world: ScriptedWorld, database: Database) -> None:
     of_base = add_job(world)
     tuned_twice = add_job(world, "two", model=of_base, fine_tuned_model=f"ft:{BASE}:example-org::two")
@@ -343,7 +343,7 @@ def test_a_retirement_touches_what_was_tuned_from_the_model(world: ScriptedWorld
     assert database.rows("SELECT count(*), count(retires_at) FROM model_status") == [(10, 0)]
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_azure_says_itself_when_a_model_is_retired(tmp_path: Path) -> None:
     world = GeneratedWorld(jobs=12, profile="azure", clock=Clock(start=NOW))
     with Simulator(world) as azure:
@@ -359,7 +359,7 @@ def test_azure_says_itself_when_a_model_is_retired(tmp_path: Path) -> None:
 # other commands -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_verify_waits_for_the_next_listing_of_models(world: ScriptedWorld, host: Simulator, database: Database) -> None:
     model = add_job(world)
     database.sync()
@@ -375,7 +375,7 @@ def test_verify_waits_for_the_next_listing_of_models(world: ScriptedWorld, host:
     assert (found.differs, found.skipped, found.count("models", "unreadable")) == (False, [], 3)
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 @pytest.mark.parametrize("lacked", [frozenset[str](), frozenset({MODELS_SCOPE})])
 def test_check_says_whether_models_are_listed_and_a_sync_is_strict_without(
     lacked: frozenset[str], world: ScriptedWorld, clock: Clock, tmp_path: Path

@@ -136,7 +136,7 @@ def test_what_the_system_or_a_library_says_in_any_place_is_a_line(
     assert "stands-in-a-file" not in ended.stdout + ended.stderr
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_what_the_encoding_of_the_output_lacks_is_escaped(
     tmp_path: Path, world: ScriptedWorld, host: Simulator
 ) -> None:
@@ -173,7 +173,7 @@ class Telemetry(HTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_sync_in_python_leaves_the_process_as_it_was_and_sends_no_telemetry(
     tmp_path: Path, world: ScriptedWorld, host: Simulator
 ) -> None:

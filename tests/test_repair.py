@@ -41,7 +41,7 @@ def run_the_plain_source(database: Database, host: Simulator) -> None:
     pipeline.run(openai_fine_tuning("key", host.base_url))
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_wider_sync_follows_a_full_refresh_of_some_resources(database: Database, world: ScriptedWorld) -> None:
     database.sync(resources=("jobs", "checkpoints"))
     database.sync(resources=("jobs", "checkpoints"), full_refresh=True)
@@ -49,7 +49,7 @@ def test_a_wider_sync_follows_a_full_refresh_of_some_resources(database: Databas
     assert_holds(database.rows, truth_of(world))
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_sync_follows_the_plain_source_and_the_plain_source_a_sync(
     database: Database, world: ScriptedWorld, host: Simulator, clock: Clock
 ) -> None:
@@ -127,7 +127,7 @@ def test_what_was_dropped_is_made_again_and_filled(database: Database, world: Sc
     assert database.sync().requests == 1
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_rows_that_lost_their_key_are_kept_in_a_table_beside(database: Database, world: ScriptedWorld) -> None:
     database.begin()
     database.execute("ALTER TABLE fine_tuning.checkpoints DROP COLUMN id")
@@ -163,7 +163,7 @@ def test_every_account_is_read_once_more_where_a_table_was_dropped(database: Dat
         assert database.sync(account=account).requests == 1
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_bounded_read_does_not_hide_that_a_table_was_dropped(database: Database, world: ScriptedWorld) -> None:
     database.begin()
     database.execute("DROP TABLE fine_tuning.events")
@@ -173,7 +173,7 @@ def test_a_bounded_read_does_not_hide_that_a_table_was_dropped(database: Databas
     assert_holds(database.rows, truth_of(world))
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize(("column", "to", "found"), [("step_number", "VARCHAR", "text"), ("id", "BLOB", "binary")])
 def test_a_column_of_another_type_is_named_and_can_be_dropped(
@@ -207,7 +207,7 @@ def test_a_new_account_reads_a_value_as_the_type_of_the_column_that_is_there(
     assert len(database.rows("SELECT * FROM rejected_records WHERE account = 'two'")) == 1
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_broken_log_of_duckdb_is_named_and_what_it_held_is_read_again(
     tmp_path: Path, world: ScriptedWorld, host: Simulator
 ) -> None:
@@ -233,7 +233,7 @@ def test_a_broken_log_of_duckdb_is_named_and_what_it_held_is_read_again(
     assert_holds(ftw.rows, truth_of(world))
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_unique_index_of_somebodys_is_named_as_what_keeps_rows_from_being_replaced(
     database: Database, world: ScriptedWorld
 ) -> None:

@@ -61,7 +61,7 @@ def test_an_open_job_that_the_first_page_does_not_show_costs_one_request_more(
     assert database.rows("SELECT status FROM jobs WHERE id = 'old'") == [("paused",)]
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_many_open_jobs_further_back_are_listed_and_not_asked_for_one_by_one(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -94,7 +94,7 @@ def test_an_account_without_jobs_costs_one_request(database: Database) -> None:
     assert database.sync().requests == 1
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_result_file_is_read_at_each_sync_until_its_job_closes(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -126,7 +126,7 @@ def test_the_long_events_of_the_first_job_hold_up_no_other_job(
     assert "ftjob-003" in asked[-1], "its last pages come after the events of all others"
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_an_endpoint_that_is_missing_costs_one_request_however_many_parts_a_sync_has(
     world: ScriptedWorld, host: Simulator, database: Database
 ) -> None:

@@ -298,7 +298,7 @@ def test_a_file_that_is_gone_is_reported_once_and_its_job_closes(
     assert database.sync().requests == 1
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_key_that_may_not_read_files_loads_the_rest_and_the_files_once_it_may(
     world: ScriptedWorld, clock: Clock, database: Database, host: Simulator
 ) -> None:

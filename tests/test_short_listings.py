@@ -70,7 +70,7 @@ def test_an_open_job_stays_open_while_the_listing_is_short(
     assert "ftckpt-late" in database.ids("checkpoints")
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_listing_with_most_of_the_jobs_or_one_that_is_not_read_to_its_end_is_nothing_to_warn_of(
     database: Database, world: ScriptedWorld
 ) -> None:
@@ -86,7 +86,7 @@ def test_a_listing_with_most_of_the_jobs_or_one_that_is_not_read_to_its_end_is_n
     assert database.sync().warnings == []
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_the_command_says_it_and_is_strict_about_it(tmp_path: Path, world: ScriptedWorld, host: Simulator) -> None:
     add_history(world, range(3))
     ftw = Command(tmp_path, host.base_url)

@@ -201,7 +201,7 @@ def test_a_bounded_read_decides_nothing(database: Database) -> None:
     assert "not read again" in database.sync(key="new").notes[0]
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_full_refresh_with_a_new_key_reads_everything(database: Database) -> None:
     database.begin(key="old")
     summary = database.sync(key="new", full_refresh=True)
@@ -210,7 +210,7 @@ def test_a_full_refresh_with_a_new_key_reads_everything(database: Database) -> N
     assert database.sync(key="third").rows["checkpoints"] == 0, "its state can be taken over"
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_what_an_earlier_release_has_closed_is_read_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     from openai_fine_tuning.state import watermark
 
@@ -288,7 +288,7 @@ def test_a_state_of_a_later_release_is_refused(database: Database, resource: str
     assert database.host.requests == []
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_verification_of_a_state_of_a_later_release_is_refused(database: Database, tmp_path: Path) -> None:
     database.sync()
     warehouse = DuckDb(database.path)
@@ -311,7 +311,7 @@ def elsewhere(database: Database, host: Simulator, label: str = "default", **rea
     return run_sync(Account(label, "key", url), DuckDb(database.path), SyncOptions(**reading))
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_another_host_with_other_jobs_is_refused_until_a_full_refresh(database: Database, clock: Clock) -> None:
     database.begin()
     before = database.ids("jobs")
@@ -333,7 +333,7 @@ def test_another_host_with_other_jobs_is_refused_until_a_full_refresh(database: 
         database.sync()
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_another_host_with_the_same_jobs_is_taken_over(database: Database, host: Simulator) -> None:
     database.begin()
     assert "not read again" in elsewhere(database, host).notes[0]

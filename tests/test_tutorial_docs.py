@@ -77,7 +77,7 @@ def test_it_goes_from_nothing_to_the_checkpoint_to_deploy(ftw: Command) -> None:
         assert comparable(printed) == comparable(shown), command
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_the_explorer_opens_over_what_was_synced(ftw: Command) -> None:
     pytest.importorskip("marimo", reason="the explorer needs the extra `explore`")
     assert "```sh\nftw explore\n```" in DEMO

@@ -91,7 +91,7 @@ def test_a_value_that_was_changed_is_told_with_its_column(database: Database) ->
 DOUBLED = [("jobs", "ftjob-1"), ("events", "event-2-1"), ("result_metrics", "file-0 2"), ("files", "file-0")]
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_row_that_stands_more_than_once_is_a_duplicate_and_a_full_refresh_keeps_one(database: Database) -> None:
     database.begin()
     for table, key in DOUBLED:
@@ -138,7 +138,7 @@ def test_what_cannot_be_read_now_is_told_and_is_no_failure(database: Database) -
     assert not comparison.differs
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_what_happened_since_the_last_sync_is_not_synced_yet(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -160,7 +160,7 @@ def test_what_happened_since_the_last_sync_is_not_synced_yet(
     assert not comparison.differs
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_rejected_record_counts_as_held(world: ScriptedWorld, database: Database) -> None:
     world.add_raw_checkpoint("ftjob-0", {"id": "ckpt-odd", "metrics": {"train_loss": "high"}})
     database.begin()

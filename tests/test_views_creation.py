@@ -144,7 +144,7 @@ def test_a_file_that_was_moved_keeps_its_views(world: ScriptedWorld, database: D
     assert database.rows("SELECT count(*) FROM sync_history") == [(2,)]
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_view_that_cannot_be_made_is_told_and_the_rows_stay(world: ScriptedWorld, database: Database) -> None:
     add_history(world)
     database.sync(resources=["jobs"])

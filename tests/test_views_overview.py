@@ -69,7 +69,7 @@ def test_a_job_has_the_suffix_and_the_method_that_its_checkpoints_have(
     assert database.rows(f"SELECT j.method, c.method {both} WHERE j.method IS DISTINCT FROM c.method") == []
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_the_training_files_name_is_there_once_files_are(world: ScriptedWorld, database: Database) -> None:
     world.add_job(id="job", created_at=NOW - DAY, training_file="file-7")
     world.add_job(id="other", created_at=NOW - DAY, training_file="file-8")

@@ -87,7 +87,7 @@ def in_every_zone(database: Database, sql: str) -> list[list[tuple[Any, ...]]]:
     return answers
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_a_view_gives_the_same_rows_in_every_time_zone(around_new_year: Database) -> None:
     for view in VIEWS:
         columns = ", ".join(name for name in view.columns if name != "age_seconds")  # it is of the moment of the query
@@ -96,7 +96,7 @@ def test_a_view_gives_the_same_rows_in_every_time_zone(around_new_year: Database
         assert all(rows == first for rows in others), view.name
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_the_months_of_a_session_would_differ_and_that_of_contributing_does_not(around_new_year: Database) -> None:
     months = "SELECT fine_tuning_job_id, DATE_TRUNC('month', created_at) FROM job_overview"
     first, *others = in_every_zone(around_new_year, months)

@@ -174,7 +174,7 @@ def test_a_lake_is_read_as_duckdb_is(ftw: Command, world: ScriptedWorld, tmp_pat
     assert is_told_well(plain, "--table-format")
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_maintenance_of_a_file_writes_its_log_into_it(tmp_path: Path, world: ScriptedWorld, host: Simulator) -> None:
     add_history(world, range(2))
     ftw = Command(tmp_path, host.base_url)

@@ -60,7 +60,7 @@ def test_as_many_jobs_as_asked_for_exist_at_the_start(profile: str, jobs: int) -
     assert len(GeneratedWorld(jobs=jobs, profile=profile).jobs()) == jobs
 
 
-@pytest.mark.thorough(forks=True)
+@pytest.mark.thorough
 def test_ten_thousand_jobs_are_quick() -> None:
     world = GeneratedWorld(jobs=10_000)
     assert len({job["id"] for job in world.jobs()}) == 10_000
