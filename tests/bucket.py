@@ -17,7 +17,8 @@ import requests
 
 _SERVER = """
 import sys, threading, os
-threading.Timer(900, os._exit, [1]).start()  # it ends in any case
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()  # it ends with the tests
+threading.Timer(7200, os._exit, [1]).start()  # it ends in any case
 from moto.server import main
 main(["-H", "127.0.0.1", "-p", sys.argv[1]])
 """
@@ -96,7 +97,10 @@ def running_server() -> Iterator[int]:
         taken.bind(("127.0.0.1", 0))
         port = int(taken.getsockname()[1])
     server = subprocess.Popen(
-        [sys.executable, "-c", _SERVER, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", _SERVER, str(port)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         until = time.monotonic() + 60
@@ -107,7 +111,7 @@ def running_server() -> Iterator[int]:
         yield port
     finally:
         server.kill()
-        server.wait()
+        server.communicate()
 
 
 def _answers(port: int) -> bool:

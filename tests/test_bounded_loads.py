@@ -59,13 +59,15 @@ def test_a_load_that_does_not_fit_its_bound_is_loaded_all_the_same(
     assert database.rows("SELECT count(*) FROM _dlt_loads WHERE status = 0") == [(1,)]
 
 
-def test_a_sync_bounds_its_own_memory_and_not_that_of_the_process_that_has_the_file_open_too(
-    long_history: ScriptedWorld, database: Database
+@pytest.mark.parametrize("limit", ["2816MiB", "-1"])
+def test_a_sync_leaves_the_settings_of_a_connection_that_its_process_has_to_the_file(
+    long_history: ScriptedWorld, database: Database, limit: str
 ) -> None:
     account = Account("default", "key", database.host.base_url)
     with duckdb.connect(str(database.path)) as notebook:
-        notebook.execute("SET memory_limit = '3GB'")
-        before = notebook.execute("SELECT current_setting('memory_limit')").fetchall()
+        notebook.execute(f"SET memory_limit = '{limit}'; SET GLOBAL TimeZone = 'Europe/Prague'")
+        before = notebook.execute("FROM duckdb_settings() ORDER BY ALL").fetchall()
+        # A load that does not fit its bound is repeated without one.
         run_sync(account, DuckDb(database.path, load_megabytes=1), SyncOptions())
-        assert notebook.execute("SELECT current_setting('memory_limit')").fetchall() == before
+        assert notebook.execute("FROM duckdb_settings() ORDER BY ALL").fetchall() == before
         assert notebook.execute("SELECT count(*) FROM fine_tuning.checkpoints").fetchall() == [(600,)]

@@ -123,3 +123,15 @@ def test_two_syncs_that_write_state_into_one_folder_at_once_write_what_each_has(
     assert {file.name: file.read_text() for file in folder.iterdir()} == {
         f"{n}.jsonl": f'{{"n":{n}}}' for n in range(200)
     }
+
+
+def test_settings_that_all_connections_to_a_file_share_are_set_back_at_the_end_and_not_before(
+    pipeline: dlt.Pipeline, tmp_path: Path
+) -> None:
+    shown = "SELECT current_setting('TimeZone'), current_setting('checkpoint_threshold')"
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as notebook:
+        notebook.execute("SET GLOBAL TimeZone = 'Asia/Tokyo'")
+        with pipeline.sql_client() as outer, pipeline.sql_client():
+            load(pipeline)
+            assert outer.execute_sql(shown) == [("UTC", "953.6 MiB")]
+        assert notebook.execute(shown).fetchall() == [("Asia/Tokyo", "16.0 MiB")]

@@ -24,7 +24,12 @@ from dlt.common.schema.utils import get_columns_names_with_prop
 from dlt.common.storages.configuration import FilesystemConfiguration
 from dlt.common.versioned_state import decompress_state
 from dlt.destinations.exceptions import DatabaseTerminalException, DatabaseTransientException
-from dlt.destinations.impl.duckdb.configuration import ConnStatement, DuckDbClientConfiguration, DuckDbCredentials
+from dlt.destinations.impl.duckdb.configuration import (
+    ConnStatement,
+    DuckDbClientConfiguration,
+    DuckDbConnectionPool,
+    DuckDbCredentials,
+)
 from dlt.destinations.impl.duckdb.factory import duckdb
 from dlt.destinations.impl.ducklake.configuration import DuckLakeClientConfiguration, DuckLakeCredentials
 from dlt.destinations.impl.ducklake.ducklake import DuckLakeClient
@@ -35,6 +40,8 @@ from dlt.destinations.impl.filesystem.filesystem import FilesystemClient, Iceber
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import raise_database_error
 from dlt.pipeline import trace
+from duckdb import DuckDBPyConnection, FatalException, connect
+from typing_extensions import override
 
 from fine_tuning_warehouse.errors import causes
 from openai_fine_tuning.schema import SCHEMA
@@ -71,6 +78,54 @@ class _ResolvedOnce:
         return config
 
 
+class _ConnectionPool(DuckDbConnectionPool):
+    """dlt's connections to a DuckDB file, which leave the settings of the file as they were.
+
+    DuckDB shares them between all connections of a process to a file, and a notebook may have it open too.
+    """
+
+    _shared = ("TimeZone", "checkpoint_threshold", "memory_limit")
+    """What dlt 1.31 sets for all connections, and what a load sets."""
+
+    @override
+    def borrow_conn(self, *arguments: Any, **options: Any) -> DuckDBPyConnection:
+        with self._conn_lock:
+            if self._conn_borrows:
+                return super().borrow_conn(*arguments, **options)
+            given = {**(self.credentials.global_config or {}), **(options.get("global_config") or {})}
+            config = {name: given[name] for name in given.keys() & {"custom_user_agent"}}  # as dlt opens the file
+            with connect(str(self.credentials.database), read_only=self.credentials.read_only, config=config) as first:
+                self._before = {name: _setting(first, name) for name in self._shared}
+                return super().borrow_conn(*arguments, **options)
+
+    @override
+    def return_conn(self, borrowed_conn: DuckDBPyConnection) -> int:
+        with self._conn_lock:
+            if self._conn_borrows == 1:
+                with suppress(FatalException):  # the database is closed for all connections
+                    for name, value in self._before.items():
+                        _set_back(self._conn, name, value)
+            return super().return_conn(borrowed_conn)
+
+
+def _setting(connection: DuckDBPyConnection, name: str) -> str:
+    ((shown,),) = connection.execute("SELECT value FROM duckdb_settings() WHERE name = ?", [name]).fetchall()
+    return str(shown)
+
+
+def _set_back(connection: DuckDBPyConnection, name: str, value: str) -> None:
+    """Set what DuckDB shows of a setting: its default if that shows the same."""
+    connection.execute(f"RESET GLOBAL {name}")
+    if _setting(connection, name) == value:
+        return
+    number, _, unit = value.partition(" ")
+    if unit == "PiB":
+        value = "-1"  # without a limit
+    elif unit:
+        value = f"{number}5 {unit}"  # DuckDB shows "2.75 GiB" as "2.7 GiB"
+    connection.execute(f"SET GLOBAL {name} = '{value}'")
+
+
 class DuckDbFile(_ResolvedOnce, duckdb):
     """dlt's destination `duckdb` for one pipeline: all its clients share one pool of connections.
 
@@ -85,6 +140,11 @@ class DuckDbFile(_ResolvedOnce, duckdb):
         credentials.database = str(file)  # given as text it is parsed as a URL, with SQLAlchemy too
         super().__init__(credentials)
         self._capabilities: dict[Any, DestinationCapabilitiesContext] = {}
+
+    @override
+    def _prepared(self, config: Any) -> Any:
+        config.credentials.conn_pool = _ConnectionPool(config.credentials)
+        return config
 
     @property
     def destination_type(self) -> str:

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 
 _NO_LOCKS = re.compile("(?i)not supported|no locks available|not implemented|held in PID 0")
 """Errors of a lock on a file system that has no locks, such as a share by SMB or NFS."""
+
+_HELD_HERE = re.compile("same database file with a different configuration|Unique file handle conflict")
+"""DuckDB's errors if this process has the file open with other settings, or attached to another database."""
 
 _EMPTY_BYTES = 12_288
 """The size of a file in which DuckDB holds nothing."""
@@ -240,27 +243,9 @@ def _kept_open(pipeline: dlt.Pipeline, *, megabytes: int | None = None) -> Itera
             first.
     """
     with pipeline.sql_client() as client:
-        if megabytes is None or "memory_limit" in (client.credentials.global_config or {}):
-            yield
-        else:
-            with _memory_limit(client.native_connection, f"{megabytes}MB"):
-                yield
-
-
-@contextmanager
-def _memory_limit(connection: duckdb.DuckDBPyConnection, limit: str) -> Iterator[None]:
-    """Bound DuckDB's memory, and lift the bound again: it holds for every connection of this process to the file."""
-    import duckdb  # noqa: PLC0415 - see accounts
-
-    with connection.cursor() as beside:  # after an error the connection itself may refuse every statement
-        ((shown,),) = beside.execute("SELECT current_setting('memory_limit')").fetchall()
-        before = shown.replace(" ", "5 ")  # DuckDB cuts "2.75 GiB" down to "2.7 GiB"
-        beside.execute(f"SET memory_limit = '{limit}'")
-        try:
-            yield
-        finally:
-            with suppress(duckdb.FatalException):  # the database is closed for all connections
-                beside.execute(f"SET memory_limit = '{before}'")
+        if megabytes is not None and "memory_limit" not in (client.credentials.global_config or {}):
+            client.execute_sql(f"SET memory_limit = '{megabytes}MB'")
+        yield
 
 
 class InUseError(CommandError):
@@ -286,8 +271,9 @@ def open_read_only(
         )
     except duckdb.Error as error:
         if is_locked(error):
+            who, process = _holder(error)
             raise InUseError(
-                f"Another program is writing to {shown}, or holds it open{_holder(error)}, for longer than "
+                f"{who} is writing to {shown}, or holds it open{process}, for longer than "
                 f"{lock_wait_seconds:g} s: try again when a sync is done, or close it."
             ) from None
         raise explained(error, shown) or CommandError(
@@ -315,7 +301,7 @@ def attempt(
         if not is_locked(error):
             raise
         raise held(
-            f"Another program{_holder(error)} holds {shown} for longer than {lock_wait_seconds:g} s. "
+            f"{''.join(_holder(error))} holds {shown} for longer than {lock_wait_seconds:g} s. "
             "Nothing is lost: close it, and sync again."
         ) from None
 
@@ -325,14 +311,14 @@ def _retried_while_locked(step: Callable[[], Result], shown: str, lock_wait_seco
         step,
         lock_wait_seconds,
         is_held=is_locked,
-        waiting=lambda error: f"Waiting for another program{_holder(error)} that holds {shown} ...",
+        waiting=lambda error: f"{''.join(_holder(error))} holds {shown}: waiting ...",
     )
 
 
 def is_locked(error: BaseException) -> bool:
-    """Return whether a file could not be opened because another program has it open."""
+    """Return whether a file could not be opened because another program, or this process itself, has it open."""
     text = str(root_cause(error))
-    return "Could not set lock on file" in text and not _NO_LOCKS.search(text)
+    return bool(_HELD_HERE.search(text)) or ("Could not set lock on file" in text and not _NO_LOCKS.search(text))
 
 
 def explained(error: BaseException, shown: str) -> CommandError | None:
@@ -349,10 +335,13 @@ def explained(error: BaseException, shown: str) -> CommandError | None:
     return None
 
 
-def _holder(error: BaseException | None) -> str:
-    """Return the program that has the file open, in words, as far as DuckDB knows it."""
-    process = re.search(r"held in (\S+) \(PID (\d+)\)", str(root_cause(error))) if error is not None else None
-    return f" ({process[1]}, process {process[2]})" if process else ""
+def _holder(error: BaseException | None) -> tuple[str, str]:
+    """Return who has the file open, and which process that is as far as DuckDB knows it, with a leading blank."""
+    text = str(root_cause(error)) if error is not None else ""
+    if _HELD_HERE.search(text):
+        return "Another connection of this process", ""
+    process = re.search(r"held in (\S+) \(PID (\d+)\)", text)
+    return "Another program", f" ({process[1]}, process {process[2]})" if process else ""
 
 
 _LOST_SERVER = re.compile(
