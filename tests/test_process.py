@@ -19,7 +19,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from command import KEY, Command
+from command import KEY, Command, wait_until
 from fine_tuning_simulator import Fault, ScriptedWorld, Simulator
 from fine_tuning_warehouse.errors import CommandError, is_bug
 from fine_tuning_warehouse.warehouses.duckdb import DuckDb
@@ -287,3 +287,29 @@ def test_a_full_folder_for_temporary_files_is_named(tmp_path: Path, monkeypatch:
         destination_errors(DuckDb(tmp_path / "warehouse.duckdb"), "The sync failed"),
     ):
         raise full
+
+
+@pytest.mark.thorough
+def test_a_sync_in_python_that_is_interrupted_keeps_its_process_from_nothing(
+    tmp_path: Path, world: ScriptedWorld, host: Simulator
+) -> None:
+    add_history(world, range(2))
+    host.faults.append(Fault("slow", path="checkpoints$", seconds=40))
+    code = """
+        from fine_tuning_warehouse.scheduled import sync_configured
+        try:
+            sync_configured()
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    ftw = Command(tmp_path, host.base_url)
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=ftw.folder, env=ftw.env, stdout=subprocess.PIPE, text=True
+    ) as process:
+        wait_until(lambda: any(request.path.endswith("checkpoints") for request in host.requests))
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.communicate(timeout=20)[0] == "interrupted\n", "it waits for no answer"
+        finally:
+            process.kill()
+    assert process.returncode == 0

@@ -6,15 +6,23 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import duckdb
 import pytest
 
 from command import Command, Ended, is_told_well, wait_until
 from fine_tuning_simulator import ScriptedWorld, Simulator
+from fine_tuning_warehouse.accounts.account import Account
+from fine_tuning_warehouse.errors import CommandError
+from fine_tuning_warehouse.sync.run import SyncOptions, run_sync
+from fine_tuning_warehouse.verify import verify
+from fine_tuning_warehouse.warehouses.duckdb import DuckDb
+from harness import Database
 from histories import Rows, add_history, assert_holds, truth_of
 
 if TYPE_CHECKING:
@@ -117,6 +125,35 @@ def test_a_sync_waits_for_a_reader_and_says_for_whom(world: ScriptedWorld, host:
         held.wait()
         assert running.end().code == 0
     assert_holds(ftw.rows, truth_of(world))
+
+
+@pytest.mark.parametrize("is_attached", [False, True])
+def test_a_sync_and_a_reader_wait_for_a_connection_of_their_own_process(
+    world: ScriptedWorld, database: Database, is_attached: bool
+) -> None:
+    add_history(world, range(2))
+    database.sync()
+    account = Account("default", "key", database.host.base_url)
+    impatient = DuckDb(database.path, lock_wait_seconds=1)
+
+    def held() -> duckdb.DuckDBPyConnection:
+        if not is_attached:
+            return duckdb.connect(str(database.path), read_only=True)
+        connection = duckdb.connect()
+        connection.execute(f"ATTACH '{database.path}' AS history (READ_ONLY)")
+        return connection
+
+    with held() as notebook:
+        for step in (
+            lambda: run_sync(account, impatient, SyncOptions()),
+            lambda: verify(account, impatient),
+        ):
+            with pytest.raises(CommandError, match=r"Another connection of this process .* for longer than 1 s"):
+                step()
+        later = threading.Timer(0.5, notebook.close)
+        later.start()
+        assert run_sync(account, DuckDb(database.path), SyncOptions()).status == "done"
+        later.join()
 
 
 @pytest.mark.thorough

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -32,7 +33,9 @@ class Ended:
 class Workers(Generic[Task]):
     """Run generators in threads, and pass on what they yield to one consumer.
 
-    The queue between them is bounded: if the consumer is slow, the threads wait, and memory stays flat.
+    The queue between them is bounded: if the consumer is slow, the threads wait, and memory stays flat. The threads are
+    daemons: a process that was interrupted ends without the answers that are still under way. The threads of a
+    `ThreadPoolExecutor` would keep it until the host has answered.
 
     Args:
         limiter: Ends the waiting of the threads once it is cancelled.
@@ -41,12 +44,18 @@ class Workers(Generic[Task]):
 
     def __init__(self, limiter: Limiter, size: int) -> None:
         self._limiter = limiter
-        self._pool = ThreadPoolExecutor(size, thread_name_prefix="fine-tuning")
+        self._size = size
+        self._threads: list[threading.Thread] = []
+        self._tasks: queue.SimpleQueue[tuple[Task, Generator[Any, None, Any]] | None] = queue.SimpleQueue()
         self._found: queue.Queue[tuple[Task, Any]] = queue.Queue(maxsize=2 * size)
 
     def start(self, task: Task, work: Generator[Any, None, Any]) -> None:
         """Run a generator as soon as a thread is free; `task` comes back with everything that it yields."""
-        self._pool.submit(self._run, task, work)
+        self._tasks.put((task, work))
+        if len(self._threads) < self._size:
+            thread = threading.Thread(target=self._work, name=f"fine-tuning_{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def next(self) -> tuple[Task, Any]:
         """Wait for the next thing that a task yields, or for the `Ended` of a task, which is its last."""
@@ -55,21 +64,25 @@ class Workers(Generic[Task]):
     def stop(self) -> None:
         """Cancel all tasks. Answers that are still under way are not waited for."""
         self._limiter.cancel()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for _ in self._threads:
+            self._tasks.put(None)
+
+    def _work(self) -> None:
+        with suppress(CancelledError):  # the consumer has gone
+            while (one := self._tasks.get()) is not None:
+                self._limiter.raise_if_cancelled()
+                self._run(*one)
 
     def _run(self, task: Task, work: Generator[Any, None, Any]) -> None:
         try:
-            try:
-                while True:
-                    self._put(task, next(work))
-            except StopIteration as end:
-                self._put(task, Ended(result=end.value))
-            except CancelledError:
-                raise
-            except Exception as error:  # noqa: BLE001 - the consumer raises it
-                self._put(task, Ended(error=error))
+            while True:
+                self._put(task, next(work))
+        except StopIteration as end:
+            self._put(task, Ended(result=end.value))
         except CancelledError:
-            return  # the consumer has gone
+            raise
+        except Exception as error:  # noqa: BLE001 - the consumer raises it
+            self._put(task, Ended(error=error))
 
     def _put(self, task: Task, found: Any) -> None:
         while True:
