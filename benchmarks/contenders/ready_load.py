@@ -10,6 +10,7 @@ import tempfile
 
 import dlt
 import duckdb
+import pyarrow as pa
 
 KEYS = {"account", "id", "file_id", "step"}
 BATCH_ROWS, COMMIT_ROWS = 10_000, 200_000
@@ -28,8 +29,13 @@ with duckdb.connect(source, read_only=True) as ready, tempfile.TemporaryDirector
         dataset_name="benchmark",
         pipelines_dir=directory,
     )
+    # dlt warns of a key that Arrow lets be null.
+    schemas = {
+        name: pa.schema([field.with_nullable(field.name not in KEYS) for field in reader.schema])
+        for name, reader in batches.items()
+    }
     while parts := {
-        name: part
+        name: [pa.Table.from_batches([batch]).cast(schemas[name]) for batch in part]
         for name, reader in batches.items()
         if (part := list(itertools.islice(reader, COMMIT_ROWS // BATCH_ROWS)))
     }:
