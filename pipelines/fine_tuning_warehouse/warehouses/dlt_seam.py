@@ -109,7 +109,7 @@ class _ConnectionPool(DuckDbConnectionPool):
 
 
 def _setting(connection: DuckDBPyConnection, name: str) -> str:
-    ((shown,),) = connection.execute("SELECT value FROM duckdb_settings() WHERE name = ?", [name]).fetchall()
+    ((shown,),) = connection.execute("SELECT current_setting(?)", [name]).fetchall()
     return str(shown)
 
 
