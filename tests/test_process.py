@@ -290,7 +290,7 @@ def test_a_full_folder_for_temporary_files_is_named(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.thorough
-def test_a_sync_in_python_that_is_interrupted_keeps_its_process_from_nothing(
+def test_after_an_interrupted_sync_in_python_the_process_can_exit_at_once(
     tmp_path: Path, world: ScriptedWorld, host: Simulator
 ) -> None:
     add_history(world, range(2))
