@@ -203,7 +203,7 @@ def test_a_signal_ends_a_sync_that_waits_for_a_reader_of_the_database(
         reader.stdout.readline()
         with ftw.start("sync", "--lock-wait", "50") as running:
             assert running.process.stderr is not None
-            assert "Waiting" in running.process.stderr.readline()
+            assert str(reader.pid) in running.process.stderr.readline(), "it names the process that it waits for"
             began = time.monotonic()
             running.signal(signal.SIGTERM)
             ended = running.end(20)
