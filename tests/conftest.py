@@ -20,12 +20,12 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a real PostgreSQL or S3 (`-m engine`), and as thorough all but the first case of `first_only`."""
+    """Mark what needs a real PostgreSQL or S3 (`-m engine`), and as nightly all but the first case of `first_only`."""
     seen = set()
     for item in items:
         test = item.nodeid.partition("[")[0]
         if item.get_closest_marker("first_only") and test in seen:
-            item.add_marker(pytest.mark.thorough)
+            item.add_marker(pytest.mark.nightly)
         seen.add(test)
         if {"postgres", "postgres_server", "bucket", "lake", "ducklake"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.engine)

@@ -42,6 +42,7 @@ def dead(clock: Clock) -> Iterator[Simulator]:
         yield simulator
 
 
+@pytest.mark.thorough
 def test_a_sync_says_what_it_loaded_and_the_newest_job(database: Database) -> None:
     rows = database.sync().rows
     ((status, error, loaded, newest, known),) = database.rows(
@@ -54,6 +55,7 @@ def test_a_sync_says_what_it_loaded_and_the_newest_job(database: Database) -> No
     assert set(json.loads(again).values()) == {0}
 
 
+@pytest.mark.thorough
 def test_accounts_that_are_well_dead_and_never_were_can_be_told_apart(
     database: Database, host: Simulator, dead: Simulator
 ) -> None:
@@ -103,7 +105,7 @@ def test_a_first_sync_that_fails_leaves_no_database(database: Database, dead: Si
     assert not database.path.exists()
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_table_of_an_earlier_release_gets_the_columns_and_its_syncs_are_done(database: Database) -> None:
     database.begin()
     for column in ("status", "error", "rows_loaded", "newest_job_at", "jobs_known", "host"):

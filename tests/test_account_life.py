@@ -57,6 +57,7 @@ def everywhere(database: Database, text: str) -> list[str]:
     ]
 
 
+@pytest.mark.thorough
 def test_accounts_are_listed_with_host_rows_and_last_sync(two: Database, host: Simulator) -> None:
     a, b = stored_accounts(DuckDb(two.path))
     assert (a.account, b.account) == ("a", "b")
@@ -68,6 +69,7 @@ def test_accounts_are_listed_with_host_rows_and_last_sync(two: Database, host: S
     assert a.last_sync < b.last_sync
 
 
+@pytest.mark.thorough
 def test_an_account_is_forgotten_and_the_other_one_stays(two: Database) -> None:
     before = stored_accounts(DuckDb(two.path))[1]
     removed = forget(DuckDb(two.path), "a")
@@ -129,6 +131,7 @@ def test_a_rename_that_cannot_be_meant_changes_nothing(two: Database, old: str, 
     assert two.rows("FROM jobs ORDER BY ALL") == before
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize(("label", "job"), [("c", None), ("a", "ftjob-none"), ("c", FIRST)])
 def test_what_is_not_there_cannot_be_forgotten(two: Database, label: str, job: str | None) -> None:
@@ -156,7 +159,7 @@ def test_a_known_host_and_key_under_a_new_label_is_named_before_it_is_read_again
     assert caplog.text == ""
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_an_account_that_never_succeeded_has_a_host_and_no_time(two: Database) -> None:
     two.host.faults.append(Fault("status", status=401, times=None))
     with pytest.raises(CommandError):
@@ -168,6 +171,7 @@ def test_an_account_that_never_succeeded_has_a_host_and_no_time(two: Database) -
 # the command ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_the_commands_list_rename_and_forget(two: Database, tmp_path: Path, host: Simulator) -> None:
     ftw = Command(tmp_path, host.base_url)
     database = ["--database", str(two.path)]
@@ -191,7 +195,7 @@ def test_the_commands_list_rename_and_forget(two: Database, tmp_path: Path, host
     assert check(open_store(str(tmp_path / "archive"))).damaged == []
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_nothing_is_changed_where_an_archive_is_not_one(two: Database, tmp_path: Path, host: Simulator) -> None:
     ftw, place = Command(tmp_path, host.base_url), ["--database", str(two.path), "--archive", "nothing"]
     (tmp_path / "empty").mkdir()
@@ -217,7 +221,7 @@ def test_an_archive_follows_though_the_warehouse_went_ahead(two: Database, tmp_p
     assert (checked.damaged, checked.manifest.accounts) == ([], {})
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_label_that_nobody_has_changes_nothing(two: Database, tmp_path: Path, host: Simulator) -> None:
     ftw, place = Command(tmp_path, host.base_url), ["--database", str(two.path)]
     archived(two, tmp_path / "archive", "a", "b")
@@ -228,7 +232,7 @@ def test_a_label_that_nobody_has_changes_nothing(two: Database, tmp_path: Path, 
     assert [one.account for one in stored_accounts(DuckDb(two.path))] == ["b"]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_an_archive_follows_several_jobs_that_are_gone_already(two: Database, tmp_path: Path, host: Simulator) -> None:
     ftw, place = Command(tmp_path, host.base_url), ["--database", str(two.path)]
     archived(two, tmp_path / "archive", "a", "b")
@@ -240,7 +244,7 @@ def test_an_archive_follows_several_jobs_that_are_gone_already(two: Database, tm
     assert [one.job for one in checked.manifest.tombstones] == [FIRST, LAST]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_label_that_is_still_configured_is_named(two: Database, tmp_path: Path, host: Simulator) -> None:
     ftw = Command(tmp_path, host.base_url)
     ftw.env["SOURCES__OPENAI_FINE_TUNING__ACCOUNTS__A__OPENAI_API_KEY"] = "key-a"
@@ -293,7 +297,7 @@ def test_an_account_is_renamed_in_the_archive_too(two: Database, tmp_path: Path)
     assert not any("/content" in request.path for request in two.host.requests)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_an_archive_of_another_warehouse_is_not_rewritten(two: Database, tmp_path: Path, host: Simulator) -> None:
     folder, other = tmp_path / "archive", tmp_path / "other.duckdb"
     archived(two, folder, "a", "b")
@@ -311,7 +315,7 @@ def labels(warehouse: Warehouse) -> dict[str, list[str]]:
         return {one.name: sorted(rows.counts(one)) for one in rows.relations}
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["lake", "postgres_engine"])
 def test_accounts_of_a_lake_and_of_a_server_are_renamed_and_forgotten(
     kind: str, host: Simulator, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

@@ -89,6 +89,7 @@ def test_the_page_shows_what_its_commands_print(ftw: Command, hosts: Hosts) -> N
     assert subprocess.run(piped, input=printed.out, capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+@pytest.mark.thorough
 def test_the_label_default_keeps_what_was_loaded(ftw: Command, hosts: Hosts) -> None:
     alone = {"OPENAI_API_KEY": "sk-mine", "OPENAI_BASE_URL": hosts.openai.base_url}
     before = ftw("sync", "--resources", "jobs", "--output", "json", env=alone).json

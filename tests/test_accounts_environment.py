@@ -17,6 +17,7 @@ from histories import add_history
 PREFIX = "SOURCES__OPENAI_FINE_TUNING__ACCOUNTS__"
 
 
+@pytest.mark.thorough
 def test_accounts_of_the_environment_alone_are_synced(tmp_path: Path, host: Simulator, world: ScriptedWorld) -> None:
     add_history(world, range(1))
     ftw = Command(tmp_path, host.base_url)
@@ -47,6 +48,7 @@ def test_a_file_names_its_account_as_it_likes_and_the_environment_completes_it(t
     assert ftw("sync", "--output", "json", env={**env, "OPENAI_API_KEY": None}).json["account"] == "Research"
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("variable", ["OPENAI_API_KEY_FILE", f"{PREFIX}RESEARCH__OPENAI_API_KEY_FILE"])
 @pytest.mark.parametrize("profile", ["openai", "azure"])

@@ -29,6 +29,7 @@ def secret_is_nowhere(folder: Path) -> bool:
     return not [path for path in files if SECRET.encode() in path.read_bytes()]
 
 
+@pytest.mark.thorough
 def test_headers_of_the_environment_go_with_every_request_and_are_not_shown(host: Simulator, ftw: Command) -> None:
     ftw.env["OPENAI_EXTRA_HEADERS"] = json.dumps({"x-portkey-provider": "@mine", "x-portkey-config": SECRET})
     checked = ftw("check")

@@ -352,6 +352,7 @@ HEADS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", [name for name in HEADS if name != "error"])
 def test_an_answer_that_drips_ends_at_its_deadline(name: str) -> None:
     hosts: list[RawHost] = []
@@ -374,6 +375,7 @@ def test_an_error_that_drips_is_told_by_its_status() -> None:
     assert len(host.requests) == 2
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("downloads", [False, True])
 def test_an_answer_that_drips_ends_by_its_rate(downloads: bool) -> None:
     hosts: list[RawHost] = []
@@ -602,6 +604,7 @@ def test_parsing_takes_time_in_proportion_to_the_length(body: str) -> None:
 # the source ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("command", ["sync", "check"])
 @pytest.mark.parametrize("name", ["FINE_TUNING_MAX_ANSWER_MEGABYTES", "FINE_TUNING_ANSWER_SECONDS"])

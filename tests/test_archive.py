@@ -177,6 +177,7 @@ def test_the_manifest_names_every_file_with_its_checksum(archiving: Archiving, h
         subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
 
 
+@pytest.mark.thorough
 def test_result_files_are_as_the_host_gave_them(archiving: Archiving, world: ScriptedWorld, folder: Path) -> None:
     archiving()
     for number in range(JOBS):
@@ -186,6 +187,7 @@ def test_result_files_are_as_the_host_gave_them(archiving: Archiving, world: Scr
     assert (about["kind"], about["id"], about["jobs"]) == ("result_file", "file-001", ["ftjob-001"])
 
 
+@pytest.mark.thorough
 def test_training_files_come_where_they_are_asked_for(
     archiving: Archiving, world: ScriptedWorld, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -206,7 +208,7 @@ def test_training_files_come_where_they_are_asked_for(
     assert archiving.damaged() == {}
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_files_that_a_host_names_by_their_records_come_too(
     archiving: Archiving, world: ScriptedWorld, folder: Path
 ) -> None:
@@ -236,6 +238,7 @@ def test_the_questions_of_its_readme_are_answered_by_it(
         assert path in text or path.split("/")[0] in ("result_files", "training_files", "README.md", "SHA256SUMS")
 
 
+@pytest.mark.nightly
 @pytest.mark.engine
 def test_they_are_answered_in_pandas_too(
     archiving: Archiving, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -374,6 +377,7 @@ def full_refresh() -> Any:
     return SyncOptions(full_refresh=True)
 
 
+@pytest.mark.thorough
 def test_a_damaged_file_is_fetched_and_written_anew(archiving: Archiving, folder: Path) -> None:
     archiving()
     whole = archiving.content()
@@ -394,7 +398,7 @@ def test_a_damaged_file_is_fetched_and_written_anew(archiving: Archiving, folder
         assert (folder / path).read_bytes() == whole[path]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_damaged_file_that_the_host_has_lost_is_named(
     archiving: Archiving, world: ScriptedWorld, folder: Path
 ) -> None:
@@ -436,7 +440,7 @@ def test_what_is_gone_is_missing_with_the_hosts_reason(archiving: Archiving, wor
     assert archiving.damaged() == {}
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_host_that_has_the_content_of_files_alone_is_archived(
     archiving: Archiving, world: ScriptedWorld, host: Simulator
 ) -> None:
@@ -461,7 +465,7 @@ def test_a_warehouse_without_jobs_is_archived_and_told_to_know_no_files(
     assert archiving.damaged() == {}
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_key_that_may_not_read_files_costs_one_request_for_all_of_them(
     world: ScriptedWorld, clock: Any, tmp_path: Path, folder: Path
 ) -> None:
@@ -479,7 +483,7 @@ def test_a_key_that_may_not_read_files_costs_one_request_for_all_of_them(
     assert archiving.damaged() == {}
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_training_file_of_another_size_than_the_host_says_is_missing(
     archiving: Archiving, world: ScriptedWorld, folder: Path
 ) -> None:
@@ -492,7 +496,7 @@ def test_a_training_file_of_another_size_than_the_host_says_is_missing(
     assert list(folder.glob(".*")) == []
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_breaks_while_files_come_are_got_over(archiving: Archiving, host: Simulator, world: ScriptedWorld) -> None:
     contents = add_training_files(world)
     host.faults.append(Fault("reset_body", path="file-(train|0).*content$", times=None, probability=0.4))
@@ -547,6 +551,7 @@ ODD_IDS = [
 ]
 
 
+@pytest.mark.thorough
 def test_an_id_never_becomes_a_path(archiving: Archiving, world: ScriptedWorld, folder: Path, tmp_path: Path) -> None:
     for number, file_id in enumerate(ODD_IDS):
         world.add_file(file_id, f"step,train_loss\n1,{number}\n".encode())
@@ -564,7 +569,7 @@ def test_an_id_never_becomes_a_path(archiving: Archiving, world: ScriptedWorld, 
     assert archiving.damaged() == {}
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_ids_that_some_file_systems_take_for_one_lie_apart(
     archiving: Archiving, world: ScriptedWorld, folder: Path
 ) -> None:
@@ -622,6 +627,7 @@ def test_another_warehouse_does_not_replace_the_rows_of_the_first(
     assert archiving.content() == before
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["file", "full", "missing database", "no dataset", "damaged manifest", "newer"])
 def test_what_cannot_be_is_told_and_changes_nothing(
     archiving: Archiving, database: Database, folder: Path, tmp_path: Path, kind: str
@@ -882,6 +888,7 @@ def assert_alike(mine: Path, theirs: Path) -> None:
 # tables that are files ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.first_only
 @pytest.mark.engine
 @pytest.mark.parametrize("table_format", ["delta", "iceberg"])
 def test_a_lake_is_archived_as_duckdb_is(

@@ -94,6 +94,7 @@ def test_the_python_of_the_page_reads_an_archive(
     assert "ft:gpt-4" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_the_page_about_archives(ftw: Command) -> None:
     lines = commands("archive.md")
     assert len(lines) == 3

@@ -135,6 +135,7 @@ def test_a_host_that_stops_to_serve_files_is_not_asked_for_every_one(fetching: F
     assert FEW <= fetching.requested("train-") <= MANY + FEW
 
 
+@pytest.mark.thorough
 def test_the_command_says_the_reason_once(tmp_path: Path, host: Simulator, world: ScriptedWorld) -> None:
     add_history(world, range(8), children=1)
     for number in range(8):

@@ -84,6 +84,7 @@ def test_it_gains_and_is_checked_as_a_folder_is(
     assert ftw("archive", where, "--database", "other.duckdb").code == 2, "another warehouse"
 
 
+@pytest.mark.nightly
 def test_a_killed_run_is_made_good_by_the_next(ftw: Command, bucket: Bucket, host: Simulator) -> None:
     where = f"{bucket.url}/history"
     silent = Fault("silent", path="train-1/content$", times=None)

@@ -84,6 +84,7 @@ def test_a_missing_key_is_exit_2_and_says_which(host: Simulator, ftw: Command) -
     assert list(ftw.folder.glob("*.duckdb")) == []
 
 
+@pytest.mark.thorough
 def test_a_wrong_key_is_exit_1_with_one_request(tmp_path: Path, world: ScriptedWorld) -> None:
     world.add_job()
     with Simulator(world, api_keys={"another": frozenset()}) as host:
@@ -100,6 +101,7 @@ def test_a_wrong_key_is_exit_1_with_one_request(tmp_path: Path, world: ScriptedW
         assert {name for name in after if after[name] != before[name]} == {"syncs", "_dlt_loads"}
 
 
+@pytest.mark.thorough
 def test_keys_of_two_hosts_are_exit_2_and_one_alone_works(tmp_path: Path, clock: Clock) -> None:
     world = GeneratedWorld(seed=1, jobs=3, profile="azure", clock=clock)
     with Simulator(world) as azure:
@@ -133,7 +135,7 @@ def test_keys_of_two_hosts_are_exit_2_and_one_alone_works(tmp_path: Path, clock:
         assert {request.status for request in azure.requests} == {200}
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_organisation_and_project_go_with_the_key(host: Simulator, ftw: Command) -> None:
     ended = ftw("sync", env={"OPENAI_ORG_ID": "org-mine", "OPENAI_PROJECT_ID": "proj_mine"})
     assert ended.code == 0
@@ -141,6 +143,7 @@ def test_organisation_and_project_go_with_the_key(host: Simulator, ftw: Command)
     assert sent == {(KEY, "org-mine", "proj_mine")}
 
 
+@pytest.mark.thorough
 def test_the_key_may_stand_in_secrets_and_the_environment_wins(host: Simulator, ftw: Command) -> None:
     (ftw.folder / ".dlt").mkdir()
     (ftw.folder / ".dlt" / "secrets.toml").write_text('[sources.openai_fine_tuning]\nopenai_api_key = "from-secrets"\n')
@@ -241,7 +244,7 @@ def test_a_host_that_is_down_or_answers_with_garbage_is_exit_1_within_half_a_min
     assert is_told_well(ended["reset"], "127.0.0.1")
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_odd_records_never_fail_a_sync_nor_a_later_one(world: ScriptedWorld, host: Simulator, ftw: Command) -> None:
     world.add_job(id="ftjob-1", created_at=NOW - 30 * HOUR, status="running")
     odd: list[Any] = [

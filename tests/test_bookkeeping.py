@@ -37,6 +37,7 @@ def _history(world: ScriptedWorld) -> None:
     add_history(world, range(3))
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_table_of_dlt_that_was_changed_is_kept_aside_and_made_again(
@@ -80,6 +81,7 @@ def test_rows_are_merged_through_a_table_that_somebody_has_changed(
     assert_holds(database.rows, truth_of(world))
 
 
+@pytest.mark.first_only
 @pytest.mark.engine
 @pytest.mark.thorough
 @pytest.mark.usefixtures("postgres_engine")
@@ -94,6 +96,7 @@ def test_a_table_of_dlt_in_postgres_is_made_again(
     assert_made_again(postgres_engine, postgres.rows, world, host)
 
 
+@pytest.mark.first_only
 @pytest.mark.engine
 @pytest.mark.thorough
 @pytest.mark.parametrize("ducklake", ["sqlite"], indirect=True)

@@ -59,6 +59,7 @@ def test_a_load_that_does_not_fit_its_bound_is_loaded_all_the_same(
     assert database.rows("SELECT count(*) FROM _dlt_loads WHERE status = 0") == [(1,)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("limit", ["2816MiB", "-1"])
 def test_a_sync_leaves_the_settings_of_a_connection_that_its_process_has_to_the_file(
     long_history: ScriptedWorld, database: Database, limit: str

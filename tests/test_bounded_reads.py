@@ -24,7 +24,7 @@ def day(number: int) -> str:
     return datetime.fromtimestamp(NOW - (5 - number) * DAY - 60, tz=timezone.utc).isoformat()
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_some_jobs_by_id_and_then_everything(world: ScriptedWorld, database: Database) -> None:
     add_jobs(world)
     database.sync(job_ids=("job-4", "job-2"))
@@ -38,6 +38,7 @@ def test_some_jobs_by_id_and_then_everything(world: ScriptedWorld, database: Dat
     assert database.ids("events") == [f"event-{number}" for number in range(5)]
 
 
+@pytest.mark.thorough
 def test_jobs_since_a_date_and_then_everything(world: ScriptedWorld, database: Database) -> None:
     world.page_limit = 2
     add_jobs(world)
@@ -98,7 +99,7 @@ def test_a_job_id_that_does_not_exist_is_reported_and_the_others_are_read(
     assert database.ids("jobs") == ["job-0"]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_kept_checkpoint_counts_as_kept_after_a_bounded_read_and_a_sync_of_jobs_alone(
     world: ScriptedWorld, database: Database
 ) -> None:

@@ -53,6 +53,7 @@ def counts(rows: dict[str, int], **expected: int) -> bool:
     return True
 
 
+@pytest.mark.thorough
 def test_a_sync_of_an_open_job_that_did_not_change_writes_nothing(database: Database) -> None:
     database.begin()
     before = {name: str(database.rows(f"SELECT * FROM {name} ORDER BY ALL")) for name in NOTHING}
@@ -89,6 +90,7 @@ def test_only_what_changed_is_written_and_has_the_id_of_the_load(
     assert database.sync().requests == 1
 
 
+@pytest.mark.thorough
 def test_a_checkpoint_that_the_host_drops_is_seen_to_be_dropped(database: Database, world: ScriptedWorld) -> None:
     database.begin()
     database.sync()
@@ -126,6 +128,7 @@ def test_a_partial_sync_or_one_that_cannot_list_checkpoints_leaves_them_retained
     assert len(database.rows(RETAINED)) == 6 + 4
 
 
+@pytest.mark.thorough
 def test_rows_that_somebody_deleted_duplicated_or_changed_are_written_again(database: Database) -> None:
     database.begin()
     database.execute("DELETE FROM fine_tuning.checkpoints WHERE id = 'ftckpt-a'")
@@ -187,7 +190,7 @@ def test_what_somebody_keeps_in_columns_beside_ours_stays(
     assert database.rows("SELECT step_number FROM checkpoints WHERE id = 'ftckpt-a'") == [(77,)]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_metric_that_somebody_made_a_column_for_is_filled_and_compared(
     database: Database, world: ScriptedWorld
 ) -> None:
@@ -231,6 +234,6 @@ def test_a_ducklake_is_written_what_changed(ducklake: Engine, host: Simulator, w
 
 
 @pytest.mark.engine
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_an_iceberg_lake_is_written_what_changed(lake: Engine, host: Simulator, world: ScriptedWorld) -> None:
     assert_writes_changes_alone(lake, host, world)

@@ -114,6 +114,7 @@ def test_all_are_read_each_from_its_host_with_its_key(team: Team) -> None:
     assert is_told_well(unclear, "--account")
 
 
+@pytest.mark.thorough
 def test_one_that_fails_does_not_stop_the_others(team: Team) -> None:
     refusal = Fault("status", times=None, status=401, code="invalid_api_key", message=f"No: {KEYS['research']}")
     team.hosts["research"].faults.append(refusal)
@@ -142,6 +143,7 @@ def test_one_that_fails_does_not_stop_the_others(team: Team) -> None:
     assert team.keys_stand_in() == []
 
 
+@pytest.mark.thorough
 def test_one_that_lacks_its_key_fails_alone(team: Team) -> None:
     secrets = team.ftw.folder / ".dlt/secrets.toml"
     secrets.write_text(secrets.read_text().split("\n\n")[0])
@@ -180,6 +182,7 @@ def test_what_cannot_be_right_ends_it_before_any_account_is_read(team: Team) -> 
     assert [path.name for path in team.ftw.folder.iterdir()] == [".dlt"]
 
 
+@pytest.mark.thorough
 def test_skips_say_of_which_account(team: Team) -> None:
     team.hosts["production"].faults.append(Fault("status", path="011/checkpoints$", times=None, status=403))
     ended = team.ftw("sync", "--strict", "--resources", "jobs,checkpoints")
@@ -187,7 +190,7 @@ def test_skips_say_of_which_account(team: Team) -> None:
     assert "Account production: Skipped checkpoints of ftjob-011: " in ended.err
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_another_sync_on_the_database_is_exit_75_and_told_of_each(team: Team) -> None:
     for host in team.hosts.values():
         host.latency = 0.5
@@ -276,7 +279,7 @@ def test_a_signal_stops_all_of_them(team: Team, number: int) -> None:
     assert counts(team.ftw, "events") == {"research": 6, "production": 9}
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_one_that_failed_is_tried_again_in_the_next_round(team: Team) -> None:
     team.hosts["research"].faults.append(Fault("status", path="/jobs$", times=1, status=403, message="Not now."))
     with team.ftw.start("sync", "--every", "0.3s", "--output", "json") as running:

@@ -72,7 +72,7 @@ def test_json_is_the_one_thing_on_stdout_and_says_what_was_done(ftw: Command, wo
     assert ftw("archive", "--check", "kept", "--strict").code == 3
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_the_digest_of_the_manifest_is_printed_so_that_it_can_be_kept_elsewhere(ftw: Command) -> None:
     first = ftw("archive", "kept")
     digest = hashlib.sha256((ftw.folder / "kept/manifest.json").read_bytes()).hexdigest()
@@ -109,6 +109,7 @@ def test_a_check_tells_what_is_wrong_without_a_key_or_a_host(ftw: Command, host:
     assert host.requests == []
 
 
+@pytest.mark.thorough
 def test_the_demo_is_archived_without_a_key(tmp_path: Path) -> None:
     ftw = Command(tmp_path)
     alone = {"OPENAI_API_KEY": None}
@@ -165,7 +166,7 @@ def test_a_wrong_key_ends_it_before_anything_is_written(world: ScriptedWorld, cl
     assert "--no-sync makes no request" in unmeant.json["error"]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_key_without_the_scope_for_files_shows_under_strict(
     world: ScriptedWorld, clock: Clock, tmp_path: Path
 ) -> None:

@@ -81,6 +81,7 @@ def test_people_get_two_lines_a_run_with_the_reason(ftw: Command) -> None:
     assert all(character.isprintable() or character == "\n" for character in ended.out)
 
 
+@pytest.mark.thorough
 def test_a_job_is_named_by_its_id_the_beginning_of_it_or_its_suffix(ftw: Command) -> None:
     for name in ("ftjob-old", "ftjob-o", "old"):
         assert [row["fine_tuning_job_id"] for row in ftw("best", "--job", name, "--output", "json").json] == [
@@ -129,7 +130,7 @@ def test_jobs_are_sorted_limited_and_only_those_that_can_be_improved(tmp_path: P
     assert "None of these jobs" in ftw("best", "--improvable", "--job", "none").err
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_terminal_that_is_too_low_gets_a_pager(ftw: Command) -> None:
     paged = Command(ftw.folder.parent)
     paged.folder, paged.env = ftw.folder, {**ftw.env, "PAGER": "sed s/^/paged:/"}
@@ -217,7 +218,7 @@ def in_a_terminal(ftw: Command, columns: int, *arguments: str, lines: int = 40) 
     return read.decode().replace("\r", "").splitlines()
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_it_fits_a_narrow_terminal(ftw: Command) -> None:
     lines = in_a_terminal(ftw, 80, "best")
     assert max(map(len, lines)) <= 80
@@ -227,7 +228,7 @@ def test_it_fits_a_narrow_terminal(ftw: Command) -> None:
     assert " ".join(" ".join(lines).split()) == " ".join(" ".join(wide).split())
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_csv_on_a_terminal_shows_control_characters_as_escapes(ftw: Command) -> None:
     lines = in_a_terminal(ftw, 80, "query", "SELECT suffix FROM job_overview ORDER BY 1 LIMIT 1", "--output", "csv")
     assert lines == ["suffix", EVIL.encode("unicode_escape").decode()]
@@ -248,6 +249,7 @@ def test_every_column_of_a_wide_table_is_shown_or_named(ftw: Command) -> None:
     assert [line.split() for line in one if line.startswith("status ")] == [["status", "succeeded"]]
 
 
+@pytest.mark.thorough
 def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
     ftw = Command(tmp_path)
     told = "\n".join(in_a_terminal(ftw, 120, "archive", "--demo", "kept", "--training-files"))

@@ -31,6 +31,7 @@ def listings(host: Simulator) -> int:
     return sum(request.path.endswith("/jobs") for request in host.requests)
 
 
+@pytest.mark.thorough
 def test_a_sync_is_a_line_with_its_time_and_so_is_a_failure(
     world: ScriptedWorld, host: Simulator, ftw: Command
 ) -> None:
@@ -58,6 +59,7 @@ def test_a_sync_is_a_line_with_its_time_and_so_is_a_failure(
     assert all(re.match(STAMP + "INFO Synced ", line) for line in lines)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("moment", ["in a sync", "between two"])
 def test_sigterm_ends_it_within_two_seconds(host: Simulator, ftw: Command, moment: str) -> None:
     if moment == "in a sync":
@@ -73,6 +75,7 @@ def test_sigterm_ends_it_within_two_seconds(host: Simulator, ftw: Command, momen
     assert time.monotonic() - began < 2
 
 
+@pytest.mark.thorough
 def test_the_health_file_tells_of_the_last_success_and_is_always_whole(host: Simulator, ftw: Command) -> None:
     file = ftw.folder / "health.json"
     with ftw.start("sync", "--every", "0.2s", "--health-file", "health.json", "--quiet") as running:
@@ -123,6 +126,7 @@ def test_a_health_file_that_cannot_be_written_is_told_and_does_not_end_it(host: 
     assert re.search(STAMP + r"ERROR The health file \S+ cannot be written: .* Trying again in \d+ s\.", ended.err)
 
 
+@pytest.mark.thorough
 def test_health_is_exit_1_where_no_sync_succeeded_lately(ftw: Command) -> None:
     none = ftw("health", "health.json")
     assert none.code == 1

@@ -359,6 +359,7 @@ def test_no_statement_writes_or_reads_another_file_or_reaches_the_network(place:
     assert is_untouched(place, before)
 
 
+@pytest.mark.thorough
 def test_what_only_looks_dangerous_shows_nothing_private(place: Place) -> None:
     before = place.files()
     for sql in HARMLESS:

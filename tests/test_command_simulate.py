@@ -60,6 +60,7 @@ def test_it_answers_and_ends_when_asked(ftw: Command, number: int) -> None:
         assert ended.out == ""
 
 
+@pytest.mark.thorough
 def test_seed_profile_and_speed_decide_what_it_shows(ftw: Command) -> None:
     def ids(base_url: str) -> list[str]:
         return [job["id"] for job in get(base_url, limit=100).json()["data"]]

@@ -74,6 +74,7 @@ def test_text_is_a_line_a_table_without_control_codes(ftw: Command) -> None:
     assert list(ftw.folder.glob("*.duckdb")) == [ftw.database]
 
 
+@pytest.mark.thorough
 def test_quiet_prints_nothing_and_verbose_logs_but_never_the_key(host: Simulator, ftw: Command) -> None:
     quiet = ftw("sync", "--quiet")
     assert (quiet.code, quiet.all) == (0, "")
@@ -123,6 +124,7 @@ def test_every_sync_leaves_a_row_and_every_row_tells_account_and_load(host: Simu
     assert ftw.left_behind == []
 
 
+@pytest.mark.thorough
 def test_strict_is_exit_3_where_something_was_rejected_or_skipped(
     world: ScriptedWorld, host: Simulator, ftw: Command
 ) -> None:
@@ -167,6 +169,7 @@ def test_a_skipped_job_is_reported_stays_open_and_is_exit_3_only_if_strict(
     assert len(ftw.rows("FROM checkpoints")) == 4
 
 
+@pytest.mark.thorough
 def test_one_resource_alone_and_the_others_later(host: Simulator, ftw: Command) -> None:
     ended = ftw("sync", "--resources", "checkpoints", "--output", "json")
     assert ended.code == 0
@@ -203,6 +206,7 @@ def test_job_and_since_are_bounded_and_hide_nothing_from_a_later_sync(world: Scr
     assert len(ftw.rows("FROM checkpoints")) == 4
 
 
+@pytest.mark.thorough
 def test_jobs_that_are_all_unknown_are_a_failure_and_so_is_a_host_of_no_jobs(host: Simulator, ftw: Command) -> None:
     host.faults.append(Fault("status", path="ftjob-ended$", status=200, body={"id": "ftjob-other", "object": "x"}))
     other = ftw("sync", "--job", "ftjob-ended", "--strict")
@@ -262,6 +266,7 @@ def test_a_failure_is_json_too(tmp_path: Path, world: ScriptedWorld) -> None:
         assert (usage.json["status"], set(usage.json)) == ("failed", SUMMARY_KEYS)
 
 
+@pytest.mark.thorough
 def test_a_second_sync_of_a_database_is_exit_75_at_once(host: Simulator, ftw: Command) -> None:
     host.latency = 2
     with ftw.start("sync", "--quiet") as first:
@@ -294,6 +299,7 @@ def test_an_interrupted_sync_ends_soon_and_the_next_goes_on(host: Simulator, ftw
     assert ftw.rows("SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM checkpoints)") == [(2, 3)]
 
 
+@pytest.mark.thorough
 def test_every_stays_syncs_again_and_survives_a_failure(host: Simulator, ftw: Command) -> None:
     def listings() -> int:
         return sum(request.path.endswith("/jobs") for request in host.requests)

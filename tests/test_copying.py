@@ -127,6 +127,7 @@ def test_a_copy_in_duckdb_goes_on_where_the_original_stood(
     assert comment.startswith("validating_files, queued")
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(300)
 def test_a_copy_in_postgresql_goes_on_where_the_original_stood(
     history: Database, postgres: Postgres, world: ScriptedWorld
@@ -137,6 +138,7 @@ def test_a_copy_in_postgresql_goes_on_where_the_original_stood(
     assert len(postgres.rows("SELECT * FROM sync_history")) == 5
 
 
+@pytest.mark.thorough
 @pytest.mark.engine
 @pytest.mark.timeout(300)
 def test_a_copy_in_a_lake_goes_on_where_the_original_stood(
@@ -154,7 +156,7 @@ def test_a_copy_in_a_lake_goes_on_where_the_original_stood(
     assert content(back) == content(lake)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_what_has_changed_since_is_copied_too_until_the_copy_is_synced(
     history: Database, tmp_path: Path, world: ScriptedWorld, clock: Clock
 ) -> None:
@@ -179,7 +181,7 @@ def test_what_has_changed_since_is_copied_too_until_the_copy_is_synced(
         copied(source, DuckDb(history.path))
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_rows_of_which_no_sync_completed_are_copied_without_a_state(history: Database, tmp_path: Path) -> None:
     with duckdb.connect(str(history.path)) as connection:
         connection.execute("DELETE FROM fine_tuning._dlt_pipeline_state WHERE pipeline_name = 'fine_tuning_default'")

@@ -52,6 +52,7 @@ def child_requests(host: Simulator) -> Counter[str]:
 # commits as it goes --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize(
     "world",
     [ORDERS[0], *(pytest.param(order, marks=pytest.mark.thorough) for order in ORDERS[1:])],
@@ -84,6 +85,7 @@ class CutOff(Fault):
         return self.left < 0 and super().strikes(path, query)
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize(
     ("world", "refusal"),
     [

@@ -18,6 +18,7 @@ from histories import add_history
 from openai_fine_tuning.schema import JOBS
 
 
+@pytest.mark.thorough
 def test_the_sources_are_the_tables_and_views_with_tests_and_the_freshness_of_each_account(
     database: Database, world: ScriptedWorld
 ) -> None:

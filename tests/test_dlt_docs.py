@@ -95,7 +95,7 @@ def test_a_load_that_duckdb_refuses_for_the_load_id_is_taken_back_as_the_page_sa
     assert "2 checkpoints" in run(tmp_path, sys.executable, "-c", first, **surroundings)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_pipeline_that_has_read_the_jobs_passes_all_of_them_to_a_transformer_with_a_full_refresh(
     tmp_path: Path, host: Simulator
 ) -> None:

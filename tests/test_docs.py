@@ -130,6 +130,7 @@ def test_what_analysts_ask_has_a_query(words: str) -> None:
     assert any(words in example.question for example in examples("questions.md"))
 
 
+@pytest.mark.thorough
 def test_queries_whose_answer_is_empty_in_the_demo_find_what_they_look_for(
     world: ScriptedWorld, host: Simulator, clock: Clock, database: Database
 ) -> None:

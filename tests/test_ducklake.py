@@ -52,6 +52,7 @@ def ftw(tmp_path: Path, host: Simulator) -> Command:
     return Command(tmp_path, host.base_url)
 
 
+@pytest.mark.first_only
 @pytest.mark.timeout(300)
 @pytest.mark.engine
 def test_a_lake_holds_what_a_duckdb_file_holds(
@@ -214,6 +215,7 @@ def test_a_bucket_without_its_credentials_and_a_file_in_place_of_a_folder_are_to
     assert host.requests == []
 
 
+@pytest.mark.first_only
 @pytest.mark.timeout(400)
 @pytest.mark.engine
 @pytest.mark.parametrize("ducklake", ["sqlite", "duckdb", "postgres"], indirect=True)
@@ -252,6 +254,7 @@ def test_two_syncs_at_once_bring_every_row_once(
     assert ftw(*arguments, "one").code == 0, "a lock ends with its process"
 
 
+@pytest.mark.first_only
 @pytest.mark.timeout(300)
 @pytest.mark.engine
 @pytest.mark.parametrize("ducklake", ["sqlite", "postgres-s3"], indirect=True)
@@ -306,6 +309,7 @@ def test_a_sync_goes_on_where_the_server_of_the_catalog_closes_idle_connections(
     assert ftw("verify", *ducklake.options).code == 0
 
 
+@pytest.mark.nightly
 @in_sqlite
 def test_what_failed_is_named_and_not_that_the_transaction_is_aborted(
     tmp_path: Path, world: ScriptedWorld, host: Simulator, ftw: Command, ducklake: Engine
@@ -339,6 +343,7 @@ KILLED = {
 """Where a sync is killed: a function, before which the process ends itself."""
 
 
+@pytest.mark.first_only
 @pytest.mark.timeout(400)
 @pytest.mark.thorough
 @pytest.mark.engine

@@ -76,6 +76,7 @@ def test_three_syncs_with_changes_give_the_rows_that_duckdb_has_for_the_same_req
     assert counts[1][0] <= 4, "the last sync had next to nothing to read"
 
 
+@pytest.mark.nightly
 @pytest.mark.engine
 def test_a_lake_of_some_tables_is_read_as_far_as_it_goes(lake: Engine, world: ScriptedWorld, host: Simulator) -> None:
     add_history(world, range(2))
@@ -183,7 +184,7 @@ def test_a_destination_that_cannot_merge_is_refused(host: Simulator, ftw: Comman
     assert host.requests == []
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_table_that_was_dropped_is_made_anew_by_a_full_refresh(
     world: ScriptedWorld, host: Simulator, database: Database
 ) -> None:

@@ -556,7 +556,7 @@ def test_the_notebook_runs(
     assert ("Nothing to show yet" in page) == (world not in ("demo", "jobs-only"))
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_the_notebook_is_a_script_too(demo: Path) -> None:
     ran = subprocess.run(
         [sys.executable, str(NOTEBOOK), "--", "--database", str(demo)],

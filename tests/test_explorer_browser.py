@@ -418,6 +418,7 @@ def test_controls_have_names_and_take_keys(ftw: Command, demo: Path, chromium: A
         wait_until(lambda: {row[0][-5:] for row in cells(page, "best step")[1:]} >= {job[-5:], other[-5:]})
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (1920, "dark"), (390, "light")])
 def test_it_fits_light_and_dark_and_a_phone(ftw: Command, demo: Path, chromium: Any, width: int, scheme: str) -> None:
     picture = ftw.folder / f"explorer-{scheme}-{width}.png"

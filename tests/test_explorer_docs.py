@@ -54,6 +54,7 @@ def test_the_page_has_an_example_for_each_and_what_it_shows() -> None:
     assert [title for title, _, shown in BLOCKS if not shown] == ["marimo"], "which shows a chart"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("title", "code", "shown"), BLOCKS, ids=[title for title, _, _ in BLOCKS])
 def test_its_code_runs_and_shows_what_the_page_shows(folder: Path, title: str, code: str, shown: str) -> None:
     if importlib.util.find_spec(NEEDED[title]) is None:
@@ -95,6 +96,7 @@ def in_an_environment(folder: Path, *command: str, needs: tuple[str, ...], code:
     return ran.stdout
 
 
+@pytest.mark.first_only
 @pytest.mark.thorough
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("version", [1, 2])

@@ -95,7 +95,7 @@ def test_several_jobs_that_cannot_be_read_do_not_keep_the_others_from_being_read
     assert sorted(skip["job"] or "" for skip in summary.skipped) == ["job-0", "job-5"]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_one_listing_that_is_no_url_where_others_were_read_before_concerns_its_job_only(
     world: ScriptedWorld, database: Database
 ) -> None:
@@ -119,6 +119,7 @@ def test_a_job_whose_id_the_host_cannot_route_keeps_no_other_job_from_being_read
     assert {skip["job"] for skip in summary.skipped} <= {"a/b"}
 
 
+@pytest.mark.thorough
 def test_a_job_that_is_gone_is_reported_once_and_closed(world: ScriptedWorld, clock: Clock, database: Database) -> None:
     add_jobs(world, 2)
     world.add_job(id="job-gone", created_at=NOW - 2 * DAY, status="running", finished_at=None)
@@ -171,7 +172,7 @@ def test_an_endpoint_that_the_host_lacks_costs_one_probe_and_is_loaded_whole_onc
     assert database.sync().requests == 1
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_an_open_job_that_cannot_be_asked_for_stays_open(
     world: ScriptedWorld, clock: Clock, host: Simulator, database: Database
 ) -> None:

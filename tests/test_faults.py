@@ -106,6 +106,7 @@ def test_what_does_not_pass_is_not_tried_again(
     assert len(host.requests) == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("headers", "at_least", "at_most"),
     [
@@ -475,6 +476,7 @@ def test_a_quota_that_ends_in_between_ends_the_sync_too(
     assert_holds(database.rows, truth_of(world))
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize(
     ("fault", "word"),
@@ -533,7 +535,7 @@ def test_a_failure_that_concerns_all_ends_the_sync_and_says_why(
     assert len(listings) <= settings.MAX_ATTEMPTS
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_the_time_that_a_host_may_stay_silent_can_be_set(
     world: ScriptedWorld, host: Simulator, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,7 @@ def test_files_of_three_kinds_are_read_and_strangers_are_not(world: ScriptedWorl
     assert database.ids("files") == ["file-r", "file-t", "file-v"]
 
 
+@pytest.mark.thorough
 def test_a_file_of_many_jobs_is_asked_for_once_and_then_never_again(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -93,6 +94,7 @@ def test_a_listing_that_fails_costs_requests_and_no_rows(
     assert (summary.rows["files"], summary.skipped) == (15, [])
 
 
+@pytest.mark.thorough
 def test_a_file_that_is_gone_is_reported_once(world: ScriptedWorld, clock: Clock, database: Database) -> None:
     add_job(world, "job", training="file-gone")
     world.add_job(id="runs", created_at=NOW - HOUR, status="running", training_file="file-gone")
@@ -105,7 +107,7 @@ def test_a_file_that_is_gone_is_reported_once(world: ScriptedWorld, clock: Clock
     assert asked_for(database) == []
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_result_file_that_is_gone_is_told_once_however_many_resources_miss_it(
     world: ScriptedWorld, database: Database
 ) -> None:
@@ -159,6 +161,7 @@ def test_another_file_than_the_one_asked_for_is_rejected(
     assert database.rows("SELECT reason FROM rejected_records") == [("the host was asked for the file file-t",)]
 
 
+@pytest.mark.thorough
 def test_a_failure_of_one_file_keeps_its_job_open(world: ScriptedWorld, database: Database, host: Simulator) -> None:
     for name in ("a", "b", "c", "d"):
         world.add_file(f"file-{name}")

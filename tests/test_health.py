@@ -134,6 +134,7 @@ def test_metrics_without_a_health_file_are_refused(tmp_path: Path) -> None:
         HealthFile(tmp_path / "health.json", None, metrics=tmp_path)
 
 
+@pytest.mark.thorough
 def test_the_command_names_the_account_that_is_late(tmp_path: Path, host: Simulator, world: ScriptedWorld) -> None:
     ftw = Command(tmp_path, host.base_url)
     (ftw.folder / ".dlt").mkdir()

@@ -139,6 +139,7 @@ def test_the_id_of_a_job_cannot_leave_its_place_in_an_address(
     assert request.query == {}
 
 
+@pytest.mark.thorough
 def test_one_job_with_a_hostile_id_does_not_keep_the_others_from_being_read(
     world: ScriptedWorld, host: Simulator, ftw: Command
 ) -> None:
@@ -191,6 +192,7 @@ def test_hostile_words_of_the_host_do_not_steer_the_terminal(
 # ftw query -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_query_can_do_nothing_but_read_its_database(
     tmp_path: Path, world: ScriptedWorld, host: Simulator, ftw: Command
 ) -> None:
@@ -282,7 +284,7 @@ def test_any_json_is_either_a_row_or_rejected_with_the_reason(table: str, record
     check_any_json(table, records)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 @pytest.mark.timeout(300)
 @settings(max_examples=300, deadline=None)
 @PAGES_OF_A_TABLE
@@ -337,7 +339,7 @@ def test_a_record_that_is_rejected_again_and_again_is_kept_once(
     ]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_the_name_of_a_folder_does_not_steer_the_terminal(
     tmp_path: Path, world: ScriptedWorld, host: Simulator
 ) -> None:

@@ -39,6 +39,7 @@ def with_keys() -> list[Any]:
     return [first, *(pytest.param(*example, marks=pytest.mark.thorough) for example in others)]
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize(("heading", "lines", "shown"), with_keys())
 def test_the_commands_work_and_the_check_prints_what_is_shown(
     tmp_path: Path, clock: Clock, heading: str, lines: list[str], shown: str | None

@@ -113,7 +113,7 @@ def test_two_databases_synced_in_turn_each_get_everything(
         assert each.ids("events") == ["event-1", "event-2", "event-3"]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_database_put_back_from_an_older_copy_gets_what_it_lacks(
     world: ScriptedWorld, database: Database, tmp_path: Path
 ) -> None:

@@ -69,6 +69,7 @@ def ftw(tmp_path_factory: pytest.TempPathFactory) -> Command:
     return command
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["sync", "archive", "copy", "health", "verify", "forget"])
 def test_the_reference_names_every_field_of_an_object(ftw: Command, name: str) -> None:
     result = json.loads((ftw.folder / "results" / f"ftw {name}").read_text())

@@ -85,7 +85,7 @@ def test_a_job_is_read_once_more_after_the_grace_period_and_then_never_again(
     assert database.ids("checkpoints") == ["ftckpt-late"]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_job_that_was_already_old_when_it_was_first_seen_running_is_not_closed_unread(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -143,7 +143,7 @@ def test_a_job_that_has_no_end_yet_stays_open(status: Any, finished_at: Any) -> 
     assert not any(watch({"status": status, "finished_at": finished_at}, 0, HOUR, DAY, 20 * DAY))
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_job_that_ended_by_another_word_is_read_to_its_end_and_keeps_its_status(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -184,7 +184,7 @@ def test_a_result_file_that_grows_while_its_job_runs_replaces_what_was_read_of_i
     assert database.rows("SELECT bytes FROM files WHERE id = 'file-a'") == [(len("".join(lines)) + 6,)]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_result_file_that_is_listed_before_it_exists_is_reported_once_and_read_later(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -302,7 +302,7 @@ def test_a_checkpoint_that_the_host_drops_stays_and_is_told_from_those_it_keeps(
     ) == [(True,), (False,)]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_the_time_of_the_last_listing_survives_a_sync_of_jobs_alone(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -316,7 +316,7 @@ def test_the_time_of_the_last_listing_survives_a_sync_of_jobs_alone(
     assert database.rows(RETAINED) == [("ftckpt-a", True)]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_kept_checkpoint_counts_as_kept_after_a_sync_of_checkpoints_alone(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -328,7 +328,7 @@ def test_a_kept_checkpoint_counts_as_kept_after_a_sync_of_checkpoints_alone(
     assert database.rows(RETAINED) == [("ftckpt-a", True)]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_kept_checkpoint_counts_as_kept_when_jobs_are_switched_on_later(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -339,7 +339,7 @@ def test_a_kept_checkpoint_counts_as_kept_when_jobs_are_switched_on_later(
     assert database.rows(RETAINED) == [("ftckpt-a", True)]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_kept_checkpoint_counts_as_kept_after_a_full_refresh_of_jobs_alone(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -366,7 +366,7 @@ def test_a_job_that_failed_without_an_end_closes_by_its_last_event_or_when_it_is
     assert (database.sync().requests == 1) == is_closed
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_job_that_fails_without_an_end_while_it_is_open_closes_when_that_was_seen_before(
     world: ScriptedWorld, database: Database, clock: Clock
 ) -> None:

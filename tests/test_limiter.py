@@ -41,6 +41,7 @@ def test_a_concurrency_of_none_is_refused(host: Simulator, database: Database, c
     assert host.requests == []
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("concurrency", [1, 3, 16])
 def test_no_more_requests_are_in_flight_than_asked(

@@ -50,6 +50,7 @@ def test_several_pages_of_jobs_are_read_in_either_order_and_new_jobs_later(
     assert not [path for path in database.paths() if "ftjob-004" in path]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("world", [ScriptedWorld("as_added")], ids=["as_added"])
 def test_a_host_without_any_order_is_read_to_its_end(world: ScriptedWorld, database: Database) -> None:
     world.page_limit = 2

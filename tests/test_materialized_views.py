@@ -125,6 +125,7 @@ def test_a_small_warehouse_keeps_no_rows_and_one_that_grows_does(
     assert_right(small)
 
 
+@pytest.mark.thorough
 def test_only_the_rows_of_jobs_that_changed_are_computed_again(
     world: ScriptedWorld, host: Simulator, warehouse: DuckDb
 ) -> None:
@@ -169,6 +170,7 @@ CHANGES: dict[str, str] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_what_somebody_changes_shows_at_once(
@@ -182,7 +184,7 @@ def test_what_somebody_changes_shows_at_once(
     assert_right(warehouse)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_rows_without_a_load_are_never_kept(world: ScriptedWorld, host: Simulator, warehouse: DuckDb) -> None:
     add_history(world, range(2))
     sync(warehouse, host)
@@ -244,7 +246,7 @@ def test_a_schema_of_somebody_else_is_left_alone(
     assert_right(warehouse)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_clock_that_was_set_back_leaves_no_old_rows(world: ScriptedWorld, host: Simulator, warehouse: DuckDb) -> None:
     add_history(world, range(1))
     world.add_job(id="ftjob-open", created_at=NOW - DAY, status="running", finished_at=None)
@@ -285,7 +287,7 @@ def test_nothing_is_kept_of_what_was_forgotten(world: ScriptedWorld, host: Simul
     assert_right(warehouse)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_an_account_with_another_label_keeps_its_rows(world: ScriptedWorld, host: Simulator, warehouse: DuckDb) -> None:
     add_history(world, range(3))
     sync(warehouse, host, "old")
@@ -377,7 +379,7 @@ STEPS: list[Callable[[_Life], None]] = [
 ]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 @settings(max_examples=3, deadline=None)
 @given(steps=st.lists(st.sampled_from(STEPS), max_size=6))
 def test_after_any_steps_each_view_shows_what_it_computes(
@@ -407,6 +409,7 @@ def scanned(plan: dict[str, Any]) -> Iterator[int]:
         yield from scanned(child)
 
 
+@pytest.mark.thorough
 def test_one_job_is_read_from_the_kept_rows_alone(
     tmp_path: Path, world: ScriptedWorld, host: Simulator, warehouse: DuckDb
 ) -> None:

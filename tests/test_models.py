@@ -41,6 +41,7 @@ def callable_models(database: Database) -> dict[str, bool | None]:
 # the listing ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_day_passes_between_two_listings_of_models_and_each_comes_after_everything_else(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -56,6 +57,7 @@ def test_a_day_passes_between_two_listings_of_models_and_each_comes_after_everyt
     assert database.ids("models") == sorted([model, f"{model}:ckpt-step-10", BASE])
 
 
+@pytest.mark.thorough
 def test_a_model_that_vanishes_stays_with_the_time_when_it_was_last_seen(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -98,7 +100,7 @@ def test_the_models_are_listed_when_they_are_asked_for_and_for_no_part_of_the_jo
         database.sync(resources=("models",), since="2020-01-01")
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_first_sync_of_models_alone_reads_no_job(world: ScriptedWorld, database: Database) -> None:
     model = add_job(world)
     assert database.sync(resources=("models",)).requests == 1
@@ -108,6 +110,7 @@ def test_a_first_sync_of_models_alone_reads_no_job(world: ScriptedWorld, databas
     assert callable_models(database)[model] is True
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize(
     "fault",
@@ -151,7 +154,7 @@ def test_a_host_that_fails_on_the_listing_of_models_delays_no_sync(
     assert database.all_paths().count(MODELS) == 2
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_models_alone_fail_with_the_host_and_say_what_the_host_lacks(
     world: ScriptedWorld, host: Simulator, database: Database
 ) -> None:
@@ -264,6 +267,7 @@ def test_a_listing_may_come_in_pages_and_an_endless_one_is_an_error(world: Scrip
 # what the view says ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_what_a_listing_cannot_tell_is_null(world: ScriptedWorld, clock: Clock, database: Database) -> None:
     model = add_job(world)
     checkpoint = f"{model}:ckpt-step-10"
@@ -296,7 +300,7 @@ def test_the_advice_says_that_a_model_cannot_be_called(world: ScriptedWorld, clo
     assert {row[1:] for row in database.rows(best)} == {(None, False)}
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_model_of_a_job_that_has_just_ended_may_not_be_listed_yet(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -359,7 +363,7 @@ def test_azure_says_itself_when_a_model_is_retired(tmp_path: Path) -> None:
 # other commands -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_verify_waits_for_the_next_listing_of_models(world: ScriptedWorld, host: Simulator, database: Database) -> None:
     model = add_job(world)
     database.sync()

@@ -119,6 +119,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Odd]:
         yield Odd(database, first, database.sync())
 
 
+@pytest.mark.thorough
 def test_a_world_of_odd_records_loads_twice_and_what_is_rejected_does_not_pile_up(odd: Odd) -> None:
     assert odd.first.status == odd.second.status == "done"
     assert odd.first.rejected == odd.second.rejected > 0
@@ -325,7 +326,7 @@ def test_a_time_beyond_all_numbers_fails_no_sync(world: ScriptedWorld, database:
     assert database.rows("SELECT count(*) FROM rejected_records") == [(2,)]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_an_open_job_whose_id_holds_a_lone_surrogate_fails_no_sync(world: ScriptedWorld, database: Database) -> None:
     world.add_job(id="ftjob-\ud800", created_at=NOW - HOUR, status="running", finished_at=None, result_files=["\udc00"])
     world.add_job(id="ftjob-fine", created_at=NOW - HOUR, status="running", finished_at=None)

@@ -29,6 +29,7 @@ def seconds(column: str) -> str:
     return f"epoch_us({column}) / 1000000"
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("profile", sorted(PROFILES))
 def test_ids_times_and_metrics_are_those_that_the_official_client_reads(tmp_path: Path, profile: str) -> None:

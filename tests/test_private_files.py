@@ -28,6 +28,7 @@ def synced(tmp_path: Path, world: ScriptedWorld, host: Simulator) -> Command:
     return Command(tmp_path, host.base_url)
 
 
+@pytest.mark.thorough
 def test_only_their_owner_may_read_new_files(synced: Command) -> None:
     assert synced("sync", "--health-file", "health.json").code == 0
     assert synced("archive", "kept").code == 0
@@ -39,7 +40,7 @@ def test_only_their_owner_may_read_new_files(synced: Command) -> None:
     assert {path for path in files if mode(path) & 0o077} == set()
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_umask_that_is_asked_for_counts_and_files_keep_their_rights(synced: Command) -> None:
     assert synced("sync", env={"FTW_UMASK": "027"}).code == 0
     assert mode(synced.database) == 0o640

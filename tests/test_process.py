@@ -136,7 +136,7 @@ def test_what_the_system_or_a_library_says_in_any_place_is_a_line(
     assert "stands-in-a-file" not in ended.stdout + ended.stderr
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_what_the_encoding_of_the_output_lacks_is_escaped(
     tmp_path: Path, world: ScriptedWorld, host: Simulator
 ) -> None:
@@ -237,6 +237,7 @@ def test_a_sync_in_python_leaves_the_process_as_it_was_and_sends_no_telemetry(
     assert os.environ.get("RUNTIME__DLTHUB_TELEMETRY") is None
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("where", ["main", "worker"])

@@ -39,6 +39,7 @@ def test_every_table_and_view_is_named() -> None:
     assert [name for name in views if f"`{name}`" not in changelog] == []
 
 
+@pytest.mark.thorough
 def test_the_readme_shows_what_its_commands_print(tmp_path: Path) -> None:
     environment = {**os.environ, "HOME": str(tmp_path), "COLUMNS": "200"}
     sessions = console_sessions((ROOT / "README.md").read_text())

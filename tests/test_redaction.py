@@ -136,6 +136,7 @@ def test_a_short_secret_is_hidden_in_messages_as_a_word_and_left_in_answers() ->
     assert made.body(b'{"key": "monkey"}') == b'{"key": "monkey"}'
 
 
+@pytest.mark.thorough
 def test_what_the_host_repeats_of_the_key_is_in_no_table(tmp_path: Path, world: ScriptedWorld, host: Simulator) -> None:
     echoes = {name: form(KEY) for name, form in FORMS.items()}
     world.add_job(id="ftjob-a", created_at=NOW - DAY, finished_at=NOW - DAY + 60, metadata=echoes)

@@ -41,7 +41,7 @@ def run_the_plain_source(database: Database, host: Simulator) -> None:
     pipeline.run(openai_fine_tuning("key", host.base_url))
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_wider_sync_follows_a_full_refresh_of_some_resources(database: Database, world: ScriptedWorld) -> None:
     database.sync(resources=("jobs", "checkpoints"))
     database.sync(resources=("jobs", "checkpoints"), full_refresh=True)
@@ -49,7 +49,7 @@ def test_a_wider_sync_follows_a_full_refresh_of_some_resources(database: Databas
     assert_holds(database.rows, truth_of(world))
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_sync_follows_the_plain_source_and_the_plain_source_a_sync(
     database: Database, world: ScriptedWorld, host: Simulator, clock: Clock
 ) -> None:
@@ -163,7 +163,7 @@ def test_every_account_is_read_once_more_where_a_table_was_dropped(database: Dat
         assert database.sync(account=account).requests == 1
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_bounded_read_does_not_hide_that_a_table_was_dropped(database: Database, world: ScriptedWorld) -> None:
     database.begin()
     database.execute("DROP TABLE fine_tuning.events")
@@ -189,6 +189,7 @@ def test_a_column_of_another_type_is_named_and_can_be_dropped(
     assert_holds(database.rows, truth_of(world))
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("forget", [None, "DELETE FROM fine_tuning._dlt_version"])
 def test_a_new_account_reads_a_value_as_the_type_of_the_column_that_is_there(
@@ -246,6 +247,7 @@ def test_a_unique_index_of_somebodys_is_named_as_what_keeps_rows_from_being_repl
     assert_holds(database.rows, truth_of(world))
 
 
+@pytest.mark.first_only
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     "sql",

@@ -42,6 +42,7 @@ def test_each_open_job_costs_one_request_for_each_of_its_listings(
     ]
 
 
+@pytest.mark.thorough
 def test_an_open_job_that_the_first_page_does_not_show_costs_one_request_more(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -61,7 +62,7 @@ def test_an_open_job_that_the_first_page_does_not_show_costs_one_request_more(
     assert database.rows("SELECT status FROM jobs WHERE id = 'old'") == [("paused",)]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_many_open_jobs_further_back_are_listed_and_not_asked_for_one_by_one(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -126,7 +127,7 @@ def test_the_long_events_of_the_first_job_hold_up_no_other_job(
     assert "ftjob-003" in asked[-1], "its last pages come after the events of all others"
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_an_endpoint_that_is_missing_costs_one_request_however_many_parts_a_sync_has(
     world: ScriptedWorld, host: Simulator, database: Database
 ) -> None:

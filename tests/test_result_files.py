@@ -252,6 +252,7 @@ def test_two_columns_of_one_name_are_both_kept() -> None:
     assert json.loads(row["other_metrics"]) == {"train_loss (3)": 0.6}
 
 
+@pytest.mark.thorough
 def test_the_metrics_of_graders_stand_in_one_column_complete_and_findable(
     world: ScriptedWorld, database: Database
 ) -> None:

@@ -87,6 +87,7 @@ def test_of_several_accounts_a_scheduler_is_told_what_went_wrong_of_each() -> No
 # the page -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_the_page_shows_what_its_commands_print(ftw: Command) -> None:
     sessions = console_sessions(PAGE)
     assert len(sessions) == 3
@@ -136,6 +137,7 @@ def test_everything_that_is_shown_is_named_on_the_page() -> None:
 # cron and systemd -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_the_commands_of_cron_run_and_print_nothing(ftw: Command) -> None:
     *_, sync, maintain = (SCHEDULES / "cron/fine-tuning-sync").read_text().splitlines()
     assert f"{sync}\n{maintain}\n" in PAGE
@@ -176,6 +178,7 @@ def test_the_dockerfile_is_well_formed() -> None:
     assert is_well(tool("hadolint"), "--failure-threshold", "style", ROOT / "Dockerfile")
 
 
+@pytest.mark.thorough
 def test_what_a_container_starts_runs_and_its_health_check_says_so(ftw: Command) -> None:
     last = (ROOT / "Dockerfile").read_text().split("\nFROM ")[-1]
     assert re.search(r"^USER 65534:65534$", last, re.MULTILINE)

@@ -96,6 +96,7 @@ def test_airflow_parses_the_dag_and_runs_it_with_secrets_from_its_variable(
     assert not (tmp_path / "dlt/pipelines").exists(), "dlt's directory of the user, which mixes up warehouses"
 
 
+@pytest.mark.nightly
 def test_the_dag_of_the_page_about_monitoring_shows_which_account_fails(
     airflow: None, world: ScriptedWorld, tmp_path: Path
 ) -> None:

@@ -123,6 +123,7 @@ def test_a_redirect_to_another_host_is_not_followed(
     assert is_told_well(ended, "redirects to", urlsplit(target).hostname or "")
 
 
+@pytest.mark.thorough
 def test_a_redirect_within_the_host_is_followed_and_one_in_a_circle_ends(
     world: ScriptedWorld, host: Simulator, ftw: Command
 ) -> None:

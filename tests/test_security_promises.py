@@ -231,6 +231,7 @@ def test_every_promise_is_held_by_tests_and_every_test_exists() -> None:
     assert {name for names in HELD.values() for name in names} - tests == set()
 
 
+@pytest.mark.thorough
 def test_telemetry_stays_off_where_the_configuration_turns_it_on(
     tmp_path: Path, world: ScriptedWorld, host: Simulator
 ) -> None:

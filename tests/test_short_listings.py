@@ -40,6 +40,7 @@ def test_fewer_than_half_of_the_known_jobs_is_worth_a_warning(listed: int, known
     assert (short_listing("default", listed=listed, known=known) is not None) == warns
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("key", ["key", "key-of-an-empty-project"])
 def test_each_sync_warns_of_an_empty_listing_until_a_full_refresh_accepts_it(
@@ -56,6 +57,7 @@ def test_each_sync_warns_of_an_empty_listing_until_a_full_refresh_accepts_it(
     assert_holds(database.rows, truth_of(world))
 
 
+@pytest.mark.thorough
 def test_an_open_job_stays_open_while_the_listing_is_short(
     database: Database, world: ScriptedWorld, other: Simulator, clock: Clock
 ) -> None:
@@ -70,7 +72,7 @@ def test_an_open_job_stays_open_while_the_listing_is_short(
     assert "ftckpt-late" in database.ids("checkpoints")
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_listing_with_most_of_the_jobs_or_one_that_is_not_read_to_its_end_is_nothing_to_warn_of(
     database: Database, world: ScriptedWorld
 ) -> None:

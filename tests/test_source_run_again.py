@@ -87,6 +87,7 @@ class Source:
         raise AssertionError("it does not end")
 
 
+@pytest.mark.thorough
 def test_what_a_failed_run_has_read_is_read_again(source: Source, mine: Mine, host: Simulator) -> None:
     host.faults.append(Fault("status", path="ftjob-03/checkpoints", times=settings.MAX_ATTEMPTS, status=429))
     with pytest.raises(PipelineStepFailed):
@@ -95,6 +96,7 @@ def test_what_a_failed_run_has_read_is_read_again(source: Source, mine: Mine, ho
     assert mine.counts == [(JOBS, JOBS)]
 
 
+@pytest.mark.thorough
 def test_another_database_gets_everything(source: Source, mine: Mine, tmp_path: Path) -> None:
     source.run(mine)
     other = Mine(tmp_path, "other")
@@ -102,6 +104,7 @@ def test_another_database_gets_everything(source: Source, mine: Mine, tmp_path: 
     assert (mine.counts, other.counts) == ([(JOBS, JOBS)], [(JOBS, JOBS)])
 
 
+@pytest.mark.thorough
 def test_what_has_changed_since_is_read(source: Source, mine: Mine, world: ScriptedWorld, clock: Clock) -> None:
     source.run(mine)
     clock.advance(120)

@@ -83,6 +83,7 @@ def in_bucket(bucket: Bucket, bucket_lake: Engine, monkeypatch: pytest.MonkeyPat
     return bucket_lake
 
 
+@pytest.mark.nightly
 def test_spark_reads_a_lake_in_a_bucket(tmp_path: Path, clock: Clock, in_bucket: Engine, spark: Any) -> None:
     with Simulator(GeneratedWorld(seed=3, jobs=4, clock=clock), clock=clock) as host:
         summary = in_bucket.sync(host)

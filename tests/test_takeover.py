@@ -67,6 +67,7 @@ def test_a_rotated_key_costs_the_job_listing_and_nothing_else(world: ScriptedWor
     assert (again.requests, again.notes) == (1, [])
 
 
+@pytest.mark.thorough
 def test_what_is_new_or_open_since_is_read_by_the_new_key(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -114,6 +115,7 @@ def test_a_key_of_other_jobs_takes_nothing_over(world: ScriptedWorld, database: 
         assert ("label of its own" in note) == (kind != "the same")
 
 
+@pytest.mark.thorough
 def test_what_is_not_taken_over_is_read_in_whole_and_the_old_watermark_stays(
     world: ScriptedWorld, database: Database, clock: Clock
 ) -> None:
@@ -145,7 +147,7 @@ def test_a_changed_host_takes_over_as_a_rotated_key_does(tmp_path: Path, world: 
         assert quiet.json["requests"] == 4
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_an_unfinished_first_sync_is_not_taken_over(world: ScriptedWorld, clock: Clock, database: Database) -> None:
     def first_part(key: str) -> Report:
         report = Report()
@@ -172,7 +174,7 @@ def test_an_unfinished_first_sync_is_not_taken_over(world: ScriptedWorld, clock:
     assert database.sync(key="third").rows["jobs"] == 0
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_resource_that_the_old_key_could_not_read_is_read(tmp_path: Path, world: ScriptedWorld, clock: Clock) -> None:
     keys = {"old": frozenset({FILES_SCOPE}), "new": frozenset[str](), "last": frozenset({FILES_SCOPE})}
     with Simulator(world, clock=clock, api_keys=keys) as host:
@@ -188,7 +190,7 @@ def test_a_resource_that_the_old_key_could_not_read_is_read(tmp_path: Path, worl
         assert database.sync(key="last").skipped == []
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_bounded_read_decides_nothing(database: Database) -> None:
     database.begin(key="old")
     before = states(database)
@@ -240,7 +242,7 @@ def test_a_host_that_fails_while_it_is_to_be_decided_leaves_it_open(database: Da
     assert "not read again" in database.sync(key="new").notes[0]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_verification_with_a_rotated_key_knows_what_was_read(database: Database) -> None:
     database.begin(key="old")
     with_old = compared(database, "old")
@@ -288,7 +290,7 @@ def test_a_state_of_a_later_release_is_refused(database: Database, resource: str
     assert database.host.requests == []
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_verification_of_a_state_of_a_later_release_is_refused(database: Database, tmp_path: Path) -> None:
     database.sync()
     warehouse = DuckDb(database.path)
@@ -333,7 +335,7 @@ def test_another_host_with_other_jobs_is_refused_until_a_full_refresh(database: 
         database.sync()
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_another_host_with_the_same_jobs_is_taken_over(database: Database, host: Simulator) -> None:
     database.begin()
     assert "not read again" in elsewhere(database, host).notes[0]

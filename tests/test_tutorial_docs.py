@@ -90,6 +90,7 @@ def test_the_explorer_opens_over_what_was_synced(ftw: Command) -> None:
         running.end()
 
 
+@pytest.mark.thorough
 def test_it_goes_on_with_a_key_of_ones_own(ftw: Command, openai: Simulator) -> None:
     for command, shown in console_sessions(OWN):
         words = shlex.split(command)

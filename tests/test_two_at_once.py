@@ -66,6 +66,7 @@ def test_a_second_sync_says_who_is_first_and_the_lock_of_a_killed_one_is_free(
     assert list(ftw.temporary.glob("*/sync-*")) == []
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("same", [True, False], ids=["same-account", "two-accounts"])
 def test_two_syncs_at_once_into_postgres_are_both_right(
     world: ScriptedWorld, host: Simulator, ftw: Command, postgres: Postgres, same: bool
@@ -127,6 +128,7 @@ def test_a_sync_waits_for_a_reader_and_says_for_whom(world: ScriptedWorld, host:
     assert_holds(ftw.rows, truth_of(world))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("is_attached", [False, True])
 def test_a_sync_and_a_reader_wait_for_a_connection_of_their_own_process(
     world: ScriptedWorld, database: Database, is_attached: bool
@@ -225,7 +227,7 @@ def test_a_full_disk_is_told_and_what_was_there_stays(
         assert_holds(lambda sql: ftw.rows(sql, database), truth_of(world))
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_full_disk_for_temporary_files_is_told(
     tmp_path: Path, world: ScriptedWorld, host: Simulator, ftw: Command
 ) -> None:
@@ -292,6 +294,7 @@ def test_a_read_only_file_or_folder_is_told_before_anything_is_requested(
     assert_holds(ftw.rows, truth_of(world))
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("damage", ["text", "short", "middle"])
 @pytest.mark.thorough
 def test_a_file_that_is_no_database_is_told_and_left_as_it_is(

@@ -160,7 +160,7 @@ def test_what_happened_since_the_last_sync_is_not_synced_yet(
     assert not comparison.differs
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_rejected_record_counts_as_held(world: ScriptedWorld, database: Database) -> None:
     world.add_raw_checkpoint("ftjob-0", {"id": "ckpt-odd", "metrics": {"train_loss": "high"}})
     database.begin()
@@ -169,7 +169,7 @@ def test_a_rejected_record_counts_as_held(world: ScriptedWorld, database: Databa
     assert comparison.equal["rejected_records"] == 1
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_only_the_account_in_question_is_compared(database: Database) -> None:
     database.sync(account="one")
     database.sync(account="two")
@@ -178,7 +178,7 @@ def test_only_the_account_in_question_is_compared(database: Database) -> None:
     assert one.findings == []
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_resources_that_were_never_read_are_not_synced_yet_and_a_table_that_is_gone_is_missing(
     database: Database,
 ) -> None:
@@ -200,6 +200,7 @@ def test_resources_that_were_never_read_are_not_synced_yet_and_a_table_that_is_g
         compared(database)
 
 
+@pytest.mark.thorough
 def test_the_command_tells_each_finding_the_failures_first(
     world: ScriptedWorld, database: Database, tmp_path: Path
 ) -> None:

@@ -92,6 +92,7 @@ def test_views_are_made_anew_only_where_they_changed(
     assert not [sql for sql in executed if " VIEW " in sql]
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(400)  # DuckDB 1.4 plans large views ten times as slowly as 1.5
 @pytest.mark.first_only
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ def test_the_curves_have_a_part_for_every_metric(dialect: str) -> None:
     assert ("checkpoints", "newest") in parts
 
 
+@pytest.mark.thorough
 @pytest.mark.engine
 def test_clickhouse_gives_the_same_answers(tmp_path: Path, clock: Clock) -> None:
     with Simulator(GeneratedWorld(seed=3, jobs=16, clock=clock), clock=clock) as host:

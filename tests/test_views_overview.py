@@ -53,6 +53,7 @@ def test_a_row_a_job_with_or_without_checkpoints(world: ScriptedWorld, database:
     assert moments == [tuple(datetime.fromtimestamp(NOW - DAY + s, timezone.utc) for s in (0, HOUR))]
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_job_has_the_suffix_and_the_method_that_its_checkpoints_have(
@@ -69,7 +70,7 @@ def test_a_job_has_the_suffix_and_the_method_that_its_checkpoints_have(
     assert database.rows(f"SELECT j.method, c.method {both} WHERE j.method IS DISTINCT FROM c.method") == []
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_the_training_files_name_is_there_once_files_are(world: ScriptedWorld, database: Database) -> None:
     world.add_job(id="job", created_at=NOW - DAY, training_file="file-7")
     world.add_job(id="other", created_at=NOW - DAY, training_file="file-8")
@@ -128,6 +129,7 @@ def test_curves_have_one_name_for_the_accuracy_of_every_host(world: ScriptedWorl
     ]
 
 
+@pytest.mark.thorough
 def test_curves_show_a_metric_that_appears_later(world: ScriptedWorld, database: Database) -> None:
     world.add_job(id="job", created_at=NOW - HOUR, status="running")
     world.add_event("job", type="metrics", data={"step": 1, "train_loss": 0.8})

@@ -56,6 +56,7 @@ def test_runs_with_one_validation_file_are_ranked(world: ScriptedWorld, database
     ]
 
 
+@pytest.mark.thorough
 def test_a_job_costs_its_tokens_at_the_prices_that_the_user_gives(world: ScriptedWorld, database: Database) -> None:
     world.add_job(id="job", created_at=NOW - DAY, finished_at=NOW - DAY + HOUR, trained_tokens=9, model="priced")
     world.add_event("job", message="Training tokens billed: 2,000,000", type="message", data={})

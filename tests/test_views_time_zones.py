@@ -96,7 +96,7 @@ def test_a_view_gives_the_same_rows_in_every_time_zone(around_new_year: Database
         assert all(rows == first for rows in others), view.name
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_the_months_of_a_session_would_differ_and_that_of_contributing_does_not(around_new_year: Database) -> None:
     months = "SELECT fine_tuning_job_id, DATE_TRUNC('month', created_at) FROM job_overview"
     first, *others = in_every_zone(around_new_year, months)

@@ -83,6 +83,7 @@ def assert_is_read_as_duckdb_is(ftw: Command, world: ScriptedWorld, *where: str)
     assert is_told_well(running, "ftjob-runs has no checkpoints (it is running)")
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(300)
 def test_postgresql_is_read_as_duckdb_is(ftw: Command, world: ScriptedWorld, postgres: Postgres) -> None:
     ftw.env["DESTINATION__POSTGRES__CREDENTIALS"] = postgres.credentials

@@ -46,6 +46,7 @@ def test_another_seed_makes_another_world(profile: str) -> None:
     assert {job["id"] for job in one.jobs()}.isdisjoint(job["id"] for job in two.jobs())
 
 
+@pytest.mark.thorough
 def test_a_world_does_not_depend_on_when_it_was_looked_at(profile: str) -> None:
     watched, unwatched = (GeneratedWorld(jobs=15, profile=profile, clock=Clock()) for _ in range(2))
     for _ in range(10):
