@@ -458,6 +458,13 @@ def test_a_query_comes_from_a_file_or_from_standard_input(ftw: Command, tmp_path
     assert is_told_well(empty, "empty")
 
 
+def test_it_does_not_wait_for_pandas_to_be_imported(ftw: Command, tmp_path: Path) -> None:
+    (tmp_path / "pandas.py").write_text("from pathlib import Path\nPath(__file__ + '.imported').touch()\n")
+    env = {"PYTHONPATH": str(tmp_path)}
+    assert ftw("query", "SELECT id, created_at FROM jobs", env=env).code == 0
+    assert not (tmp_path / "pandas.py.imported").exists()
+
+
 def test_numbers_are_numbers_in_json(ftw: Command) -> None:
     sql = (
         "SELECT 1.10::DECIMAL(4, 2) AS a, 12345678901234567890.123456789::DECIMAL(38, 9) AS b, "
