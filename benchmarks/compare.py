@@ -132,8 +132,8 @@ class Trial:
     before: str | None = None
 
     def ready(self, folder: Path) -> Path:
-        """The file that a warm-up by `ftw sync` makes."""
-        return folder / f"{self.world}-{self.kind}.duckdb"
+        """The file that the warm-up of this trial makes. No other: it has the trial's server build all pages."""
+        return folder / f"{self.world}-{self.kind}-{self.before}.duckdb"
 
 
 ALL = (FTW, OPENAI, REST_API, SINGER, FLOOR, READY)
