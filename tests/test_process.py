@@ -297,7 +297,9 @@ def test_after_an_interrupted_sync_in_python_the_process_can_exit_at_once(
     add_history(world, range(2))
     host.faults.append(Fault("slow", path="checkpoints$", seconds=40))
     code = """
+        import signal
         from fine_tuning_warehouse.scheduled import sync_configured
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         try:
             sync_configured()
         except KeyboardInterrupt:
