@@ -146,7 +146,7 @@ def test_nothing_is_forgotten_while_a_sync_runs(two: Database) -> None:
         forget(DuckDb(two.path), "a")
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_known_host_and_key_under_a_new_label_is_named_before_it_is_read_again(
     two: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,7 +205,7 @@ def test_nothing_is_changed_where_an_archive_is_not_one(two: Database, tmp_path:
     assert [one.account for one in stored_accounts(DuckDb(two.path))] == ["a", "b"]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_an_archive_follows_though_the_warehouse_went_ahead(two: Database, tmp_path: Path, host: Simulator) -> None:
     ftw, place = Command(tmp_path, host.base_url), ["--database", str(two.path)]
     archived(two, tmp_path / "archive", "a", "b")
@@ -326,7 +326,7 @@ def test_accounts_of_a_lake_and_of_a_server_are_renamed_and_forgotten(
     _rename_and_forget(engine.warehouse, host)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 @pytest.mark.parametrize("ducklake", ["duckdb"], indirect=True)
 def test_accounts_of_a_ducklake_are_renamed_and_forgotten(ducklake: Engine, host: Simulator) -> None:
     _rename_and_forget(ducklake.warehouse, host)

@@ -588,7 +588,7 @@ def test_ids_that_some_file_systems_take_for_one_lie_apart(
 # several accounts, several warehouses ---------------------------------------------------------------------------------
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_the_files_of_another_account_come_with_its_key(archiving: Archiving, database: Database) -> None:
     database.sync(account="staging")
     archiving(account=None)
@@ -605,7 +605,7 @@ def test_the_files_of_another_account_come_with_its_key(archiving: Archiving, da
     assert archiving.damaged() == {}
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_another_warehouse_does_not_replace_the_rows_of_the_first(
     archiving: Archiving, database: Database, tmp_path: Path, world: ScriptedWorld, host: Simulator
 ) -> None:
@@ -888,7 +888,7 @@ def assert_alike(mine: Path, theirs: Path) -> None:
 # tables that are files ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.first_only
+@pytest.mark.nightly
 @pytest.mark.engine
 @pytest.mark.parametrize("table_format", ["delta", "iceberg"])
 def test_a_lake_is_archived_as_duckdb_is(

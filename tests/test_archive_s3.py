@@ -104,6 +104,7 @@ def test_a_killed_run_is_made_good_by_the_next(ftw: Command, bucket: Bucket, hos
     assert list(ftw.temporary.rglob("*.jsonl")) == [], "what users wrote stays nowhere else"
 
 
+@pytest.mark.nightly
 def test_what_a_bucket_refuses_is_told_in_a_line(ftw: Command, bucket: Bucket) -> None:
     bucket.put("mine/notes.txt", b"mine")
     bucket.put("folder/", b"")  # as the console of S3 marks one

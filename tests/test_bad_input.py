@@ -183,7 +183,7 @@ def test_a_read_only_folder_is_exit_1(host: Simulator, ftw: Command) -> None:
     assert host.requests == []
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_host_that_lists_no_jobs_is_exit_1_and_the_database_stays_as_it_was(
     world: ScriptedWorld, host: Simulator, ftw: Command
 ) -> None:

@@ -227,7 +227,7 @@ def test_postgres_is_written_what_changed(postgres_engine: Engine, host: Simulat
 
 
 @pytest.mark.engine
-@pytest.mark.thorough
+@pytest.mark.nightly
 @pytest.mark.parametrize("ducklake", ["sqlite"], indirect=True)
 def test_a_ducklake_is_written_what_changed(ducklake: Engine, host: Simulator, world: ScriptedWorld) -> None:
     assert_writes_changes_alone(ducklake, host, world)

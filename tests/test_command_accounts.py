@@ -210,7 +210,7 @@ def test_another_sync_on_the_database_is_exit_75_and_told_of_each(team: Team) ->
     assert counts(team.ftw) == {"research": 2, "production": 3}
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_check_verify_and_archive_take_all_of_them(team: Team) -> None:
     ended = team.ftw("check")
     assert ended.code == 0, ended.all
@@ -264,7 +264,7 @@ def test_check_verify_and_archive_take_all_of_them(team: Team) -> None:
     assert team.keys_stand_in() == []
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_all_of_them(team: Team, number: int) -> None:
     silent = Fault("silent", path="/events$", times=None)

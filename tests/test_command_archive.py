@@ -188,7 +188,7 @@ def test_no_key_stands_in_an_archive(ftw: Command, host: Simulator) -> None:
     assert [file for file in ftw.folder.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()] == []
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_two_at_once_do_not_disturb_each_other(ftw: Command, host: Simulator) -> None:
     silent = Fault("silent", path="content$", times=1, seconds=3)
     host.faults.append(silent)

@@ -157,7 +157,7 @@ def test_jobs_and_accounts_can_be_chosen(ftw: Command) -> None:
     assert "no checkpoints of account other" in told.err
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_without_a_warehouse_it_says_what_to_run(ftw: Command, tmp_path: Path, host: Simulator) -> None:
     for form in ("text", "json", "csv"):
         missing = ftw("best", "--database", "missing.duckdb", "--output", form)

@@ -109,7 +109,7 @@ def test_the_health_file_tells_of_the_last_success_and_is_always_whole(host: Sim
     assert [found.name for found in ftw.folder.glob("health*")] == ["health.json"]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_health_file_that_cannot_be_written_is_told_and_does_not_end_it(host: Simulator, ftw: Command) -> None:
     folder = ftw.folder / "health"
     folder.mkdir()

@@ -138,7 +138,7 @@ def test_a_copy_in_postgresql_goes_on_where_the_original_stood(
     assert len(postgres.rows("SELECT * FROM sync_history")) == 5
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 @pytest.mark.engine
 @pytest.mark.timeout(300)
 def test_a_copy_in_a_lake_goes_on_where_the_original_stood(
@@ -227,6 +227,7 @@ def test_a_destination_that_refuses_a_copy_is_told_without_its_credentials(
     assert "secret-word" not in failed.all
 
 
+@pytest.mark.nightly
 def test_two_copies_at_once_into_an_empty_database_bring_every_row_once(
     history: Database, tmp_path: Path, postgres: Postgres
 ) -> None:

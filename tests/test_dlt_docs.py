@@ -114,7 +114,7 @@ for refresh in (False, True):
     assert printed.split() == ["1", "3"]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_database_from_a_backup_misses_nothing_after_the_command_that_the_page_names(
     tmp_path: Path, world: ScriptedWorld, host: Simulator, clock: Clock
 ) -> None:

@@ -130,6 +130,7 @@ def test_a_connection_over_it_reads_and_does_nothing_else(
                 connection.execute(refused)
 
 
+@pytest.mark.nightly
 @in_sqlite
 def test_a_query_shows_which_tables_there_are(
     world: ScriptedWorld, host: Simulator, ftw: Command, ducklake: Engine
@@ -279,6 +280,7 @@ def test_maintenance_merges_files_and_expires_snapshots_beside_a_reader_and_the_
     assert_holds(ducklake.rows, truth_of(world))
 
 
+@pytest.mark.nightly
 @pytest.mark.engine
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("ducklake", ["postgres"], indirect=True)

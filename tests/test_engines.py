@@ -47,6 +47,7 @@ def change(world: ScriptedWorld, clock: Clock) -> None:
     add_history(world, range(NEWER, NEWER + 3))
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("name", ["postgres_engine", "lake", "bucket_lake"])
 @pytest.mark.engine
 def test_three_syncs_with_changes_give_the_rows_that_duckdb_has_for_the_same_requests(
@@ -191,6 +192,7 @@ def test_a_table_that_was_dropped_is_made_anew_by_a_full_refresh(
     assert_is_made_anew(Engine(DuckDb(database.path), {}), world, host, database.execute)
 
 
+@pytest.mark.nightly
 @pytest.mark.engine
 def test_in_postgresql_too_and_staging_tables_may_be_dropped_at_any_time(
     world: ScriptedWorld, host: Simulator, postgres: Postgres, postgres_engine: Engine
@@ -313,6 +315,7 @@ def test_accounts_share_one_staging_schema_since_their_loads_take_turns(
     ]
 
 
+@pytest.mark.nightly
 @pytest.mark.engine
 @pytest.mark.timeout(300)
 def test_a_lake_without_a_catalog_is_an_error_that_names_the_settings_and_its_tables_are_taken_into_one(

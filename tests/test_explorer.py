@@ -333,7 +333,7 @@ def values_of(chart: Any) -> list[list[dict[str, Any]]]:
     return [layer.get("data", drawn.get("data"))["values"] for layer in drawn["layer"]]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_the_best_checkpoint_is_starred_where_the_views_say(reader: data.Reader, demo: Path) -> None:
     for row in data.jobs(reader):
         if not row["checkpoints"]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["postgres"]
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(300)
 def test_a_history_moves_as_the_page_says(tmp_path: Path, postgres: Postgres) -> None:
     if importlib.util.find_spec("pyiceberg") is None:

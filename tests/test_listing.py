@@ -206,7 +206,7 @@ def test_a_cut_listing_whose_place_the_host_forgets_is_read_from_its_start(
     assert {*database.ids("jobs"), forgotten} == set(expected("ftjob", 12))
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_sync_that_commits_as_it_goes_reads_all_and_each_job_once(world: ScriptedWorld, database: Database) -> None:
     world.page_limit = 4
     add_jobs(world, range(11))

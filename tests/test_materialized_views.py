@@ -138,7 +138,7 @@ def test_only_the_rows_of_jobs_that_changed_are_computed_again(
     assert rows(warehouse, models) == [("ftjob-000",), ("ftjob-002",)]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_rows_that_another_version_of_the_views_has_kept_are_computed_again(
     world: ScriptedWorld, host: Simulator, warehouse: DuckDb
 ) -> None:
@@ -267,7 +267,7 @@ def test_a_clock_that_was_set_back_leaves_no_old_rows(world: ScriptedWorld, host
 # accounts that are forgotten or renamed -----------------------------------------------------------------------------
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_nothing_is_kept_of_what_was_forgotten(world: ScriptedWorld, host: Simulator, warehouse: DuckDb) -> None:
     add_history(world, range(3))
     sync(warehouse, host, "one")

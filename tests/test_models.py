@@ -313,7 +313,7 @@ def test_a_model_of_a_job_that_has_just_ended_may_not_be_listed_yet(
     assert (callable_models(database)[new], callable_models(database)[old]) == (False, True)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_retirement_touches_what_was_tuned_from_the_model(world: ScriptedWorld, database: Database) -> None:
     of_base = add_job(world)
     tuned_twice = add_job(world, "two", model=of_base, fine_tuned_model=f"ft:{BASE}:example-org::two")

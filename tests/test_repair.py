@@ -152,7 +152,7 @@ def test_rows_without_a_key_do_not_stay_where_the_state_is_gone_too(
     assert_holds(database.rows, truth_of(world))
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_every_account_is_read_once_more_where_a_table_was_dropped(database: Database, world: ScriptedWorld) -> None:
     for account in ("one", "two"):
         database.sync(account=account)
@@ -173,8 +173,7 @@ def test_a_bounded_read_does_not_hide_that_a_table_was_dropped(database: Databas
     assert_holds(database.rows, truth_of(world))
 
 
-@pytest.mark.thorough
-@pytest.mark.first_only
+@pytest.mark.nightly
 @pytest.mark.parametrize(("column", "to", "found"), [("step_number", "VARCHAR", "text"), ("id", "BLOB", "binary")])
 def test_a_column_of_another_type_is_named_and_can_be_dropped(
     database: Database, world: ScriptedWorld, column: str, to: str, found: str

@@ -532,7 +532,7 @@ def test_the_tables_equal_more_worlds_whatever_happened() -> None:
 
 
 @pytest.mark.engine
-@pytest.mark.thorough
+@pytest.mark.nightly
 @pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("postgres_engine")
 def test_tables_in_postgres_equal_the_world_whatever_happened(postgres: Postgres) -> None:

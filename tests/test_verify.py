@@ -91,7 +91,7 @@ def test_a_value_that_was_changed_is_told_with_its_column(database: Database) ->
 DOUBLED = [("jobs", "ftjob-1"), ("events", "event-2-1"), ("result_metrics", "file-0 2"), ("files", "file-0")]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_row_that_stands_more_than_once_is_a_duplicate_and_a_full_refresh_keeps_one(database: Database) -> None:
     database.begin()
     for table, key in DOUBLED:

@@ -157,6 +157,7 @@ def test_an_engine_that_no_view_is_written_for_is_read_as_duckdb_is(
     assert _without_times(best) == _without_times(same)
 
 
+@pytest.mark.nightly
 @pytest.mark.engine
 @pytest.mark.timeout(300)
 def test_a_lake_is_read_as_duckdb_is(ftw: Command, world: ScriptedWorld, tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ def test_iceberg_in_a_folder(
     assert "fine_tuning_job_id" in shown
 
 
+@pytest.mark.nightly
 def test_iceberg_in_s3(ftw: Command, bucket: Bucket, bucket_lake: Engine) -> None:
     ftw.env["DESTINATION__FILESYSTEM__CREDENTIALS__ENDPOINT_URL"] = bucket.env["AWS_ENDPOINT_URL"]
     name = "ICEBERG_CATALOG__ICEBERG_CATALOG_CONFIG"
