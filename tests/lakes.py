@@ -63,7 +63,7 @@ def ducklake_needs(*extensions: str) -> None:
             pytest.skip(f"needs duckdb-extension-{extension}: uv run --group engines pytest")
 
 
-@pytest.fixture(params=["sqlite", "duckdb", "postgres-s3"])
+@pytest.fixture(params=["sqlite", "duckdb", "postgres", "postgres-s3"])
 def ducklake(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """A DuckLake with a catalog of each kind, which does not exist yet."""
     kind: str = request.param

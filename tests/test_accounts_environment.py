@@ -39,6 +39,7 @@ def test_a_variable_of_an_account_that_is_no_setting_is_named(name: str, monkeyp
         find_accounts()
 
 
+@pytest.mark.thorough
 def test_a_file_names_its_account_as_it_likes_and_the_environment_completes_it(tmp_path: Path, host: Simulator) -> None:
     ftw = Command(tmp_path)
     (ftw.folder / ".dlt").mkdir()

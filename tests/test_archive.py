@@ -153,6 +153,7 @@ def test_every_row_of_every_table_and_view_is_there_with_its_descriptions(
     assert pq.read_schema(folder / "tables/jobs.parquet").field("created_at").type.tz == "UTC"
 
 
+@pytest.mark.thorough
 def test_the_manifest_names_every_file_with_its_checksum(archiving: Archiving, host: Simulator, folder: Path) -> None:
     archived = archiving()
     manifest = archiving.manifest

@@ -141,8 +141,8 @@ def test_a_killed_run_is_made_good_by_the_next(runs: Runs, world: ScriptedWorld)
 @pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_a_run_that_is_killed_anywhere_is_made_good_by_the_next(runs: Runs, world: ScriptedWorld) -> None:
-    points = [("draft", 0.1), ("draft", 0.8), ("publish", 0.3), ("has_advanced", 0.6), ("remove", 1.0)]
-    kill_and_mend(runs, world, points)
+    points = [(name, share) for name in ("draft", "publish") for share in (0.1, 0.8)]
+    kill_and_mend(runs, world, [*points, ("has_advanced", 0.3), ("has_advanced", 0.9), ("remove", 1.0)])
 
 
 @pytest.mark.thorough

@@ -178,6 +178,7 @@ def test_a_key_without_the_scope_for_files_shows_under_strict(
         assert ftw("archive", "--check", "kept").code == 0
 
 
+@pytest.mark.thorough
 def test_no_key_stands_in_an_archive(ftw: Command, host: Simulator) -> None:
     told = f"Incorrect key {KEY}"
     host.faults.append(Fault("status", path="file-000/content$", times=None, status=403, message=told))

@@ -108,6 +108,7 @@ def test_a_job_of_two_accounts_shows_where_it_has_checkpoints() -> None:
     assert _named(["ftjob-1"], [row], jobs, "") == ([row], [jobs[1]])
 
 
+@pytest.mark.thorough
 def test_jobs_are_sorted_limited_and_only_those_that_can_be_improved(tmp_path: Path) -> None:
     world = ScriptedWorld()
     for name, final in (("small", 0.6), ("none", 0.4), ("large", 0.9)):

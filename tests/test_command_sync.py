@@ -89,6 +89,7 @@ def test_quiet_prints_nothing_and_verbose_logs_but_never_the_key(host: Simulator
     assert KEY not in failed.all
 
 
+@pytest.mark.thorough
 def test_every_sync_leaves_a_row_and_every_row_tells_account_and_load(host: Simulator, ftw: Command) -> None:
     label = "Équipe 1 – blue"
     for _ in range(2):
@@ -145,6 +146,7 @@ def test_strict_is_exit_3_where_something_was_rejected_or_skipped(
     assert (tolerant.code, tolerant.json["rejected"]) == (0, 1)
 
 
+@pytest.mark.thorough
 def test_a_skipped_job_is_reported_stays_open_and_is_exit_3_only_if_strict(
     world: ScriptedWorld, host: Simulator, ftw: Command
 ) -> None:

@@ -263,6 +263,7 @@ def test_a_copy_that_was_killed_is_made_whole_by_the_next_one(
     assert -9 in states
 
 
+@pytest.mark.thorough
 def test_it_is_one_way_to_hold_a_database(history: Database, tmp_path: Path) -> None:
     """A sync that runs into the target keeps the copy out, and the other way round."""
     from filelock import FileLock

@@ -82,6 +82,7 @@ def test_a_warehouse_that_is_not_there_is_named(tmp_path: Path) -> None:
         dbt_sources(DuckDb(tmp_path / "none.duckdb"))
 
 
+@pytest.mark.thorough
 def test_the_command_prints_yaml(tmp_path: Path, host: Simulator) -> None:
     ftw = Command(tmp_path, host.base_url)
     assert ftw("sync", "--quiet").code == 0

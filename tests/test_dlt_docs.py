@@ -67,6 +67,7 @@ def test_the_python_of_the_page_prints_what_it_shows_and_dlt_answers(tmp_path: P
         assert KEY not in answer
 
 
+@pytest.mark.thorough
 def test_the_settings_of_the_page_count(tmp_path: Path, host: Simulator) -> None:
     (tmp_path / ".dlt").mkdir()
     files = re.findall(r"```toml\n# (\S+)\n(.*?)```", PAGE, flags=re.DOTALL)

@@ -75,6 +75,7 @@ def make_curves(path: Path, select: str) -> data.Reader:
 # What it reads
 
 
+@pytest.mark.thorough
 def test_jobs_are_those_of_the_view_with_their_best_checkpoint(reader: data.Reader, demo: Path) -> None:
     shown = data.jobs(reader)
     told = asked(
@@ -583,6 +584,7 @@ def explorer(ftw: Command, *options: str, opener: str | None = None) -> Iterator
         yield running, found[0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_on_this_machine_and_ends_when_asked(ftw: Command, number: int, tmp_path: Path) -> None:
     browser, opened = tmp_path / "browser.py", tmp_path / "opened"

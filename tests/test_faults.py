@@ -387,6 +387,7 @@ def test_with_15_percent_of_all_answers_faulty_every_row_is_loaded_once(
     assert database.rows("SELECT requests, retries FROM syncs") == [(summary.requests, summary.retries)]
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize(
     "answer",

@@ -160,6 +160,7 @@ def test_two_keys_under_one_label_each_have_their_own_watermark(world: ScriptedW
     assert database.sync(key="key-of-project-b").requests == 1
 
 
+@pytest.mark.thorough
 def test_a_full_refresh_reads_all_once_more_into_the_same_rows(world: ScriptedWorld, database: Database) -> None:
     add_job(world, 1)
     add_job(world, 2)

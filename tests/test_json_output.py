@@ -78,6 +78,7 @@ def test_the_reference_names_every_field_of_an_object(ftw: Command, name: str) -
     assert datetime.fromisoformat(result["started_at"]) <= datetime.fromisoformat(result["finished_at"])
 
 
+@pytest.mark.thorough
 def test_the_reference_names_every_field_of_an_account(ftw: Command) -> None:
     [account] = json.loads((ftw.folder / "results" / "ftw accounts").read_text())
     assert set(account) == documented("ftw accounts")
@@ -96,6 +97,7 @@ def test_a_failure_has_the_same_four_fields(tmp_path: Path, command: str) -> Non
     assert ended.json["status"] == "failed"
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("style", ["json", "text"])
 def test_every_line_of_a_sync_that_stays_has_time_and_level(

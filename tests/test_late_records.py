@@ -285,6 +285,7 @@ def test_a_resource_that_is_switched_on_after_the_jobs_closed_is_loaded_whole(
     assert database.paths() == ["/fine_tuning/jobs"]
 
 
+@pytest.mark.thorough
 def test_a_checkpoint_that_the_host_drops_stays_and_is_told_from_those_it_keeps(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:

@@ -94,6 +94,7 @@ def assert_right(warehouse: DuckDb) -> None:
             assert repr(shown) == repr(computed), name  # NaN is not equal to itself
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("profile", ["openai", "azure", "nebius"])
 def test_the_kept_rows_are_those_that_a_view_computes(profile: Any, warehouse: DuckDb) -> None:

@@ -117,7 +117,7 @@ def test_a_first_sync_of_models_alone_reads_no_job(world: ScriptedWorld, databas
     [
         Fault("status", path=MODELS, times=None, status=404, message="Invalid URL (GET /v1/models)"),
         Fault("status", path=MODELS, times=None, status=403, message="Missing scopes: api.model.read"),
-        *(Fault("status", path=MODELS, times=None, status=status) for status in (401, 429, 500)),
+        *(Fault("status", path=MODELS, times=None, status=status) for status in (401, 405, 429, 500, 501)),
         Fault("html", path=MODELS, times=None),
         Fault("reset", path=MODELS, times=None),
         Fault("status", path=MODELS, times=None, status=200, body={"models": []}),

@@ -248,6 +248,7 @@ def test_a_hyperparameter_that_is_auto_and_later_a_number_is_text(odd: Odd) -> N
     assert odd.database.rows(f"SELECT {columns} FROM jobs WHERE id = 'auto'") == [("3", "16", "auto")]
 
 
+@pytest.mark.thorough
 def test_ids_with_quotes_separators_and_foreign_letters_are_data(odd: Odd) -> None:
     expected = sorted(odd_id.replace("\x00", "\\u0000") for odd_id in ODD_IDS)
     jobs = {row[0] for row in odd.database.rows("SELECT id FROM jobs")}
@@ -633,6 +634,7 @@ RECORDS = st.one_of(
 )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("table", ["jobs", "checkpoints", "events", "result_metrics"])
 @hypothesis.settings(deadline=None)
 @given(records=st.lists(RECORDS, max_size=6))

@@ -139,6 +139,7 @@ def test_rows_that_lost_their_key_are_kept_in_a_table_beside(database: Database,
     assert database.rows(f'SELECT count(*) FROM "{kept}"') == [(9,)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "forget", ["DELETE FROM fine_tuning._dlt_pipeline_state", thorough("DELETE FROM fine_tuning._dlt_loads")]
 )

@@ -248,6 +248,7 @@ def test_no_other_host_is_connected_to(
         assert demo or port in line, lines
 
 
+@pytest.mark.thorough
 def test_no_other_host_is_connected_to_below_python_either(
     tmp_path: Path, world: ScriptedWorld, host: Simulator, ftw: Command
 ) -> None:

@@ -69,6 +69,7 @@ def comparable(text: str) -> str:
     return re.sub(r"\d+\.\d s\b", "N s", text).strip()
 
 
+@pytest.mark.thorough
 def test_it_goes_from_nothing_to_the_checkpoint_to_deploy(ftw: Command) -> None:
     sessions = console_sessions(DEMO)
     assert len(sessions) >= 6

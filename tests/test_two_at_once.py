@@ -40,6 +40,7 @@ def ftw(tmp_path: Path, host: Simulator) -> Command:
 # two syncs -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_second_sync_says_who_is_first_and_the_lock_of_a_killed_one_is_free(
     world: ScriptedWorld, host: Simulator, ftw: Command
 ) -> None:

@@ -290,6 +290,7 @@ def database_of_nebius(tmp_path: Any, clock: Clock) -> Any:
         yield database
 
 
+@pytest.mark.thorough
 def test_the_best_of_those_that_the_host_keeps(world: ScriptedWorld, clock: Clock, database: Database) -> None:
     finished = {"finished_at": NOW - 60}  # within the grace period: read again
     losses = {10: 0.4, 20: 0.3, 30: 0.5}

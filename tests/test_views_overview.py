@@ -142,6 +142,7 @@ def test_curves_show_a_metric_that_appears_later(world: ScriptedWorld, database:
     assert rows == [(1, "train_loss", 0.8), (2, "perplexity", 2.5), (2, "train_loss", 0.7)]
 
 
+@pytest.mark.thorough
 def test_sync_history_holds_only_syncs_whose_load_completed(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
