@@ -116,13 +116,19 @@ def test_a_destination_that_cannot_merge_is_refused(tmp_path: Path) -> None:
             merge_hints(warehouse, warehouse.pipeline(tmp_path / str(warehouse.table_format)))
 
 
-def test_a_catalog_that_another_sync_is_just_making_is_opened_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings of a lake whose catalog does not exist yet."""
     pytest.importorskip("pyiceberg")
     for name, value in catalog_env(tmp_path / "catalog.db", (tmp_path / "lake").as_uri()).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", (tmp_path / "lake").as_uri())
+
+
+@pytest.mark.usefixtures("catalog")
+def test_a_catalog_that_another_sync_is_just_making_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened, real = [], dlt_seam.has_catalog
 
     def has_catalog(client: Any) -> bool:
@@ -135,6 +141,25 @@ def test_a_catalog_that_another_sync_is_just_making_is_opened_again(
     warehouse = Iceberg()
     warehouse.preflight(warehouse.pipeline(tmp_path / "pipeline"))
     assert len(opened) == 2
+
+
+@pytest.mark.usefixtures("catalog")
+def test_a_namespace_that_another_sync_makes_in_between_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyiceberg.catalog.sql import SqlCatalog
+
+    warehouse = Iceberg()
+    warehouse.preflight(warehouse.pipeline(tmp_path / "another"))
+    asked, real = [], SqlCatalog.namespace_exists
+
+    def namespace_exists(self: SqlCatalog, identifier: str) -> bool:
+        asked.append(identifier)
+        return len(asked) > 1 and real(self, identifier)
+
+    monkeypatch.setattr(SqlCatalog, "namespace_exists", namespace_exists)
+    warehouse.preflight(warehouse.pipeline(tmp_path / "pipeline"))
+    assert len(asked) == 2
 
 
 @pytest.mark.engine

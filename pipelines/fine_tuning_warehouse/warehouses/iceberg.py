@@ -28,8 +28,13 @@ if TYPE_CHECKING:
 _SMALL_BYTES = 256_000_000
 """A table with fewer bytes is rewritten as a whole if it has several files."""
 
-_IS_BEING_MADE = re.compile(r"(?i)table \S+ already exists|database is locked|pg_type_typname_nsp_index")
-"""Errors of a SQL catalog that two syncs make at once: pyiceberg looks for its tables before it makes them."""
+_IS_BEING_MADE = re.compile(
+    r"(?i)table \S+ already exists|database is locked|pg_type_typname_nsp_index|iceberg_namespace_properties"
+)
+"""Errors of a SQL catalog that two syncs make at once.
+
+pyiceberg looks for its tables, and for the dataset's namespace, before it makes them.
+"""
 
 
 @dataclass(frozen=True)
