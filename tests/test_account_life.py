@@ -282,7 +282,7 @@ def test_what_is_forgotten_leaves_the_archive_and_the_nightly_run_goes_on(
     assert check(open_store(str(folder))).damaged == []
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_an_account_is_renamed_in_the_archive_too(two: Database, tmp_path: Path) -> None:
     folder = tmp_path / "archive"
     before = archived(two, folder, "a", "b")

@@ -663,7 +663,7 @@ def test_what_cannot_be_is_told_and_changes_nothing(
         assert archiving.content() == before
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_file_that_no_run_has_written_is_not_replaced(
     archiving: Archiving, folder: Path, world: ScriptedWorld
 ) -> None:
@@ -850,6 +850,7 @@ def test_a_manifest_that_is_not_as_it_was_written_is_told(
 # PostgreSQL -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.nightly
 def test_postgres_is_archived_as_duckdb_is(
     archiving: Archiving, database: Database, postgres: Postgres, tmp_path: Path, world: ScriptedWorld
 ) -> None:

@@ -96,9 +96,8 @@ def test_a_table_of_dlt_in_postgres_is_made_again(
     assert_made_again(postgres_engine, postgres.rows, world, host)
 
 
-@pytest.mark.first_only
+@pytest.mark.nightly
 @pytest.mark.engine
-@pytest.mark.thorough
 @pytest.mark.parametrize("ducklake", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("change", [change for change in CHANGES if "TYPE" not in change][::2])
 def test_a_table_of_dlt_in_a_ducklake_is_made_again(

@@ -81,7 +81,7 @@ def test_the_settings_of_the_page_count(tmp_path: Path, host: Simulator) -> None
     assert {request.key for request in host.requests} == {KEY}
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_load_that_duckdb_refuses_for_the_load_id_is_taken_back_as_the_page_says(
     tmp_path: Path, host: Simulator
 ) -> None:

@@ -239,6 +239,7 @@ def assert_is_made_anew(
         assert engine.sync(host).requests == 1
 
 
+@pytest.mark.nightly
 @pytest.mark.engine
 def test_a_role_that_may_not_load_is_told_what_to_be_granted_before_anything_is_requested(
     world: ScriptedWorld, host: Simulator, ftw: Command, postgres: Postgres

@@ -96,8 +96,7 @@ def in_an_environment(folder: Path, *command: str, needs: tuple[str, ...], code:
     return ran.stdout
 
 
-@pytest.mark.first_only
-@pytest.mark.thorough
+@pytest.mark.nightly
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("version", [1, 2])
 def test_what_needs_nothing_of_ours_runs_on_both_versions_of_duckdb(folder: Path, version: int) -> None:

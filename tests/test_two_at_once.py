@@ -67,7 +67,7 @@ def test_a_second_sync_says_who_is_first_and_the_lock_of_a_killed_one_is_free(
     assert list(ftw.temporary.glob("*/sync-*")) == []
 
 
-@pytest.mark.first_only
+@pytest.mark.nightly
 @pytest.mark.parametrize("same", [True, False], ids=["same-account", "two-accounts"])
 def test_two_syncs_at_once_into_postgres_are_both_right(
     world: ScriptedWorld, host: Simulator, ftw: Command, postgres: Postgres, same: bool

@@ -162,6 +162,7 @@ def test_a_namespace_that_another_sync_makes_in_between_is_taken(
     assert len(asked) == 2
 
 
+@pytest.mark.nightly
 @pytest.mark.engine
 def test_an_engine_that_no_view_is_written_for_is_read_as_duckdb_is(
     world: ScriptedWorld, host: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
