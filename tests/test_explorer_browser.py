@@ -266,6 +266,7 @@ def test_a_new_sync_shows_without_a_restart_and_keeps_what_was_picked(
         assert f"run={job}" in page.url
 
 
+@pytest.mark.nightly
 def test_an_empty_warehouse_says_what_to_run_and_fills_by_itself(tmp_path: Path, chromium: Any) -> None:
     command = Command(tmp_path)
     database = command.folder / "fine_tuning_demo.duckdb"
@@ -345,6 +346,7 @@ def test_a_sorted_table_opens_the_row_that_was_clicked_and_more_rows_are_compare
         assert any(one.endswith("≠") for one in head_cells)
 
 
+@pytest.mark.nightly
 def test_the_name_to_deploy_is_copied_by_a_button(ftw: Command, demo: Path, chromium: Any) -> None:
     ((job, name),) = asked(
         demo, "SELECT fine_tuning_job_id, checkpoint_to_deploy FROM job_overview WHERE advice = 'deploy' LIMIT 1"
@@ -360,6 +362,7 @@ def test_the_name_to_deploy_is_copied_by_a_button(ftw: Command, demo: Path, chro
         wait_until(lambda: page.evaluate("navigator.clipboard.readText()") == name)
 
 
+@pytest.mark.nightly
 def test_the_pointer_shows_all_lines(ftw: Command, demo: Path, chromium: Any) -> None:
     ((job,),) = asked(demo, "SELECT fine_tuning_job_id FROM job_overview WHERE advice = 'deploy' LIMIT 1")
     with served(ftw, demo) as url, opened(chromium, f"{url}&run={job}") as page:
@@ -418,7 +421,7 @@ def test_controls_have_names_and_take_keys(ftw: Command, demo: Path, chromium: A
         wait_until(lambda: {row[0][-5:] for row in cells(page, "best step")[1:]} >= {job[-5:], other[-5:]})
 
 
-@pytest.mark.first_only
+@pytest.mark.nightly
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (1920, "dark"), (390, "light")])
 def test_it_fits_light_and_dark_and_a_phone(ftw: Command, demo: Path, chromium: Any, width: int, scheme: str) -> None:
     picture = ftw.folder / f"explorer-{scheme}-{width}.png"
