@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import duckdb
 import pytest
 
@@ -72,3 +74,27 @@ def test_a_sync_leaves_the_settings_of_a_connection_that_its_process_has_to_the_
         run_sync(account, DuckDb(database.path, load_megabytes=1), SyncOptions())
         assert notebook.execute("FROM duckdb_settings() ORDER BY ALL").fetchall() == before
         assert notebook.execute("SELECT count(*) FROM fine_tuning.checkpoints").fetchall() == [(600,)]
+
+
+@pytest.mark.thorough
+def test_a_load_has_one_thread_unless_dlt_is_configured_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def threads(name: str) -> int:
+        warehouse = DuckDb(tmp_path / f"{name}.duckdb")
+        pipeline = warehouse.pipeline(tmp_path / name)
+        seen: list[int] = []
+
+        def prepare() -> None:
+            with pipeline.sql_client() as client:
+                ((number,),) = client.execute_sql("SELECT current_setting('threads')") or ()
+                seen.append(number)
+
+        pipeline.extract([{"id": "one"}], table_name="jobs")
+        pipeline.normalize()
+        warehouse.load(pipeline, prepare=prepare)
+        return seen[0]
+
+    assert threads("default") == 1
+    monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS__GLOBAL_CONFIG", '{"threads": 3}')
+    assert threads("configured") == 3

@@ -84,7 +84,7 @@ class _ConnectionPool(DuckDbConnectionPool):
     DuckDB shares them between all connections of a process to a file, and a notebook may have it open too.
     """
 
-    _shared = ("TimeZone", "checkpoint_threshold", "memory_limit")
+    _shared = ("TimeZone", "checkpoint_threshold", "memory_limit", "threads")
     """What dlt 1.31 sets for all connections, and what a load sets."""
 
     @override

@@ -50,8 +50,8 @@ _EMPTY_BYTES = 12_288
 _BATCHES_HELD = 8
 """Rows are read, staged and merged a batch at a time; wide ones (long texts) take more memory each."""
 
-_DESCRIBE_MEGABYTES = 256
-"""The memory in which the rows of large views are computed."""
+_DESCRIBE_BOUNDS = {"memory_limit": "256 MB"}
+"""What suffices to compute the rows of large views."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class DuckDb(Warehouse):
 
     database: Path
     dataset: str = DEFAULT_DATASET
-    load_megabytes: int = 64
+    load_megabytes: int = 48
     materialize_from_rows: int = 1_500_000
 
     destination: ClassVar[str] = "duckdb"  # type: ignore[misc]
@@ -150,26 +150,28 @@ class DuckDb(Warehouse):
     ) -> LoadInfo:
         """Load with little memory, however much there is to load; what does not fit is loaded without a bound."""
         megabytes = self.load_megabytes + largest_batch * _BATCHES_HELD // 1_000_000
-        return self._bounded(pipeline, megabytes, lambda: load_pending(pipeline, prepare))
+        # Each thread takes memory of its own: two need 40 MB more for the same rows, and are no faster.
+        bounds = {"memory_limit": f"{megabytes} MB", "threads": 1}
+        return self._bounded(pipeline, bounds, lambda: load_pending(pipeline, prepare))
 
     @override
     def describe(self, pipeline: dlt.Pipeline) -> list[str]:
         try:
-            return self._bounded(pipeline, _DESCRIBE_MEGABYTES, lambda: write_descriptions(pipeline, self))
+            return self._bounded(pipeline, _DESCRIBE_BOUNDS, lambda: write_descriptions(pipeline, self))
         except MaterializationError as error:
             return [str(error)]
 
-    def _bounded(self, pipeline: dlt.Pipeline, megabytes: int, step: Callable[[], Result]) -> Result:
-        """Do a step with little memory; without a bound where that is not enough."""
+    def _bounded(self, pipeline: dlt.Pipeline, bounds: Mapping[str, str | int], step: Callable[[], Result]) -> Result:
+        """Do a step with little memory; without bounds where that is not enough."""
 
         def bounded() -> Result:
             try:
-                with _kept_open(pipeline, megabytes=megabytes):
+                with _kept_open(pipeline, bounds):
                     return step()
             except Exception as error:
                 if not str(root_cause(error)).startswith("Out of Memory Error"):
                     raise
-                logger.info("A step did not fit %d MB of memory: again, without a bound", megabytes)
+                logger.info("A step did not fit %s of memory: again, without a bound", bounds["memory_limit"])
             with _kept_open(pipeline):
                 return step()
 
@@ -234,17 +236,18 @@ class DuckDb(Warehouse):
 
 
 @contextmanager
-def _kept_open(pipeline: dlt.Pipeline, *, megabytes: int | None = None) -> Iterator[None]:
+def _kept_open(pipeline: dlt.Pipeline, bounds: Mapping[str, str | int] | None = None) -> Iterator[None]:
     """Keep the file open.
 
     Args:
         pipeline: The pipeline that writes to it.
-        megabytes: The memory that DuckDB may take; by default four fifths of the machine's. dlt's configuration comes
-            first.
+        bounds: Settings of DuckDB for this time; by default it takes four fifths of the machine's memory, and all
+            cores. dlt's configuration comes first.
     """
     with pipeline.sql_client() as client:
-        if megabytes is not None and "memory_limit" not in (client.credentials.global_config or {}):
-            client.execute_sql(f"SET memory_limit = '{megabytes}MB'")
+        for name, value in (bounds or {}).items():
+            if name not in (client.credentials.global_config or {}):
+                client.execute_sql(f"SET {name} = '{value}'")
         yield
 
 
