@@ -151,7 +151,7 @@ class DuckDb(Warehouse):
         """Load with little memory, however much there is to load; what does not fit is loaded without a bound."""
         megabytes = self.load_megabytes + largest_batch * _BATCHES_HELD // 1_000_000
         # Each thread takes memory of its own: two need 40 MB more for the same rows, and are no faster.
-        bounds = {"memory_limit": f"{megabytes} MB", "threads": 1}
+        bounds: Mapping[str, str | int] = {"memory_limit": f"{megabytes} MB", "threads": 1}
         return self._bounded(pipeline, bounds, lambda: load_pending(pipeline, prepare))
 
     @override
