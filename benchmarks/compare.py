@@ -207,7 +207,7 @@ def measure(trial: Trial, environments: Path, folder: Path, runs: int) -> dict[s
         if trial.before == "less":
             ask(f"{address}/grow")
         ask(f"{address}/requests")
-        # What takes two seconds varies more than what takes thirty.
+        # The times of short trials vary more.
         for run in range(3 * runs if trial.before else runs):
             for contender in trial.contenders:
                 if contender.is_slow and run:
@@ -364,7 +364,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--runs",
         type=int,
         default=5,
-        help="how often each contender runs: slow ones once, short trials thrice as often",
+        help="how often each contender runs: slow ones once, short trials three times as often",
     )
     parser.add_argument("--only", action="append", choices=list(TRIALS), help="only this trial (repeatable)")
     parser.add_argument("--write", action="store_true", help="write docs/performance.md and its picture")

@@ -51,7 +51,7 @@ _BATCHES_HELD = 8
 """Rows are read, staged and merged a batch at a time; wide ones (long texts) take more memory each."""
 
 _DESCRIBE_BOUNDS = {"memory_limit": "256 MB"}
-"""What suffices to compute the rows of large views."""
+"""DuckDB's settings while the rows of large views are computed."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,8 @@ class DuckDb(Warehouse):
     ) -> LoadInfo:
         """Load with little memory, however much there is to load; what does not fit is loaded without a bound."""
         megabytes = self.load_megabytes + largest_batch * _BATCHES_HELD // 1_000_000
-        # Each thread takes memory of its own: two need 40 MB more for the same rows, and are no faster.
-        bounds: Mapping[str, str | int] = {"memory_limit": f"{megabytes} MB", "threads": 1}
+        # DuckDB uses more memory with more threads. Two threads used 40 MB more than one, and took as long.
+        bounds = {"memory_limit": f"{megabytes} MB", "threads": "1"}
         return self._bounded(pipeline, bounds, lambda: load_pending(pipeline, prepare))
 
     @override
@@ -161,7 +161,7 @@ class DuckDb(Warehouse):
         except MaterializationError as error:
             return [str(error)]
 
-    def _bounded(self, pipeline: dlt.Pipeline, bounds: Mapping[str, str | int], step: Callable[[], Result]) -> Result:
+    def _bounded(self, pipeline: dlt.Pipeline, bounds: Mapping[str, str], step: Callable[[], Result]) -> Result:
         """Do a step with little memory; without bounds where that is not enough."""
 
         def bounded() -> Result:
@@ -236,13 +236,13 @@ class DuckDb(Warehouse):
 
 
 @contextmanager
-def _kept_open(pipeline: dlt.Pipeline, bounds: Mapping[str, str | int] | None = None) -> Iterator[None]:
+def _kept_open(pipeline: dlt.Pipeline, bounds: Mapping[str, str] | None = None) -> Iterator[None]:
     """Keep the file open.
 
     Args:
         pipeline: The pipeline that writes to it.
-        bounds: Settings of DuckDB for this time; by default it takes four fifths of the machine's memory, and all
-            cores. dlt's configuration comes first.
+        bounds: DuckDB's settings while it is open, by name. Without them, DuckDB may use four fifths of the machine's
+            memory, and all cores. A setting that dlt's configuration has is left as it is.
     """
     with pipeline.sql_client() as client:
         for name, value in (bounds or {}).items():
