@@ -61,6 +61,29 @@ def test_a_load_that_does_not_fit_its_bound_is_loaded_all_the_same(
     assert database.rows("SELECT count(*) FROM _dlt_loads WHERE status = 0") == [(1,)]
 
 
+def test_a_commit_that_does_not_fit_the_bound_of_memory_is_repeated_without_it(tmp_path: Path) -> None:
+    warehouse = DuckDb(tmp_path / "warehouse.duckdb")
+    pipeline = warehouse.pipeline(tmp_path)
+    limits: list[str] = []
+
+    def prepare() -> None:
+        with pipeline.sql_client() as client:
+            ((limit,),) = client.execute_sql("SELECT current_setting('memory_limit')") or ()
+            limits.append(limit)
+        if len(limits) == 1:
+            raise duckdb.TransactionException(  # as DuckDB 1.5 raised it in a sync of a million rows
+                "TransactionContext Error: Failed to commit: failed to pin block of size 256.0 KiB "
+                "(22.6 MiB/22.8 MiB used)"
+            )
+
+    pipeline.extract([{"id": "one"}], table_name="jobs")
+    pipeline.normalize()
+    warehouse.load(pipeline, prepare=prepare)
+    assert len(set(limits)) == 2
+    with duckdb.connect(str(warehouse.database)) as connection:
+        assert connection.execute("SELECT id FROM fine_tuning.jobs").fetchall() == [("one",)]
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("limit", ["2816MiB", "-1"])
 def test_a_sync_leaves_the_settings_of_a_connection_that_its_process_has_to_the_file(

@@ -84,7 +84,13 @@ class _ConnectionPool(DuckDbConnectionPool):
     DuckDB shares them between all connections of a process to a file, and a notebook may have it open too.
     """
 
-    _shared = ("TimeZone", "checkpoint_threshold", "memory_limit", "threads")
+    _shared = (
+        "TimeZone",
+        "checkpoint_threshold",
+        "memory_limit",
+        "threads",
+        "allocator_bulk_deallocation_flush_threshold",
+    )
     """What dlt 1.31 sets for all connections, and what a load sets."""
 
     @override

@@ -44,6 +44,9 @@ _NO_LOCKS = re.compile("(?i)not supported|no locks available|not implemented|hel
 _HELD_HERE = re.compile("same database file with a different configuration|Unique file handle conflict")
 """DuckDB's errors if this process has the file open with other settings, or attached to another database."""
 
+_NOT_ENOUGH_MEMORY = re.compile(r"^Out of Memory Error|\([^()]+/[^()]+ used\)")
+"""DuckDB's errors if a step did not fit the bound. That of a commit is a TransactionException."""
+
 _EMPTY_BYTES = 12_288
 """The size of a file in which DuckDB holds nothing."""
 
@@ -52,6 +55,10 @@ _BATCHES_HELD = 8
 
 _DESCRIBE_BOUNDS = {"memory_limit": "256 MB"}
 """DuckDB's settings while the rows of large views are computed."""
+
+_FREE_MEMORY = {"allocator_bulk_deallocation_flush_threshold": "1 MB"}
+"""The setting with which DuckDB returns freed memory to the system. By default its allocator may keep as much again as
+the limit allows."""
 
 
 @dataclass(frozen=True)
@@ -166,10 +173,10 @@ class DuckDb(Warehouse):
 
         def bounded() -> Result:
             try:
-                with _kept_open(pipeline, bounds):
+                with _kept_open(pipeline, {**bounds, **_FREE_MEMORY}):
                     return step()
             except Exception as error:
-                if not str(root_cause(error)).startswith("Out of Memory Error"):
+                if not _NOT_ENOUGH_MEMORY.search(str(root_cause(error))):
                     raise
                 logger.info("A step did not fit %s of memory: again, without a bound", bounds["memory_limit"])
             with _kept_open(pipeline):
