@@ -95,7 +95,9 @@ def main() -> None:
         listener.bind(("127.0.0.1", 0))
         print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
         app = PageServer(WORLDS[options.world], options.latency)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, lifespan="off"))
+        # A client may be busy for longer than uvicorn's five seconds, and the floor repeats no request.
+        config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_keep_alive=600)
+        server = uvicorn.Server(config)
         server.run([listener])
 
 

@@ -69,6 +69,7 @@ def test_accounts_are_listed_with_host_rows_and_last_sync(two: Database, host: S
     assert a.last_sync < b.last_sync
 
 
+@pytest.mark.nightly
 @pytest.mark.thorough
 def test_an_account_is_forgotten_and_the_other_one_stays(two: Database) -> None:
     before = stored_accounts(DuckDb(two.path))[1]
@@ -81,6 +82,7 @@ def test_an_account_is_forgotten_and_the_other_one_stays(two: Database) -> None:
     assert two.sync(account="a", key="key-a").rows["jobs"] == JOBS
 
 
+@pytest.mark.thorough
 def test_a_job_is_forgotten_everywhere_and_does_not_come_back(database: Database, world: ScriptedWorld) -> None:
     world.add_job("ftjob-open", status="running")
     database.sync()
@@ -260,6 +262,7 @@ def archived(database: Database, folder: Path, *keys: str) -> Any:
     return archive(open_store(str(folder)), Plan(DuckDb(database.path), accounts)).manifest
 
 
+@pytest.mark.nightly
 @pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("job", [None, FIRST])

@@ -188,6 +188,7 @@ def test_result_files_are_as_the_host_gave_them(archiving: Archiving, world: Scr
     assert (about["kind"], about["id"], about["jobs"]) == ("result_file", "file-001", ["ftjob-001"])
 
 
+@pytest.mark.nightly
 @pytest.mark.thorough
 def test_training_files_come_where_they_are_asked_for(
     archiving: Archiving, world: ScriptedWorld, folder: Path, caplog: pytest.LogCaptureFixture
@@ -276,6 +277,7 @@ def test_what_the_table_of_files_knows_is_not_asked_again(tmp_path: Path) -> Non
 # again ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_two_archives_of_one_warehouse_differ_in_nothing_but_the_time(
     archiving: Archiving, database: Database, folder: Path, tmp_path: Path
 ) -> None:
@@ -306,6 +308,7 @@ def test_an_archive_without_a_sync_asks_no_host_and_needs_no_key(
     assert archiving.missing() == {}
 
 
+@pytest.mark.thorough
 def test_what_has_not_changed_is_left_alone(archiving: Archiving, folder: Path, world: ScriptedWorld) -> None:
     archiving()
 
@@ -360,6 +363,7 @@ def test_an_archive_of_an_earlier_release_goes_on(
     assert stat.S_IMODE((folder / "manifest.json").stat().st_mode) == 0o644
 
 
+@pytest.mark.nightly
 @pytest.mark.thorough
 def test_a_file_that_the_host_has_lost_stays(archiving: Archiving, world: ScriptedWorld, folder: Path) -> None:
     archiving()
@@ -378,6 +382,7 @@ def full_refresh() -> Any:
     return SyncOptions(full_refresh=True)
 
 
+@pytest.mark.nightly
 @pytest.mark.thorough
 def test_a_damaged_file_is_fetched_and_written_anew(archiving: Archiving, folder: Path) -> None:
     archiving()
@@ -728,6 +733,7 @@ def test_row_groups_are_the_same_however_rows_come(tmp_path: Path) -> None:
     assert len(set(contents)) == 1
 
 
+@pytest.mark.nightly
 @pytest.mark.thorough
 def test_a_table_that_has_gained_a_column_is_written_anew_and_one_that_has_lost_values_is_refused(
     archiving: Archiving, database: Database, folder: Path

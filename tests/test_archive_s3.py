@@ -60,6 +60,7 @@ def test_a_bucket_holds_what_a_folder_holds(ftw: Command, bucket: Bucket, world:
     assert list(ftw.temporary.rglob("*.parquet")) == []
 
 
+@pytest.mark.nightly
 def test_it_gains_and_is_checked_as_a_folder_is(
     ftw: Command, bucket: Bucket, world: ScriptedWorld, host: Simulator
 ) -> None:

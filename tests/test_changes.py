@@ -147,6 +147,7 @@ def test_a_full_refresh_writes_everything_again(database: Database) -> None:
     assert database.rows("SELECT count(*) FROM jobs") == [(3,)]
 
 
+@pytest.mark.thorough
 def test_another_key_that_reads_everything_again_writes_what_is_new(database: Database, world: ScriptedWorld) -> None:
     database.begin()
     world.remove_job("ftjob-000")

@@ -69,6 +69,7 @@ def counts(ftw: Command, table: str = "jobs") -> dict[str, int]:
     return dict(ftw.rows(f"SELECT account, count(*) FROM {table} GROUP BY account"))
 
 
+@pytest.mark.thorough
 def test_all_are_read_each_from_its_host_with_its_key(team: Team) -> None:
     ended = team.ftw("sync", "--output", "json", env={"OPENAI_API_KEY": f"{KEY}-stray", "OPENAI_ORG_ID": "org-stray"})
     assert ended.code == 0, ended.err

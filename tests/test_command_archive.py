@@ -49,6 +49,7 @@ def _history(world: ScriptedWorld) -> None:
         world.update_job(f"ftjob-{number:03}", training_file=f"train-{number}")
 
 
+@pytest.mark.thorough
 def test_json_is_the_one_thing_on_stdout_and_says_what_was_done(ftw: Command, world: ScriptedWorld) -> None:
     world.remove_file("train-1")
     ended = ftw("archive", "kept", "--training-files", "--output", "json")

@@ -250,6 +250,7 @@ def test_every_column_of_a_wide_table_is_shown_or_named(ftw: Command) -> None:
     assert [line.split() for line in one if line.startswith("status ")] == [["status", "succeeded"]]
 
 
+@pytest.mark.nightly
 @pytest.mark.thorough
 def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
     ftw = Command(tmp_path)

@@ -552,6 +552,7 @@ def test_another_dataset_can_be_asked(ftw: Command, tmp_path: Path) -> None:
     assert "Traceback" not in unknown.err
 
 
+@pytest.mark.nightly
 @pytest.mark.engine
 def test_any_warehouse_can_be_asked_and_explored(tmp_path: Path, postgres: Postgres) -> None:
     world = ScriptedWorld()

@@ -85,6 +85,7 @@ class CutOff(Fault):
         return self.left < 0 and super().strikes(path, query)
 
 
+@pytest.mark.nightly
 @pytest.mark.first_only
 @pytest.mark.parametrize(
     ("world", "refusal"),
@@ -182,12 +183,14 @@ def test_a_load_that_is_killed_at_any_statement_is_made_whole_by_the_next_sync(
     kill_all_over(syncs, world, database.rows, [0.4, 0.9])
 
 
+@pytest.mark.nightly
 def test_a_load_into_postgres_that_is_killed_at_any_statement_is_made_whole_by_the_next_sync(
     tmp_path: Path, world: ScriptedWorld, host: Simulator, postgres: Postgres
 ) -> None:
     kill_all_over(Syncs(tmp_path, host, PostgreSql()), world, postgres.rows, [0.4, 0.9])
 
 
+@pytest.mark.nightly
 @pytest.mark.thorough
 def test_a_kill_in_a_later_part_keeps_what_the_earlier_ones_loaded(
     world: ScriptedWorld, host: Simulator, database: Database, syncs: Syncs
@@ -222,6 +225,7 @@ def test_a_killed_command_leaves_a_directory_and_a_lock_that_the_next_one_takes(
     assert_holds(ftw.rows, truth_of(world))
 
 
+@pytest.mark.thorough
 def test_an_error_while_it_loads_leaves_what_was_there_and_the_next_sync_loads_it(
     world: ScriptedWorld, host: Simulator, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

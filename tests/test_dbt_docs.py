@@ -45,6 +45,7 @@ def dbt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "env/bin/dbt"
 
 
+@pytest.mark.nightly
 def test_the_project_of_the_page_builds_incrementally_and_sees_what_is_not_fresh(dbt: Path, tmp_path: Path) -> None:
     env = {**os.environ, "DO_NOT_TRACK": "1"}
     database = tmp_path / "fine_tuning_demo.duckdb"

@@ -132,6 +132,7 @@ def test_resources_are_those_of_the_contract() -> None:
     assert {*source.schema.data_table_names(include_incomplete=True)} == {*RESOURCES, "rejected_records"}
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("resource", RESOURCES)
 def test_each_resource_alone(host: Simulator, pipeline: dlt.Pipeline, rows: Rows, resource: str) -> None:
@@ -184,6 +185,7 @@ def test_a_run_that_dlt_ends_early_loses_nothing(
     assert rows("SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM checkpoints)") == [(63, 302)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("ending", ["whole", "limit", "failure", "transformer"])
 def test_the_connections_are_closed_however_a_run_ends(
     ending: str, host: Simulator, pipeline: dlt.Pipeline, monkeypatch: pytest.MonkeyPatch
@@ -210,6 +212,7 @@ def test_the_connections_are_closed_however_a_run_ends(
     assert [api.limiter.cancelled for api in opened] == [True, True]
 
 
+@pytest.mark.thorough
 def test_a_transformer_of_ones_own_reads_what_it_needs(pipeline: dlt.Pipeline, rows: Rows) -> None:
     @dlt.transformer(name="tuned", primary_key="id")
     def tuned(jobs: pa.Table) -> Any:
@@ -288,6 +291,7 @@ def test_an_argument_that_cannot_be_right_is_told_before_anything_is_requested(
     assert host.requests == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("given", [{"x-config": "pc-1"}, '{"x-config": "pc-1"}'])
 def test_extra_headers_may_be_a_mapping_or_the_text_of_one(
     given: Any, host: Simulator, pipeline: dlt.Pipeline, rows: Rows

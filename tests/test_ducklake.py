@@ -93,6 +93,7 @@ def test_plain_duckdb_attaches_it_and_reads_tables_views_and_comments_after_one_
     assert snapshots == (4,), "an empty lake, two loads, and the views and comments after the first"
 
 
+@pytest.mark.nightly
 @pytest.mark.engine
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("ducklake", ["postgres-s3"], indirect=True)

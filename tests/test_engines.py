@@ -339,6 +339,7 @@ def test_a_lake_without_a_catalog_is_an_error_that_names_the_settings_and_its_ta
     assert lake.sync(host).requests == 1
 
 
+@pytest.mark.nightly
 @pytest.mark.engine
 @pytest.mark.timeout(300)
 def test_two_syncs_of_one_account_at_once_bring_every_row_of_a_lake_once(

@@ -91,6 +91,7 @@ def test_jobs_are_those_of_the_view_with_their_best_checkpoint(reader: data.Read
     assert created == sorted(created, reverse=True)
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize(
     ("filters", "condition"),
     [
@@ -254,6 +255,7 @@ def test_a_question_is_asked_once_until_the_file_changes(
     assert opened[-4:] == [f"SELECT {number} AS n" for number in (1, 2, 3, 1)], "the oldest answer was let go"
 
 
+@pytest.mark.thorough
 def test_while_a_sync_holds_the_file_what_was_read_stays(
     demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -533,6 +535,7 @@ def worlds(demo: Path, tmp_path: Path) -> dict[str, Path]:
     return {"demo": demo, **made}
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize(
     ("world", "shown"),
     [

@@ -224,6 +224,7 @@ def test_filters_tables_and_downloads_agree_with_sql(ftw: Command, demo: Path, c
         page.get_by_text("No job matches these filters.").wait_for()
 
 
+@pytest.mark.nightly
 def test_runs_are_compared_as_sql_says(ftw: Command, demo: Path, chromium: Any) -> None:
     told = asked(
         demo,
@@ -303,6 +304,7 @@ def test_hostile_texts_are_texts(tmp_path: Path, chromium: Any) -> None:
             assert page.locator("a[href*='evil']").count() == 0
 
 
+@pytest.mark.nightly
 def test_the_address_holds_what_is_shown_and_a_reload_shows_it_again(ftw: Command, demo: Path, chromium: Any) -> None:
     told = asked(
         demo, "SELECT fine_tuning_job_id FROM job_overview WHERE checkpoints > 0 ORDER BY created_at DESC LIMIT 3"
@@ -377,6 +379,7 @@ def test_the_pointer_shows_all_lines(ftw: Command, demo: Path, chromium: Any) ->
         wait_until(lambda: all(name in shown.inner_text() for name in ("step", *LINES)))
 
 
+@pytest.mark.nightly
 def test_controls_have_names_and_take_keys(ftw: Command, demo: Path, chromium: Any) -> None:
     with served(ftw, demo) as url, opened(chromium, url) as page:
         chart(page, "Loss").wait_for()

@@ -52,6 +52,7 @@ def test_a_job_whose_checkpoints_cannot_be_read_is_skipped_and_read_once_they_ca
     assert len(database.paths()) == 2
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("kind", ["stuck_cursor", "empty_more"])
 def test_a_job_whose_checkpoints_have_no_end_is_skipped_with_the_address(
@@ -108,6 +109,7 @@ def test_one_listing_that_is_no_url_where_others_were_read_before_concerns_its_j
     assert database.ids("checkpoints") == checkpoints(0, 1, 2)
 
 
+@pytest.mark.thorough
 def test_a_job_whose_id_the_host_cannot_route_keeps_no_other_job_from_being_read(
     world: ScriptedWorld, database: Database
 ) -> None:
@@ -134,6 +136,7 @@ def test_a_job_that_is_gone_is_reported_once_and_closed(world: ScriptedWorld, cl
     assert database.ids("jobs") == ["job-0", "job-1", "job-gone"]
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("of_children", [None, MISSING_ENDPOINT], ids=["the same error", "no such URL"])
 def test_a_job_that_goes_between_its_listing_and_its_children_is_reported_once_and_closed(

@@ -71,6 +71,7 @@ def test_many_files_come_from_one_listing(world: ScriptedWorld, database: Databa
     assert len(asked) == settings.FEW_FILES + 1
 
 
+@pytest.mark.thorough
 def test_what_a_short_listing_leaves_out_is_asked_for_by_id(
     world: ScriptedWorld, database: Database, host: Simulator
 ) -> None:
@@ -83,6 +84,7 @@ def test_what_a_short_listing_leaves_out_is_asked_for_by_id(
     assert asked.count("/files") == settings.MAX_FILES_PAGES
 
 
+@pytest.mark.thorough
 def test_a_listing_that_fails_costs_requests_and_no_rows(
     world: ScriptedWorld, database: Database, host: Simulator
 ) -> None:
@@ -130,6 +132,7 @@ def test_result_files_that_a_job_writes_later_are_read(world: ScriptedWorld, clo
     assert database.sync().requests == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("odd", [7, [["file-a"]], {"id": 7}, {"name": "file-a"}, "..", True])
 def test_an_id_that_is_none_is_kept_with_the_reason(world: ScriptedWorld, database: Database, odd: object) -> None:
@@ -139,6 +142,7 @@ def test_an_id_that_is_none_is_kept_with_the_reason(world: ScriptedWorld, databa
     assert database.sync().rejected == 0
 
 
+@pytest.mark.thorough
 def test_a_file_that_stands_as_an_object_is_read_by_its_id(world: ScriptedWorld, database: Database) -> None:
     for name in ("file-t", "file-v", "file-r"):
         world.add_file(name, b"step,train_loss\n1,0.5\n")
@@ -150,6 +154,7 @@ def test_a_file_that_stands_as_an_object_is_read_by_its_id(world: ScriptedWorld,
     assert database.rows("SELECT file_id, train_loss FROM result_metrics") == [("file-r", 0.5)]
 
 
+@pytest.mark.thorough
 def test_another_file_than_the_one_asked_for_is_rejected(
     world: ScriptedWorld, database: Database, host: Simulator
 ) -> None:

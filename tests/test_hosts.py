@@ -154,6 +154,7 @@ def entra(folder: Path, host: Simulator, identity: Identity) -> Command:
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.engine
 def test_an_endpoint_without_a_key_is_read_with_tokens_of_entra(tmp_path: Path, world: ScriptedWorld) -> None:
     pytest.importorskip("azure.identity", reason="needs the extra azure")

@@ -94,6 +94,7 @@ def test_an_account_without_jobs_has_every_table_with_every_column(database: Dat
     assert database.rows("SELECT jobs_seen, jobs_open, requests FROM syncs") == [(0, 0, 1)]
 
 
+@pytest.mark.nightly
 @pytest.mark.thorough
 def test_two_databases_synced_in_turn_each_get_everything(
     world: ScriptedWorld, host: Simulator, database: Database, tmp_path: Path
@@ -143,6 +144,7 @@ def test_two_accounts_in_one_database_share_neither_rows_nor_state(world: Script
     assert database.sync(account="two").requests == 1
 
 
+@pytest.mark.nightly
 @pytest.mark.thorough
 def test_two_keys_under_one_label_each_have_their_own_watermark(world: ScriptedWorld, database: Database) -> None:
     add_job(world, 1)

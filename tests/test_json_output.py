@@ -84,6 +84,7 @@ def test_the_reference_names_every_field_of_an_account(ftw: Command) -> None:
     assert set(account) == documented("ftw accounts")
 
 
+@pytest.mark.thorough
 def test_each_account_has_the_fields_of_all(ftw: Command) -> None:
     result = json.loads((ftw.folder / "results" / "ftw sync").read_text())
     assert set(result["accounts"][0]) == set(result) - {"accounts"}

@@ -21,6 +21,7 @@ RETAINED = """
 the job's time is older, or unknown."""
 
 
+@pytest.mark.thorough
 def test_a_checkpoint_that_surfaces_later_with_an_older_time_is_loaded(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -50,6 +51,7 @@ def test_a_status_that_changes_while_created_at_stays_is_updated_in_place(
     assert database.rows("SELECT id, status, finished_at FROM jobs") == [("ftjob-a", "running", None)]
 
 
+@pytest.mark.thorough
 def test_a_checkpoint_and_an_event_that_appear_seconds_after_the_end_are_loaded(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -197,6 +199,7 @@ def test_a_result_file_that_is_listed_before_it_exists_is_reported_once_and_read
     assert database.rows("SELECT train_loss FROM result_metrics") == [(0.5,)]
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize(("resource", "table"), [("checkpoints", "checkpoints"), ("events", "events")])
 def test_an_answer_with_another_jobs_records_does_not_close_a_job(
@@ -351,6 +354,7 @@ def test_a_kept_checkpoint_counts_as_kept_after_a_full_refresh_of_jobs_alone(
     assert database.rows(RETAINED) == [("ftckpt-a", True)]
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize(
     ("age", "last_event", "is_closed"), [(5, 2, True), (5, 0, False), (5, None, True), (0, None, False)]

@@ -153,6 +153,7 @@ def test_times_in_milliseconds_or_in_the_future_hold_no_later_job_back(
     assert database.ids("checkpoints") == ["ckpt-1"]
 
 
+@pytest.mark.thorough
 def test_a_job_without_a_time_is_read_and_closed_like_any_other(world: ScriptedWorld, database: Database) -> None:
     world.add_job(id="ftjob-0", created_at=NOW - DAY, finished_at=NOW - DAY + 60)
     world.add_job(id="ftjob-timeless", finished_at=NOW - DAY)
@@ -176,6 +177,7 @@ def test_a_job_listing_without_an_end_fails_with_its_address(
     assert len(host.requests) < 10
 
 
+@pytest.mark.thorough
 def test_a_cursor_that_the_host_forgets_on_the_way_costs_no_record(
     world: ScriptedWorld, host: Simulator, database: Database
 ) -> None:

@@ -171,6 +171,7 @@ CHANGES: dict[str, str] = {
 }
 
 
+@pytest.mark.nightly
 @pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
@@ -410,6 +411,7 @@ def scanned(plan: dict[str, Any]) -> Iterator[int]:
         yield from scanned(child)
 
 
+@pytest.mark.nightly
 @pytest.mark.thorough
 def test_one_job_is_read_from_the_kept_rows_alone(
     tmp_path: Path, world: ScriptedWorld, host: Simulator, warehouse: DuckDb

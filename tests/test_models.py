@@ -80,6 +80,7 @@ def test_a_model_that_vanishes_stays_with_the_time_when_it_was_last_seen(
     assert database.rows(f"{status} WHERE model = '{kept}:ckpt-step-10'") == [(False, 10, True, False)]
 
 
+@pytest.mark.thorough
 def test_the_models_are_listed_when_they_are_asked_for_and_for_no_part_of_the_jobs(
     world: ScriptedWorld, database: Database
 ) -> None:
@@ -267,6 +268,7 @@ def test_a_listing_may_come_in_pages_and_an_endless_one_is_an_error(world: Scrip
 # what the view says ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.nightly
 @pytest.mark.thorough
 def test_what_a_listing_cannot_tell_is_null(world: ScriptedWorld, clock: Clock, database: Database) -> None:
     model = add_job(world)

@@ -230,6 +230,7 @@ def test_fields_named_like_the_columns_of_the_source_do_not_replace_them(odd: Od
     }
 
 
+@pytest.mark.thorough
 def test_an_error_is_null_empty_filled_or_a_text(odd: Odd) -> None:
     columns = "error__code, error__message, error__param"
     rows = odd.database.rows(f"SELECT id, {columns} FROM jobs WHERE id LIKE '%-error' ORDER BY id")
@@ -468,6 +469,7 @@ def test_a_field_named_like_the_json_column_stands_in_it() -> None:
     assert json.loads(row["other_fields"]) == {"other_fields": "mine"}
 
 
+@pytest.mark.thorough
 def test_a_warehouse_of_an_earlier_release_keeps_its_columns_and_gets_the_new_ones(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -571,6 +573,7 @@ def test_a_hyperparameter_at_the_top_counts_before_that_of_the_method() -> None:
     assert {row["hyperparameters__beta"] for row in rows[1:]} == {None}
 
 
+@pytest.mark.thorough
 def test_files_that_a_job_names_by_objects_are_read_by_their_ids(world: ScriptedWorld, database: Database) -> None:
     world.add_file("file-r", b"step,train_loss\n1,0.5\n")
     world.add_file("file-t", b"")

@@ -101,6 +101,7 @@ def test_a_file_of_more_rows_than_fit_into_memory_is_refused() -> None:
         list(result_files.rows("".join(["step,train_loss\n", *lines, "x,0.5\n"]).encode(), max_rows=3))
 
 
+@pytest.mark.thorough
 def test_a_file_of_many_batches_is_read_whole(world: ScriptedWorld, database: Database) -> None:
     steps = 2 * settings.BATCH_ROWS + 1
     world.add_file("file-many", b"step,train_loss\n" + b"".join(b"%d,0.5\n" % step for step in range(1, steps + 1)))
@@ -182,6 +183,7 @@ def test_other_columns_of_a_file_become_columns_numbers_as_numbers(world: Script
     assert rows == [(1, 0.75, "good", "more,still more", '{"column (4)": "x"}'), (2, 1.0, None, None, None)]
 
 
+@pytest.mark.thorough
 def test_a_file_that_no_csv_reader_takes_is_rejected_with_its_beginning(
     world: ScriptedWorld, database: Database
 ) -> None:
@@ -193,6 +195,7 @@ def test_a_file_that_no_csv_reader_takes_is_rejected_with_its_beginning(
     assert "step,note" in record
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize(
     "content",
@@ -274,6 +277,7 @@ def test_the_metrics_of_graders_stand_in_one_column_complete_and_findable(
     assert len(database.rows("DESCRIBE result_metrics")) < 15
 
 
+@pytest.mark.thorough
 def test_a_file_that_is_named_twice_is_read_once(world: ScriptedWorld, database: Database) -> None:
     world.add_file("file-a", PLAIN)
     world.add_job(id="job-a", created_at=NOW - DAY, finished_at=NOW - DAY + 60, result_files=["file-a", "file-a"])

@@ -154,6 +154,7 @@ def test_the_commands_of_cron_run_and_print_nothing(ftw: Command) -> None:
     assert ftw.rows("SELECT id FROM jobs") == [("ftjob-1",)]
 
 
+@pytest.mark.thorough
 def test_systemd_takes_the_units_and_finds_them_tight(ftw: Command) -> None:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:

@@ -71,6 +71,7 @@ def run(folder: Path, dag: str, secrets: str) -> dict[str, Any]:
     return told
 
 
+@pytest.mark.nightly
 def test_airflow_parses_the_dag_and_runs_it_with_secrets_from_its_variable(
     airflow: None, world: ScriptedWorld, host: Simulator, tmp_path: Path
 ) -> None:

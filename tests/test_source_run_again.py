@@ -104,6 +104,7 @@ def test_another_database_gets_everything(source: Source, mine: Mine, tmp_path: 
     assert (mine.counts, other.counts) == ([(JOBS, JOBS)], [(JOBS, JOBS)])
 
 
+@pytest.mark.nightly
 @pytest.mark.thorough
 def test_what_has_changed_since_is_read(source: Source, mine: Mine, world: ScriptedWorld, clock: Clock) -> None:
     source.run(mine)

@@ -58,6 +58,7 @@ def _plain(value: Any) -> Any:
     return value.timestamp() if hasattr(value, "timestamp") else value
 
 
+@pytest.mark.nightly
 def test_spark_answers_the_views_over_a_lake_as_duckdb_does(
     tmp_path: Path, clock: Clock, lake: Engine, spark: Any
 ) -> None:

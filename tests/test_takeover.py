@@ -115,6 +115,7 @@ def test_a_key_of_other_jobs_takes_nothing_over(world: ScriptedWorld, database: 
         assert ("label of its own" in note) == (kind != "the same")
 
 
+@pytest.mark.nightly
 @pytest.mark.thorough
 def test_what_is_not_taken_over_is_read_in_whole_and_the_old_watermark_stays(
     world: ScriptedWorld, database: Database, clock: Clock
@@ -128,6 +129,7 @@ def test_what_is_not_taken_over_is_read_in_whole_and_the_old_watermark_stays(
     assert database.sync(key="old").requests == 1
 
 
+@pytest.mark.nightly
 @pytest.mark.thorough
 def test_a_changed_host_takes_over_as_a_rotated_key_does(tmp_path: Path, world: ScriptedWorld, clock: Clock) -> None:
     with Simulator(world, profile="azure", clock=clock) as host:
@@ -226,6 +228,7 @@ def test_what_an_earlier_release_has_closed_is_read_again(database: Database, mo
     assert "earlier release" in summary.notes[0]
 
 
+@pytest.mark.thorough
 def test_a_host_that_fails_while_it_is_to_be_decided_leaves_it_open(database: Database) -> None:
     database.begin(key="old")
     database.host.faults.append(Fault("status", path="/jobs$", times=None, status=403))
@@ -266,6 +269,7 @@ def test_the_last_few_fingerprints_are_kept() -> None:
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.thorough
 def test_a_key_whose_fingerprint_is_gone_takes_over_from_the_newest(
     database: Database,
@@ -313,6 +317,7 @@ def elsewhere(database: Database, host: Simulator, label: str = "default", **rea
     return run_sync(Account(label, "key", url), DuckDb(database.path), SyncOptions(**reading))
 
 
+@pytest.mark.nightly
 @pytest.mark.thorough
 def test_another_host_with_other_jobs_is_refused_until_a_full_refresh(database: Database, clock: Clock) -> None:
     database.begin()

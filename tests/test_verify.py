@@ -110,6 +110,7 @@ def test_a_row_that_stands_more_than_once_is_a_duplicate_and_a_full_refresh_keep
     assert compared(database).findings == []
 
 
+@pytest.mark.thorough
 def test_duplicates_that_differ_from_the_host_are_both(database: Database) -> None:
     database.begin()
     change(database, "UPDATE fine_tuning.jobs SET model = 'other' WHERE id = 'ftjob-1'")
@@ -118,6 +119,7 @@ def test_duplicates_that_differ_from_the_host_are_both(database: Database) -> No
     assert verdicts(compared(database)) == [("different", "jobs", "ftjob-1"), ("duplicate", "jobs", "ftjob-1")]
 
 
+@pytest.mark.thorough
 def test_what_the_host_no_longer_lists_is_told_and_is_no_failure(world: ScriptedWorld, database: Database) -> None:
     database.begin()
     world.remove_checkpoint("ckpt-0-1")
@@ -126,6 +128,7 @@ def test_what_the_host_no_longer_lists_is_told_and_is_no_failure(world: Scripted
     assert not comparison.differs
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_read_now_is_told_and_is_no_failure(database: Database) -> None:
     database.begin()
     database.host.faults.append(Fault("status", path=r"ftjob-1/checkpoints", times=None, status=403))

@@ -127,6 +127,7 @@ def test_what_is_missing_is_left_out_or_empty(
     assert rows == [("valid_loss", "event", "gpt-4o-mini-2024-07-18")]
 
 
+@pytest.mark.thorough
 def test_texts_where_numbers_are_meant_count_as_none(world: ScriptedWorld, database: Database) -> None:
     world.add_file("file-results", b"step,train_loss,full_valid_loss\n1,0.9,n/a\n")
     world.add_job(id="job", created_at=NOW - DAY, result_files=["file-results"])

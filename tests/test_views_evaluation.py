@@ -110,6 +110,7 @@ def test_three_epochs_borrow_the_full_validation_loss_from_their_events(
     assert (row["lowest_value_ever"], row["lowest_step_ever"], row["advice"]) == (0.01, 61, "keep_final")
 
 
+@pytest.mark.thorough
 def test_a_value_is_the_checkpoints_own_else_the_events_else_the_result_files(
     world: ScriptedWorld, database: Database
 ) -> None:
@@ -126,6 +127,7 @@ def test_a_value_is_the_checkpoints_own_else_the_events_else_the_result_files(
     ]
 
 
+@pytest.mark.thorough
 def test_where_no_metric_is_complete_the_first_that_any_has_counts(world: ScriptedWorld, database: Database) -> None:
     train(world, "gaps", {1: {"train_loss": 0.1}, 2: {"valid_loss": 0.5}, 3: {"full_valid_loss": 0.9}})
     train(world, "train", {1: {"train_loss": 0.3}, 2: {"train_loss": 0.2, "valid_loss": 0.1}})
@@ -172,6 +174,7 @@ def test_no_number_no_rank(world: ScriptedWorld, database: Database) -> None:
     assert database.rows("SELECT count(*) FROM best_checkpoints WHERE fine_tuning_job_id = 'empty'") == [(0,)]
 
 
+@pytest.mark.thorough
 def test_the_only_checkpoint_is_the_best_and_the_final_one(world: ScriptedWorld, database: Database) -> None:
     train(world, "job", {7: {"valid_loss": 7.6e-07}}, model_at=7)
     database.sync()
@@ -181,6 +184,7 @@ def test_the_only_checkpoint_is_the_best_and_the_final_one(world: ScriptedWorld,
     assert "0.00000076 at step 7" in told["reason"]
 
 
+@pytest.mark.thorough
 def test_ties_go_to_the_earlier_step(world: ScriptedWorld, database: Database) -> None:
     train(world, "loss", {30: {"valid_loss": 0.2}, 10: {"valid_loss": 0.3}, 20: {"valid_loss": 0.2}}, model_at=30)
     train(
@@ -197,6 +201,7 @@ def test_ties_go_to_the_earlier_step(world: ScriptedWorld, database: Database) -
     assert (told["advice"], told["checkpoint_to_deploy"]) == ("keep_final", "ft:gpt-4.1-mini:example-org::loss")
 
 
+@pytest.mark.thorough
 def test_zero_and_tiny_losses(world: ScriptedWorld, database: Database) -> None:
     pairs = {
         "zero": (0.0, 0.5, None),
@@ -340,6 +345,7 @@ def told_name(job: str, step: int) -> str:
     return f"ft:gpt-4.1-mini:example-org::{job}:ckpt-step-{step}"
 
 
+@pytest.mark.thorough
 def test_of_a_step_that_was_logged_twice_the_latest_measurement_counts(
     world: ScriptedWorld, database: Database
 ) -> None:
@@ -356,6 +362,7 @@ def test_of_a_step_that_was_logged_twice_the_latest_measurement_counts(
     ]
 
 
+@pytest.mark.thorough
 def test_a_loss_or_an_accuracy_below_zero_is_not_a_measurement(world: ScriptedWorld, database: Database) -> None:
     world.add_file("file-1", b"step,train_loss,valid_loss,valid_mean_token_accuracy\n1,0.9,-1,-1\n2,0.8,0.7,0.5\n")
     train(world, "in-file", {1: {}, 2: {}}, result_files=["file-1"])
@@ -398,6 +405,7 @@ def test_a_checkpoint_that_diverged_is_never_advised(world: ScriptedWorld, datab
     assert "diverged" in row["reason"]
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("dated", [True, False])
 def test_of_two_result_files_the_newest_counts(world: ScriptedWorld, database: Database, dated: bool) -> None:
@@ -409,6 +417,7 @@ def test_of_two_result_files_the_newest_counts(world: ScriptedWorld, database: D
     assert history(database, "job", "evaluation_value") == [(1, 0.5), (2, 0.6), (3, 0.3)]
 
 
+@pytest.mark.thorough
 def test_an_accuracy_that_a_checkpoint_lacks_is_borrowed(world: ScriptedWorld, database: Database) -> None:
     train(world, "job", {1: {"valid_mean_token_accuracy": 0.5}, 2: {"full_valid_mean_token_accuracy": 0.9}})
     add_metrics_event(world, "job", 1, full_valid_mean_token_accuracy=0.6, valid_mean_token_accuracy=0.1)
@@ -418,6 +427,7 @@ def test_an_accuracy_that_a_checkpoint_lacks_is_borrowed(world: ScriptedWorld, d
     assert history(database, "job", *columns) == [(1, 0.5, 0.6), (2, None, 0.9)]
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize(
     ("status", "advice"),
@@ -482,6 +492,7 @@ def test_where_the_host_dropped_the_best_epoch_training_again_is_advised(
     assert row["generalization_loss"] == pytest.approx(2.13 / 1.3 - 1)
 
 
+@pytest.mark.thorough
 def test_of_training_alone_no_cost_is_named(world: ScriptedWorld, database: Database) -> None:
     train(world, "job", {1: {"train_loss": 0.5}, 2: {"train_loss": 1e-06}, 3: {"train_loss": 0.4}}, model_at=3)
     database.sync()
@@ -490,6 +501,7 @@ def test_of_training_alone_no_cost_is_named(world: ScriptedWorld, database: Data
     assert (row["cost_of_final"], row["is_clear"], row["checkpoint_to_deploy"]) == (None, None, None)
 
 
+@pytest.mark.thorough
 def test_the_noise_of_a_reward_comes_from_the_number_of_samples(world: ScriptedWorld, database: Database) -> None:
     rewards = {10: 0.2, 20: 0.5, 30: 0.6, 40: 0.4}
     train(
@@ -530,6 +542,7 @@ def test_two_accounts_with_equal_ids_are_told_apart(world: ScriptedWorld, clock:
     assert rows == [("first", 2, 0.1), ("second", 3, 0.2)]
 
 
+@pytest.mark.thorough
 def test_what_is_known_of_the_job_stands_beside_each_checkpoint(world: ScriptedWorld, database: Database) -> None:
     names: dict[str, tuple[dict[str, Any], str | None]] = {
         "asked": ({"user_provided_suffix": "asked-for"}, "asked-for"),

@@ -112,6 +112,7 @@ def test_curves_hold_every_number_of_every_source(world: ScriptedWorld, database
     ]
 
 
+@pytest.mark.thorough
 def test_curves_have_one_name_for_the_accuracy_of_every_host(world: ScriptedWorld, database: Database) -> None:
     for host, name in (("openai", "train_accuracy"), ("azure", "train_mean_token_accuracy")):
         world.add_file(f"file-{host}", f"step,train_loss,{name}\n1,0.9,0.5\n".encode())

@@ -8,6 +8,7 @@ from fine_tuning_simulator import ScriptedWorld
 from harness import DAY, HOUR, NOW, Database
 
 
+@pytest.mark.thorough
 def test_a_job_has_its_hyperparameters_as_numbers_and_its_times(world: ScriptedWorld, database: Database) -> None:
     world.add_job(
         id="job",
@@ -41,6 +42,7 @@ def test_a_job_on_a_fine_tuned_model_names_the_job_that_made_it(world: ScriptedW
     assert rows == [("first", None), ("second", "first")]
 
 
+@pytest.mark.thorough
 def test_runs_with_one_validation_file_are_ranked(world: ScriptedWorld, database: Database) -> None:
     for job, file, loss, epochs in (("a", "file-v", 0.5, 3), ("b", "file-v", 0.4, 4), ("c", "file-w", 0.1, 5)):
         world.add_job(id=job, created_at=NOW - DAY, validation_file=file, hyperparameters={"n_epochs": epochs})

@@ -36,6 +36,7 @@ def test_it_reads_one_job(client: openai.OpenAI, world: GeneratedWorld) -> None:
     assert client.fine_tuning.jobs.retrieve(wanted["id"]).created_at == wanted["created_at"]
 
 
+@pytest.mark.first_only
 @pytest.mark.parametrize("purpose", ["fine-tune", "fine-tune-results"])
 @pytest.mark.parametrize("order", ["asc", "desc"])
 def test_it_pages_through_files(client: openai.OpenAI, world: GeneratedWorld, purpose: str, order: str) -> None:
