@@ -70,7 +70,6 @@ def test_accounts_are_listed_with_host_rows_and_last_sync(two: Database, host: S
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 def test_an_account_is_forgotten_and_the_other_one_stays(two: Database) -> None:
     before = stored_accounts(DuckDb(two.path))[1]
     removed = forget(DuckDb(two.path), "a")
@@ -263,7 +262,6 @@ def archived(database: Database, folder: Path, *keys: str) -> Any:
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("job", [None, FIRST])
 def test_what_is_forgotten_leaves_the_archive_and_the_nightly_run_goes_on(

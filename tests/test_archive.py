@@ -189,7 +189,6 @@ def test_result_files_are_as_the_host_gave_them(archiving: Archiving, world: Scr
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 def test_training_files_come_where_they_are_asked_for(
     archiving: Archiving, world: ScriptedWorld, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -364,7 +363,6 @@ def test_an_archive_of_an_earlier_release_goes_on(
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 def test_a_file_that_the_host_has_lost_stays(archiving: Archiving, world: ScriptedWorld, folder: Path) -> None:
     archiving()
     world.remove_file("file-000")
@@ -383,7 +381,6 @@ def full_refresh() -> Any:
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 def test_a_damaged_file_is_fetched_and_written_anew(archiving: Archiving, folder: Path) -> None:
     archiving()
     whole = archiving.content()
@@ -734,7 +731,6 @@ def test_row_groups_are_the_same_however_rows_come(tmp_path: Path) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 def test_a_table_that_has_gained_a_column_is_written_anew_and_one_that_has_lost_values_is_refused(
     archiving: Archiving, database: Database, folder: Path
 ) -> None:

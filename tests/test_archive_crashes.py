@@ -146,7 +146,6 @@ def test_a_run_that_is_killed_anywhere_is_made_good_by_the_next(runs: Runs, worl
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 def test_what_a_killed_run_has_fetched_is_not_fetched_again(runs: Runs, world: ScriptedWorld, host: Simulator) -> None:
     runs.run(("remove", 1))
     host.requests.clear()

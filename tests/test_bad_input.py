@@ -217,7 +217,6 @@ def test_a_host_that_lists_no_jobs_is_exit_1_and_the_database_stays_as_it_was(
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 def test_a_host_that_is_down_or_answers_with_garbage_is_exit_1_within_half_a_minute(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

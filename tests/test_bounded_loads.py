@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -61,24 +63,33 @@ def test_a_load_that_does_not_fit_its_bound_is_loaded_all_the_same(
     assert database.rows("SELECT count(*) FROM _dlt_loads WHERE status = 0") == [(1,)]
 
 
-def test_a_commit_that_does_not_fit_the_bound_of_memory_is_repeated_without_it(tmp_path: Path) -> None:
-    warehouse = DuckDb(tmp_path / "warehouse.duckdb")
-    pipeline = warehouse.pipeline(tmp_path)
-    limits: list[str] = []
+def load_one_row(warehouse: DuckDb, setting: str, after: Callable[[Any], None] = lambda _: None) -> list[Any]:
+    """Load a row. Returns what DuckDB shows of a setting at each attempt; `after` may fail with it."""
+    pipeline = warehouse.pipeline(warehouse.database.with_suffix(".pipelines"))
+    seen: list[Any] = []
 
     def prepare() -> None:
         with pipeline.sql_client() as client:
-            ((limit,),) = client.execute_sql("SELECT current_setting('memory_limit')") or ()
-            limits.append(limit)
+            ((value,),) = client.execute_sql(f"SELECT current_setting('{setting}')") or ()
+        seen.append(value)
+        after(seen)
+
+    pipeline.extract([{"id": "one"}], table_name="jobs")
+    pipeline.normalize()
+    warehouse.load(pipeline, prepare=prepare)
+    return seen
+
+
+def test_a_commit_that_does_not_fit_the_bound_of_memory_is_repeated_without_it(tmp_path: Path) -> None:
+    def fail_once(limits: list[str]) -> None:
         if len(limits) == 1:
             raise duckdb.TransactionException(  # as DuckDB 1.5 raised it in a sync of a million rows
                 "TransactionContext Error: Failed to commit: failed to pin block of size 256.0 KiB "
                 "(22.6 MiB/22.8 MiB used)"
             )
 
-    pipeline.extract([{"id": "one"}], table_name="jobs")
-    pipeline.normalize()
-    warehouse.load(pipeline, prepare=prepare)
+    warehouse = DuckDb(tmp_path / "warehouse.duckdb")
+    limits = load_one_row(warehouse, "memory_limit", fail_once)
     assert len(set(limits)) == 2
     with duckdb.connect(str(warehouse.database)) as connection:
         assert connection.execute("SELECT id FROM fine_tuning.jobs").fetchall() == [("one",)]
@@ -103,21 +114,6 @@ def test_a_sync_leaves_the_settings_of_a_connection_that_its_process_has_to_the_
 def test_a_load_has_one_thread_unless_dlt_is_configured_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def threads(name: str) -> int:
-        warehouse = DuckDb(tmp_path / f"{name}.duckdb")
-        pipeline = warehouse.pipeline(tmp_path / name)
-        seen: list[int] = []
-
-        def prepare() -> None:
-            with pipeline.sql_client() as client:
-                ((number,),) = client.execute_sql("SELECT current_setting('threads')") or ()
-                seen.append(number)
-
-        pipeline.extract([{"id": "one"}], table_name="jobs")
-        pipeline.normalize()
-        warehouse.load(pipeline, prepare=prepare)
-        return seen[0]
-
-    assert threads("default") == 1
+    assert load_one_row(DuckDb(tmp_path / "default.duckdb"), "threads") == [1]
     monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS__GLOBAL_CONFIG", '{"threads": 3}')
-    assert threads("configured") == 3
+    assert load_one_row(DuckDb(tmp_path / "configured.duckdb"), "threads") == [3]

@@ -251,7 +251,6 @@ def test_every_column_of_a_wide_table_is_shown_or_named(ftw: Command) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
     ftw = Command(tmp_path)
     told = "\n".join(in_a_terminal(ftw, 120, "archive", "--demo", "kept", "--training-files"))

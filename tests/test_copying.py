@@ -241,7 +241,6 @@ def test_two_copies_at_once_into_an_empty_database_bring_every_row_once(
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 @pytest.mark.timeout(300)
 def test_a_copy_that_was_killed_is_made_whole_by_the_next_one(
     history: Database, postgres: Postgres, tmp_path: Path

@@ -191,7 +191,6 @@ def test_a_load_into_postgres_that_is_killed_at_any_statement_is_made_whole_by_t
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 def test_a_kill_in_a_later_part_keeps_what_the_earlier_ones_loaded(
     world: ScriptedWorld, host: Simulator, database: Database, syncs: Syncs
 ) -> None:

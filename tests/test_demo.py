@@ -27,7 +27,6 @@ def ftw(tmp_path: Path) -> Command:
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 def test_a_second_demo_brings_only_what_is_new(ftw: Command) -> None:
     database = ftw.folder / "fine_tuning_demo.duckdb"
     first = ftw("sync", "--demo", "--strict", "--output", "json")

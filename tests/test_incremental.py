@@ -95,7 +95,6 @@ def test_an_account_without_jobs_has_every_table_with_every_column(database: Dat
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 def test_two_databases_synced_in_turn_each_get_everything(
     world: ScriptedWorld, host: Simulator, database: Database, tmp_path: Path
 ) -> None:
@@ -145,7 +144,6 @@ def test_two_accounts_in_one_database_share_neither_rows_nor_state(world: Script
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 def test_two_keys_under_one_label_each_have_their_own_watermark(world: ScriptedWorld, database: Database) -> None:
     add_job(world, 1)
     database.sync(key="key-of-project-a")

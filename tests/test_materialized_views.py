@@ -172,7 +172,6 @@ CHANGES: dict[str, str] = {
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_what_somebody_changes_shows_at_once(
@@ -412,7 +411,6 @@ def scanned(plan: dict[str, Any]) -> Iterator[int]:
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 def test_one_job_is_read_from_the_kept_rows_alone(
     tmp_path: Path, world: ScriptedWorld, host: Simulator, warehouse: DuckDb
 ) -> None:

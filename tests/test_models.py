@@ -269,7 +269,6 @@ def test_a_listing_may_come_in_pages_and_an_endless_one_is_an_error(world: Scrip
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 def test_what_a_listing_cannot_tell_is_null(world: ScriptedWorld, clock: Clock, database: Database) -> None:
     model = add_job(world)
     checkpoint = f"{model}:ckpt-step-10"

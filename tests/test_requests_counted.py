@@ -43,7 +43,6 @@ def test_each_open_job_costs_one_request_for_each_of_its_listings(
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 def test_an_open_job_that_the_first_page_does_not_show_costs_one_request_more(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:

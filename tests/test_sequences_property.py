@@ -521,8 +521,9 @@ def run_worlds(worlds: int, steps: int, *, derandomize: bool, machine: Any = Syn
     )
 
 
-def test_the_tables_equal_the_world_whatever_happened() -> None:
-    run_worlds(1, 5, derandomize=True)
+@pytest.mark.parametrize("steps", [5, pytest.param(8, marks=pytest.mark.thorough)])
+def test_the_tables_equal_the_world_whatever_happened(steps: int) -> None:
+    run_worlds(1, steps, derandomize=True)
 
 
 @pytest.mark.nightly

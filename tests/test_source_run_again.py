@@ -105,7 +105,6 @@ def test_another_database_gets_everything(source: Source, mine: Mine, tmp_path: 
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 def test_what_has_changed_since_is_read(source: Source, mine: Mine, world: ScriptedWorld, clock: Clock) -> None:
     source.run(mine)
     clock.advance(120)

@@ -116,7 +116,6 @@ def test_a_key_of_other_jobs_takes_nothing_over(world: ScriptedWorld, database: 
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 def test_what_is_not_taken_over_is_read_in_whole_and_the_old_watermark_stays(
     world: ScriptedWorld, database: Database, clock: Clock
 ) -> None:
@@ -130,7 +129,6 @@ def test_what_is_not_taken_over_is_read_in_whole_and_the_old_watermark_stays(
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 def test_a_changed_host_takes_over_as_a_rotated_key_does(tmp_path: Path, world: ScriptedWorld, clock: Clock) -> None:
     with Simulator(world, profile="azure", clock=clock) as host:
         ftw = Command(tmp_path)
@@ -270,7 +268,6 @@ def test_the_last_few_fingerprints_are_kept() -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 def test_a_key_whose_fingerprint_is_gone_takes_over_from_the_newest(
     database: Database,
 ) -> None:
@@ -318,7 +315,6 @@ def elsewhere(database: Database, host: Simulator, label: str = "default", **rea
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 def test_another_host_with_other_jobs_is_refused_until_a_full_refresh(database: Database, clock: Clock) -> None:
     database.begin()
     before = database.ids("jobs")

@@ -88,7 +88,6 @@ def in_every_zone(database: Database, sql: str) -> list[list[tuple[Any, ...]]]:
 
 
 @pytest.mark.nightly
-@pytest.mark.thorough
 def test_a_view_gives_the_same_rows_in_every_time_zone(around_new_year: Database) -> None:
     for view in VIEWS:
         columns = ", ".join(name for name in view.columns if name != "age_seconds")  # it is of the moment of the query
