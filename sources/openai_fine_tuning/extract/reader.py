@@ -38,8 +38,11 @@ logger = logging.getLogger("openai_fine_tuning")
 _MOST_NAMED = 5
 """Jobs that an error names."""
 
-_JOBS_A_THREAD = 2
-"""Jobs under way for each thread: enough that none waits for the next, few enough that a part soon ends."""
+_JOBS_A_REQUEST = 2
+"""Jobs under way for each request in flight: enough that no thread waits for a job, few enough that a part soon ends."""
+
+_THREADS_A_REQUEST = 1.5
+"""Threads for each request in flight: while one works on its answer, another may send its request."""
 
 
 class Reader:
@@ -89,7 +92,7 @@ class Reader:
         read_before = {name for name, watermark in watermarks.items() if watermark.bound is not None}
         self._probes = Probes(api.limiter, run.available, read_before=read_before)
         self._host = Host(api, Files(api), self._probes)
-        self._workers: Workers[JobTask] = Workers(api.limiter, api.limiter.concurrency)
+        self._workers: Workers[JobTask] = Workers(api.limiter, int(_THREADS_A_REQUEST * api.limiter.concurrency))
         self._in_flight: set[JobTask] = set()
         self._met: set[str] = set()
         self._failed: list[tuple[Job, str, Exception]] = []
@@ -142,7 +145,7 @@ class Reader:
             order.see(page.times, page.host_time)
             for record in page.records:
                 self._meet(record, page.host_time)
-                yield from self._collect(down_to=_JOBS_A_THREAD * self._api.limiter.concurrency)
+                yield from self._collect(down_to=_JOBS_A_REQUEST * self._api.limiter.concurrency)
             if page.cursor is None:
                 break
             yield from self._await_probes(order)
@@ -296,7 +299,7 @@ class Reader:
                 return
             due = {n: w for n, w in self._readable().items() if self._bounds.is_partial or job_id in w.open}
             self._start(JobTask(job_id, self._run.postponed.pop(job_id, None), due, self._last_event(job_id)))
-            yield from self._collect(down_to=_JOBS_A_THREAD * self._api.limiter.concurrency)
+            yield from self._collect(down_to=_JOBS_A_REQUEST * self._api.limiter.concurrency)
 
     def _start(self, task: JobTask) -> None:
         self._report.jobs_to_read += 1

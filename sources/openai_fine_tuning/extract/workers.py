@@ -47,7 +47,7 @@ class Workers(Generic[Task]):
         self._size = size
         self._threads: list[threading.Thread] = []
         self._tasks: queue.SimpleQueue[tuple[Task, Generator[Any, None, Any]] | None] = queue.SimpleQueue()
-        self._found: queue.Queue[tuple[Task, Any]] = queue.Queue(maxsize=2 * size)
+        self._found: queue.Queue[tuple[Task, Any]] = queue.Queue(maxsize=size)
 
     def start(self, task: Task, work: Generator[Any, None, Any]) -> None:
         """Run a generator as soon as a thread is free; `task` comes back with everything that it yields."""
