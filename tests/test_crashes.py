@@ -204,6 +204,7 @@ def test_a_kill_in_a_later_part_keeps_what_the_earlier_ones_loaded(
     assert set(child_requests(host)) == {f"ftjob-{number:03}" for number in range(16)} - kept
 
 
+@pytest.mark.thorough
 def test_a_killed_command_leaves_a_directory_and_a_lock_that_the_next_one_takes(
     tmp_path: Path, world: ScriptedWorld, host: Simulator
 ) -> None:

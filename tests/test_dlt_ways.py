@@ -238,6 +238,7 @@ def test_one_job_may_be_named_by_a_text(pipeline: dlt.Pipeline, rows: Rows) -> N
     assert rows("SELECT id FROM jobs") == [("ftjob-1",)]
 
 
+@pytest.mark.thorough
 def test_dlts_own_refresh_reads_everything_again(host: Simulator, pipeline: dlt.Pipeline, rows: Rows) -> None:
     pipeline.run(openai_fine_tuning())
     pipeline.run(openai_fine_tuning(), refresh="drop_sources")

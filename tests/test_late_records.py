@@ -40,6 +40,7 @@ def test_a_checkpoint_that_surfaces_later_with_an_older_time_is_loaded(
     assert database.rows("SELECT status FROM jobs WHERE id = 'ftjob-long'") == [("succeeded",)]
 
 
+@pytest.mark.thorough
 def test_a_status_that_changes_while_created_at_stays_is_updated_in_place(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:
@@ -248,6 +249,7 @@ def test_an_event_older_than_the_newest_one_is_loaded_when_the_job_closes(
     assert database.ids("events") == ["ftevent-new", "ftevent-old"]
 
 
+@pytest.mark.thorough
 def test_jobs_of_the_newest_second_and_late_ones_within_the_overlap_are_loaded(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:

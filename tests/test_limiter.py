@@ -150,6 +150,7 @@ SILENT_AT_CHILDREN = Fault("silent", path="/(events|content)$", times=None)
 WAITING = Fault("status", path="/events$", times=None, status=429, headers={"retry-after": "100"})
 
 
+@pytest.mark.thorough
 @pytest.mark.first_only
 @pytest.mark.parametrize(
     ("number", "code", "fault", "path"),

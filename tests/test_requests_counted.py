@@ -24,6 +24,7 @@ def test_nothing_new_costs_one_request_however_long_the_history(world: ScriptedW
     assert sum(summary.rows.values()) == 0
 
 
+@pytest.mark.thorough
 def test_each_open_job_costs_one_request_for_each_of_its_listings(
     world: ScriptedWorld, clock: Clock, database: Database
 ) -> None:

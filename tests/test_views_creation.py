@@ -137,6 +137,7 @@ def test_texts_where_numbers_are_meant_count_as_none(world: ScriptedWorld, datab
     assert database.rows("SELECT metric FROM training_curves WHERE source = 'result_file'") == [("train_loss",)]
 
 
+@pytest.mark.thorough
 def test_a_file_that_was_moved_keeps_its_views(world: ScriptedWorld, database: Database, tmp_path: Path) -> None:
     add_history(world)
     database.sync()

@@ -145,6 +145,7 @@ def test_where_no_metric_is_complete_the_first_that_any_has_counts(world: Script
     ]
 
 
+@pytest.mark.thorough
 def test_no_number_no_rank(world: ScriptedWorld, database: Database) -> None:
     world.add_job(id="empty", created_at=NOW - DAY)
     train(world, "bare", {1: {}, 2: {}}, model_at=1)
@@ -222,6 +223,7 @@ def test_zero_and_tiny_losses(world: ScriptedWorld, database: Database) -> None:
     assert rows == {job: None if ratio is None else pytest.approx(ratio) for job, (_, _, ratio) in pairs.items()}
 
 
+@pytest.mark.thorough
 def test_in_reinforcement_runs_higher_is_better(world: ScriptedWorld, database: Database) -> None:
     rewards = {
         10: {"train_mean_reward": 0.50, "full_valid_mean_reward": 0.40},
@@ -471,6 +473,7 @@ def test_a_clearly_better_checkpoint_is_deployed(world: ScriptedWorld, database:
     assert row["final_generalization_loss"] == pytest.approx(0.7 / 0.5 - 1)
 
 
+@pytest.mark.thorough
 def test_without_a_clear_difference_the_final_checkpoint_is_kept(world: ScriptedWorld, database: Database) -> None:
     curve_of(world, {10: 0.8, 20: 0.6, 30: 0.5, 40: 0.52, 50: 0.48, 60: 0.51})
     database.sync()

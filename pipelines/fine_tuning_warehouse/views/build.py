@@ -196,7 +196,9 @@ class Builder:
         columns = [exp.column(name) for name in others.named_selects]
         is_materialized = parse_one("account IN (SELECT account FROM _accounts WHERE is_materialized = 1)")
         rows = exp.select(*columns).from_(_named(self._materialized(view.name))).where(is_materialized)
-        return exp.union(rows, exp.select(*columns).from_(others.subquery("others")), distinct=False, copy=False)
+        return exp.union(
+            rows, exp.select(*columns).from_(others.subquery("others", copy=False)), distinct=False, copy=False
+        )
 
     def _query(self, view: View, of: _Of) -> exp.Query:
         query = _parsed(view).copy()
@@ -219,7 +221,7 @@ class Builder:
             return exp.alias_(exp.to_table(part.name + of.value), alias, table=True)
         view = next((view for view in VIEWS if view.name == name), None)
         if view is not None and (view not in self.views or (view.is_large and of is _Of.NOT_MATERIALIZED)):
-            return self._query(view, of).subquery(alias)
+            return self._query(view, of).subquery(alias, copy=False)
         if view is not None and of is _Of.TO_MATERIALIZE and self._materialized is not None:
             every = exp.column(exp.Star(), table="t")
             return _only(_named(self._materialized(name)), [every], "fine_tuning_job_id", of).subquery(alias)
@@ -308,8 +310,17 @@ def _inline(query: exp.Query) -> None:
 
 
 @cache
+def _parse(text: str) -> Any:
+    """Return what an SQL text means, without the positions in the text, which each copy would copy."""
+    parsed = parse_one(text, read="duckdb")
+    for node in parsed.find_all(exp.Identifier, exp.Literal):
+        node.meta.clear()
+    return parsed
+
+
+@cache
 def _parsed(view: View) -> exp.Query:
-    query = parse_one(view.text, read="duckdb")
+    query = _parse(view.text).copy()
     if not isinstance(query, exp.Query):
         raise TypeError(f"{view.name}.sql is not a SELECT")
     for select in list(query.find_all(exp.Select)):
@@ -349,7 +360,7 @@ def _macro(node: Any, metric: str | None = None) -> Any:
     def filled(inner: Any) -> Any:
         return values[inner.name].copy() if isinstance(inner, exp.Column) and inner.name in values else inner
 
-    return parse_one(_MACROS[node.name.upper()], read="duckdb").transform(filled)
+    return _parse(_MACROS[node.name.upper()]).transform(filled)
 
 
 def _columns(table: str, used: set[str]) -> Iterator[tuple[str, str]]:

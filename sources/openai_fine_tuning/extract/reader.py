@@ -39,7 +39,7 @@ _MOST_NAMED = 5
 """Jobs that an error names."""
 
 _JOBS_A_REQUEST = 2
-"""Jobs under way for each request in flight: enough that no thread waits for a job, few enough that a part soon ends."""
+"""Jobs under way for each request in flight: enough that no thread waits, few enough that a part soon ends."""
 
 _THREADS_A_REQUEST = 1.5
 """Threads for each request in flight: while one works on its answer, another may send its request."""
