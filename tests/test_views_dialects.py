@@ -37,8 +37,12 @@ OWN_FUNCTIONS = {
 @pytest.mark.parametrize("view", VIEWS, ids=NAMES)
 @pytest.mark.parametrize(
     "tables",
-    [ALL_TABLES, {view.over[0]: ALL_TABLES[view.over[0]] for view in VIEWS}],
-    ids=["all", "only its own"],
+    [
+        pytest.param(ALL_TABLES, id="all"),
+        pytest.param(
+            {view.over[0]: ALL_TABLES[view.over[0]] for view in VIEWS}, id="only its own", marks=pytest.mark.nightly
+        ),
+    ],
 )
 def test_every_view_transpiles_and_parses(view: View, dialect: str, tables: Any) -> None:
     fold = str.upper if dialect == "snowflake" else str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
@@ -101,7 +101,7 @@ class _ConnectionPool(DuckDbConnectionPool):
             given = {**(self.credentials.global_config or {}), **(options.get("global_config") or {})}
             config = {name: given[name] for name in given.keys() & {"custom_user_agent"}}  # as dlt opens the file
             with connect(str(self.credentials.database), read_only=self.credentials.read_only, config=config) as first:
-                self._before = {name: _setting(first, name) for name in self._shared}
+                self._before = _settings(first, self._shared)
                 return super().borrow_conn(*arguments, **options)
 
     @override
@@ -109,27 +109,27 @@ class _ConnectionPool(DuckDbConnectionPool):
         with self._conn_lock:
             if self._conn_borrows == 1:
                 with suppress(FatalException):  # the database is closed for all connections
-                    for name, value in self._before.items():
-                        _set_back(self._conn, name, value)
+                    _set_back(self._conn, self._before)
             return super().return_conn(borrowed_conn)
 
 
-def _setting(connection: DuckDBPyConnection, name: str) -> str:
-    ((shown,),) = connection.execute("SELECT current_setting(?)", [name]).fetchall()
-    return str(shown)
+def _settings(connection: DuckDBPyConnection, names: Collection[str]) -> dict[str, str]:
+    asked = ", ".join(f"current_setting('{name}')" for name in names)
+    (shown,) = connection.execute(f"SELECT {asked}").fetchall()
+    return {name: str(value) for name, value in zip(names, shown, strict=True)}
 
 
-def _set_back(connection: DuckDBPyConnection, name: str, value: str) -> None:
-    """Set what DuckDB shows of a setting: its default if that shows the same."""
-    connection.execute(f"RESET GLOBAL {name}")
-    if _setting(connection, name) == value:
-        return
-    number, _, unit = value.partition(" ")
-    if unit == "PiB":
-        value = "-1"  # without a limit
-    elif unit:
-        value = f"{number}5 {unit}"  # DuckDB shows "2.75 GiB" as "2.7 GiB"
-    connection.execute(f"SET GLOBAL {name} = '{value}'")
+def _set_back(connection: DuckDBPyConnection, before: Mapping[str, str]) -> None:
+    """Set what DuckDB showed of settings: the default of each that shows the same."""
+    for name in before:
+        connection.execute(f"RESET GLOBAL {name}")
+    defaults = _settings(connection, before)
+    for name, shown in before.items():
+        if defaults[name] != shown:
+            number, _, unit = shown.partition(" ")
+            # Without a limit DuckDB shows petabytes; it shows "2.75 GiB" as "2.7 GiB".
+            value = "-1" if unit == "PiB" else f"{number}5 {unit}" if unit else shown
+            connection.execute(f"SET GLOBAL {name} = '{value}'")
 
 
 class DuckDbFile(_ResolvedOnce, duckdb):
