@@ -56,9 +56,9 @@ _BATCHES_HELD = 8
 _DESCRIBE_BOUNDS = {"memory_limit": "256 MB"}
 """DuckDB's settings while the rows of large views are computed."""
 
-_FREE_MEMORY = {"allocator_bulk_deallocation_flush_threshold": "1 MB"}
-"""The setting with which DuckDB returns freed memory to the system. By default its allocator may keep as much again as
-the limit allows."""
+_FREE_MEMORY = {"allocator_bulk_deallocation_flush_threshold": "200 KB"}
+"""The setting with which DuckDB returns freed memory to the system: less than a block of a file (256 KiB), which is what it
+frees at once. By default its allocator may keep twice as much again as the limit allows."""
 
 
 @dataclass(frozen=True)
