@@ -57,8 +57,8 @@ _DESCRIBE_BOUNDS = {"memory_limit": "256 MB"}
 """DuckDB's settings while the rows of large views are computed."""
 
 _FREE_MEMORY = {"allocator_bulk_deallocation_flush_threshold": "200 KB"}
-"""The setting with which DuckDB returns freed memory to the system: less than a block of a file (256 KiB), which is what it
-frees at once. By default its allocator may keep twice as much again as the limit allows."""
+"""The setting with which DuckDB returns freed memory to the system. It frees one block of a file at a time, 256 KiB: a
+higher threshold is hardly ever reached, and the allocator keeps twice the limit."""
 
 
 @dataclass(frozen=True)
